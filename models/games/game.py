@@ -1,0 +1,62 @@
+"""The protocol that the trainer plays: named players, an order of play, one loss per player."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Turn:
+    """``player`` takes ``steps`` optimisation steps.
+
+    fresh: draw a new batch and new noise for each step; False plays on the batch of the step before, as
+    Algorithm 2 of POT-GAN does for the forest and the generator.
+    """
+
+    player: str
+    steps: int = 1
+    fresh: bool = True
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a player minimises: a scalar, and named detached scalars to log."""
+
+    value: Tensor
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Game(nn.Module):
+    """Players and the order in which they move.
+
+    players: one module per player; an optimizer is made for each.
+    order: the turns of one iteration, played front to back.
+    frozen modules (an encoder, say) are plain attributes outside ``players``: saved, moved, never trained.
+    """
+
+    players: nn.ModuleDict
+    order: tuple[Turn, ...]
+
+    def loss(self, player: str, real: Tensor, noise: Tensor) -> Loss:
+        """The loss of ``player`` on one batch: real [N, ...], noise [N, noise_dim]."""
+        raise NotImplementedError(f"{type(self).__name__} defines no loss")
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Generated samples [N, ...] for noise [N, noise_dim]."""
+        raise NotImplementedError(f"{type(self).__name__} defines no sample")
+
+    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Noise [n, noise_dim] on the game's device."""
+        raise NotImplementedError(f"{type(self).__name__} defines no draw_noise")
+
+    def step(self, player: str, real: Tensor, noise: Tensor, optimizer: torch.optim.Optimizer) -> Loss:
+        """One optimisation step of ``player``; no other player's parameters or gradients are touched."""
+        optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(player, real, noise)
+        loss.value.backward(inputs=list(self.players[player].parameters()))
+        optimizer.step()
+        return loss

@@ -1,0 +1,74 @@
+"""Which implementation of an op runs where. The only place that chooses.
+
+`auto` takes the first row of an op's table that can run the call; a named implementation runs or raises with the reason.
+OTKERNELS_IMPL replaces `auto` (for debugging). The compiled CUDA kernels stand behind Triton until they have been measured
+on a GPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from . import _native
+
+ORDER: dict[str, tuple[str, ...]] = {
+    "l2_argmin": ("cpu", "triton", "cuda", "reference"),
+    "soft_forest": ("cpu", "triton", "reference"),
+}
+_MODULES = {"reference": "reference", "cpu": "native", "cuda": "native", "triton": "triton"}
+
+
+def choose(op: str, impl: str, tensor: Tensor) -> tuple[str, ModuleType]:
+    """The name and the module that run `op` on tensors like `tensor`; ValueError or RuntimeError with the reason if none."""
+    if impl == "auto":
+        impl = os.environ.get("OTKERNELS_IMPL", "auto")
+    if impl != "auto":
+        if impl not in ORDER[op]:
+            raise ValueError(f"{op}: impl must be auto or one of {', '.join(ORDER[op])}, got {impl!r}")
+        reason = why_not(op, impl, tensor.device, tensor.dtype)
+        if reason:
+            raise RuntimeError(f"{op}: impl={impl!r} cannot run here: {reason}")
+        return impl, module(op, impl)
+    for name in ORDER[op]:
+        # In Triton's interpreter `auto` would be a surprise: only tests ask for it, by name.
+        if name == "triton" and tensor.device.type != "cuda":
+            continue
+        if not why_not(op, name, tensor.device, tensor.dtype):
+            return name, module(op, name)
+    raise RuntimeError(f"{op}: no implementation runs on {tensor.device} with {tensor.dtype}")
+
+
+def why_not(op: str, impl: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Why `impl` cannot run `op` on this device and dtype; the empty string when it can."""
+    if impl == "reference":
+        return ""
+    if impl in ("cpu", "cuda"):
+        if device.type != impl:
+            return f"the tensors are on {device}"
+        if _native.extension is None:
+            return _native.missing_reason
+        if impl == "cuda" and not _native.has_cuda():
+            return "otkernels was built without CUDA (OTKERNELS_CUDA)"
+        if impl == "cuda" and dtype == torch.float64:
+            return "float64 is not compiled for CUDA"
+        return ""
+    try:
+        return module(op, impl).supports(device, dtype)
+    except ImportError as error:
+        return f"Triton did not import ({error})"
+
+
+def module(op: str, impl: str) -> ModuleType:
+    return importlib.import_module(f"otkernels.{op}.{_MODULES[impl]}")
+
+
+def available_impls(op: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> list[str]:
+    """Names of the implementations of `op` that run on `device` with `dtype`, fastest first."""
+    if op not in ORDER:
+        raise ValueError(f"available_impls: op must be one of {', '.join(ORDER)}, got {op!r}")
+    return [name for name in ORDER[op] if not why_not(op, name, torch.device(device), dtype)]

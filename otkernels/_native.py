@@ -1,0 +1,28 @@
+"""The compiled extension, or the reason why it is absent."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from types import ModuleType
+
+extension: ModuleType | None = None
+missing_reason = ""
+
+try:
+    # torch comes first: its libgomp is then the one that the extension's OpenMP calls resolve to.
+    importlib.import_module("torch")
+    extension = importlib.import_module("otkernels._C")
+except ImportError as error:
+    missing_reason = f"the compiled extension otkernels._C did not import ({error})"
+    warnings.warn(
+        f"otkernels runs on its reference implementations: {missing_reason}. "
+        "Install a C++20 compiler and reinstall for the fast ones.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def has_cuda() -> bool:
+    """Whether the extension was built with its CUDA sources."""
+    return extension is not None and extension.built_with_cuda()

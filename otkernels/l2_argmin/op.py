@@ -1,0 +1,141 @@
+"""l2_argmin as a torch op: public function, checks, fake, autograd, vmap."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _checks, _dispatch
+from . import reference
+
+PRECISIONS = ("exact", "tf32", "bf16")
+
+
+class L2Argmin(NamedTuple):
+    """value [..., N] and index [..., N] (int64)."""
+
+    value: Tensor
+    index: Tensor
+
+
+def l2_argmin(
+    x: Tensor, y: Tensor, potential: Tensor | None = None, *, precision: str = "exact", impl: str = "auto"
+) -> L2Argmin:
+    """Nearest assignment without the N x M matrix: the c-transform of a potential (Peyre & Cuturi 2019, ch. 5).
+
+        value_i = min_j |x_i - y_j|^2 - potential_j,    index_i = the lowest j that attains it
+
+    Args:
+        x: [..., N, D] queries; float32, float64, float16 or bfloat16.
+        y: [..., M, D] points, M >= 1, the same leading dimensions, dtype and device.
+        potential: [..., M], or None for zeros. +inf makes its point the nearest (value -inf), -inf never is.
+        precision: "exact" (default): the index attains the float64 minimum within the rounding error of a distance
+            summed from differences. "tf32" and "bf16" choose the index from tensor-core products of that precision,
+            where the implementation has them. The value always is recomputed from the winning pair's differences.
+        impl: "auto", "cpu", "triton", "cuda" or "reference"; one that cannot run raises and says why.
+
+    Returns:
+        value [..., N] in the inputs' dtype (float32 for half precisions) and index [..., N] int64. Squared units of x.
+        A row whose costs hold a NaN gives NaN and -1.
+
+    Gradients reach x, y and potential through the winning pair (Danskin), twice. NaN rows give x a NaN gradient and
+    leave y and potential alone. Memory is O(N + M). Under autocast mixed dtypes meet in float32.
+
+    Raises:
+        ValueError: a shape, dtype, device or option is wrong; the message names it.
+        RuntimeError: the named impl cannot run here.
+    """
+    if torch.is_autocast_enabled(x.device.type if isinstance(x, Tensor) else "cpu"):
+        x, y, potential = (t.float() if isinstance(t, Tensor) and t.is_floating_point() else t for t in (x, y, potential))
+    _check(x, y, potential, precision)
+    lead, n = x.shape[:-2], x.shape[-2]
+    if len(lead) == 0:
+        x, y = x[None], y[None]
+        potential = None if potential is None else potential[None]
+    elif len(lead) > 1:
+        x, y = x.flatten(0, -3), y.flatten(0, -3)
+        potential = None if potential is None else potential.flatten(0, -2)
+    value, index = torch.ops.otkernels.l2_argmin(x, y, potential, precision, impl)
+    return L2Argmin(value.view(*lead, n), index.view(*lead, n))
+
+
+def _check(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> None:
+    op = "l2_argmin"
+    _checks.floating(op, x=x, y=y, potential=potential)
+    _checks.choice(op, "precision", precision, PRECISIONS)
+    _checks.require(x.dim() >= 2, op, f"x must be [..., N, D], got {_checks.shape(x)}")
+    lead, d = list(x.shape[:-2]), x.shape[-1]
+    dots = "".join(f"{size}, " for size in lead)
+    _checks.require(
+        y.dim() == x.dim() and list(y.shape[:-2]) == lead and y.shape[-1] == d,
+        op,
+        f"y must be [{dots}M, D] with D={d}, got {_checks.shape(y)}",
+    )
+    _checks.require(d >= 1, op, f"x must have D >= 1, got {_checks.shape(x)}")
+    m = y.shape[-2]
+    _checks.require(m >= 1, op, f"y must hold at least one point (M >= 1), got {_checks.shape(y)}")
+    if potential is not None:
+        _checks.require(
+            list(potential.shape) == [*lead, m],
+            op,
+            f"potential must be [{dots}M] with M={m}, got {_checks.shape(potential)}",
+        )
+    _checks.alike(op, x=x, y=y, potential=potential)
+
+
+def _forward(x: Tensor, y: Tensor, potential: Tensor | None, precision: str, impl: str) -> tuple[Tensor, Tensor]:
+    _, module = _dispatch.choose("l2_argmin", impl, x)
+    return module.l2_argmin(x, y, potential, precision)
+
+
+def _fake(x: Tensor, y: Tensor, potential: Tensor | None, precision: str, impl: str) -> tuple[Tensor, Tensor]:
+    dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    return x.new_empty(x.shape[:2], dtype=dtype), x.new_empty(x.shape[:2], dtype=torch.int64)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, y, potential, _, _ = inputs
+    ctx.save_for_backward(x, y, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.potential_dtype = None if potential is None else potential.dtype
+
+
+def _backward(ctx: Any, grad_value: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    """Of value_i = |x_i - y_j|^2 - potential_j at the fixed j = index_i, in differentiable torch ops."""
+    x, y, index = ctx.saved_tensors
+    seen = index >= 0
+    safe = index.clamp_min(0)
+    grad = torch.where(seen, grad_value, 0)
+    pairs = safe[..., None].expand_as(x)  # [B, N, D]
+    pull = 2 * grad[..., None] * torch.where(seen[..., None], reference.widen(x) - reference.widen(y).gather(1, pairs), 0)
+    grad_x = torch.where(seen[..., None], pull, torch.nan).to(x.dtype) if ctx.needs_input_grad[0] else None
+    grad_y = grad_potential = None
+    if ctx.needs_input_grad[1]:
+        grad_y = torch.zeros_like(y, dtype=pull.dtype).scatter_add(1, pairs, -pull).to(y.dtype)
+    if ctx.needs_input_grad[2]:
+        grad_potential = grad.new_zeros(y.shape[:2]).scatter_add(1, safe, -grad).to(ctx.potential_dtype)
+    return grad_x, grad_y, grad_potential, None, None
+
+
+def _vmap(
+    info: Any, in_dims: tuple[int | None, ...], x: Tensor, y: Tensor, potential: Tensor | None, precision: str, impl: str
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    def fold(tensor: Tensor | None, dim: int | None) -> Tensor | None:
+        if tensor is None:
+            return None
+        moved = tensor.movedim(dim, 0) if dim is not None else tensor.expand(info.batch_size, *tensor.shape)
+        return moved.flatten(0, 1)
+
+    arguments = [fold(t, dim) for t, dim in zip((x, y, potential), in_dims[:3], strict=True)]
+    value, index = torch.ops.otkernels.l2_argmin(*arguments, precision, impl)
+    return (value.unflatten(0, (info.batch_size, -1)), index.unflatten(0, (info.batch_size, -1))), (0, 0)
+
+
+NAME = "otkernels::l2_argmin"
+torch.library.define(NAME, "(Tensor x, Tensor y, Tensor? potential, str precision, str impl) -> (Tensor, Tensor)")
+torch.library.impl(NAME, ("cpu", "cuda"), _forward)
+torch.library.register_fake(NAME, _fake)
+torch.library.register_autograd(NAME, _backward, setup_context=_setup_context)
+torch.library.register_vmap(NAME, _vmap)

@@ -1,0 +1,3 @@
+from .op import soft_forest
+
+__all__ = ["soft_forest"]

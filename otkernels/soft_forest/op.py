@@ -1,0 +1,154 @@
+"""soft_forest as a torch op: public function, checks, fake, autograd, vmap."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _checks, _dispatch
+from . import reference
+
+
+def soft_forest(z: Tensor, thresholds: Tensor, leaves: Tensor, *, impl: str = "auto") -> Tensor:
+    """Soft decision forest: the latent transformation of POT-GAN (Avraham et al. 2019, section 4.2, Fig. 2).
+
+        F(z) = (1/T) sum_t sum_l mu[t, l](z) leaf[t, l]
+
+    where mu is the product of the shares on the way from the root to the leaf; node n of tree t (breadth-first) sends
+    sigmoid(z[f] - threshold[t, n]) to its left child, f = (t (2^D - 1) + n) mod d, and the rest to its right child.
+
+    Args:
+        z: [..., N, d]; float32, float64, float16 or bfloat16.
+        thresholds: [T, 2^D - 1], or [..., T, 2^D - 1] with z's leading dimensions for one forest per batch element.
+        leaves: [T, 2^D, d_out], or [..., T, 2^D, d_out] likewise. Leaves left to right.
+        impl: "auto", "cpu", "triton" or "reference"; one that cannot run raises and says why.
+
+    Returns:
+        [..., N, d_out] in the inputs' dtype, in the leaves' units.
+
+    Differentiable in all three, twice; gradients are deterministic. Under autocast mixed dtypes meet in float32.
+
+    Raises:
+        ValueError: a shape, dtype, device or option is wrong; the message names it.
+        RuntimeError: the named impl cannot run here.
+    """
+    if torch.is_autocast_enabled(z.device.type if isinstance(z, Tensor) else "cpu"):
+        z, thresholds, leaves = (
+            t.float() if isinstance(t, Tensor) and t.is_floating_point() else t for t in (z, thresholds, leaves)
+        )
+    shared = _check(z, thresholds, leaves)
+    lead, n = z.shape[:-2], z.shape[-2]
+    if shared:
+        z = z.reshape(1, -1, z.shape[-1])  # one forest: leading dimensions are more rows
+        thresholds, leaves = thresholds[None], leaves[None]
+    else:
+        z, thresholds, leaves = z.flatten(0, -3), thresholds.flatten(0, -3), leaves.flatten(0, -4)
+    out = torch.ops.otkernels.soft_forest(z, thresholds, leaves, impl)
+    return out.view(*lead, n, out.shape[-1])
+
+
+def _check(z: Tensor, thresholds: Tensor, leaves: Tensor) -> bool:
+    """Raises what is wrong; returns whether one forest serves all rows."""
+    op = "soft_forest"
+    _checks.floating(op, z=z, thresholds=thresholds, leaves=leaves)
+    _checks.require(z.dim() >= 2, op, f"z must be [..., N, d], got {_checks.shape(z)}")
+    _checks.require(z.shape[-1] >= 1, op, f"z must have d >= 1, got {_checks.shape(z)}")
+    _checks.require(leaves.dim() >= 3, op, f"leaves must be [..., T, 2^D, d_out], got {_checks.shape(leaves)}")
+    trees, width, d_out = leaves.shape[-3:]
+    _checks.require(
+        trees >= 1 and d_out >= 1 and width >= 1 and width & (width - 1) == 0,
+        op,
+        f"leaves must be [..., T, 2^D, d_out] with T, d_out >= 1 and a power of two of leaves, got {_checks.shape(leaves)}",
+    )
+    lead = list(leaves.shape[:-3])
+    _checks.require(
+        not lead or lead == list(z.shape[:-2]),
+        op,
+        f"leaves must be [T, 2^D, d_out] or have z's leading dimensions {list(z.shape[:-2])}, got {_checks.shape(leaves)}",
+    )
+    _checks.require(
+        list(thresholds.shape) == [*lead, trees, width - 1],
+        op,
+        f"thresholds must be {[*lead, trees, width - 1]} for leaves {_checks.shape(leaves)}, got {_checks.shape(thresholds)}",
+    )
+    _checks.alike(op, z=z, thresholds=thresholds, leaves=leaves)
+    return not lead
+
+
+def _forward(z: Tensor, thresholds: Tensor, leaves: Tensor, impl: str) -> Tensor:
+    name, module = _dispatch.choose("soft_forest", impl, z)
+    return module.soft_forest(z, thresholds, leaves)
+
+
+def _fake(z: Tensor, thresholds: Tensor, leaves: Tensor, impl: str) -> Tensor:
+    return z.new_empty(z.shape[0], z.shape[1], leaves.shape[-1])
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    z, thresholds, leaves, ctx.impl = inputs
+    ctx.save_for_backward(z, thresholds, leaves)
+
+
+def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+    grads = torch.ops.otkernels.soft_forest_backward(grad_out, *ctx.saved_tensors, ctx.impl)
+    return (*grads, None)
+
+
+def _forward_backward(
+    grad_out: Tensor, z: Tensor, thresholds: Tensor, leaves: Tensor, impl: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    name, module = _dispatch.choose("soft_forest", impl, z)
+    return module.soft_forest_backward(grad_out, z, thresholds, leaves)
+
+
+def _fake_backward(
+    grad_out: Tensor, z: Tensor, thresholds: Tensor, leaves: Tensor, impl: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    # new_empty, not empty_like: gradients are dense even where an input is an expanded view
+    return z.new_empty(z.shape), thresholds.new_empty(thresholds.shape), leaves.new_empty(leaves.shape)
+
+
+def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs[:4])
+
+
+def _double_backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+    """Differentiates the reference's backward formula: [B, N, T, 2^D] in memory, never times d_out."""
+    _, pull = torch.func.vjp(reference.soft_forest_backward, *ctx.saved_tensors)
+    return (*pull(cotangents), None)
+
+
+def _fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    moved = tensor.movedim(dim, 0) if dim is not None else tensor.expand(size, *tensor.shape)
+    return moved.flatten(0, 1)
+
+
+def _vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+    size = info.batch_size
+    tensors = [_fold(t, dim, size) for t, dim in zip(inputs[:3], in_dims[:3], strict=True)]
+    return torch.ops.otkernels.soft_forest(*tensors, inputs[3]).unflatten(0, (size, -1)), 0
+
+
+def _vmap_backward(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    size = info.batch_size
+    tensors = [_fold(t, dim, size) for t, dim in zip(inputs[:4], in_dims[:4], strict=True)]
+    grads = torch.ops.otkernels.soft_forest_backward(*tensors, inputs[4])
+    return tuple(grad.unflatten(0, (size, -1)) for grad in grads), (0, 0, 0)
+
+
+FORWARD, BACKWARD = "otkernels::soft_forest", "otkernels::soft_forest_backward"
+torch.library.define(FORWARD, "(Tensor z, Tensor thresholds, Tensor leaves, str impl) -> Tensor")
+torch.library.impl(FORWARD, ("cpu", "cuda"), _forward)
+torch.library.register_fake(FORWARD, _fake)
+torch.library.register_autograd(FORWARD, _backward, setup_context=_setup_context)
+torch.library.register_vmap(FORWARD, _vmap)
+torch.library.define(
+    BACKWARD,
+    "(Tensor grad_out, Tensor z, Tensor thresholds, Tensor leaves, str impl) -> (Tensor, Tensor, Tensor)",
+)
+torch.library.impl(BACKWARD, ("cpu", "cuda"), _forward_backward)
+torch.library.register_fake(BACKWARD, _fake_backward)
+torch.library.register_autograd(BACKWARD, _double_backward, setup_context=_setup_backward_context)
+torch.library.register_vmap(BACKWARD, _vmap_backward)
