@@ -1,0 +1,106 @@
+"""The Latent Transformation Forest of POT-GAN (Avraham et al. 2019, section 4.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from otkernels import soft_forest
+
+
+class LatentTransformationForest(nn.Module):
+    """A soft decision forest F: R^dim -> R^out_dim, the learnable part of the cost |z_r - F(z_g)|^2 (Eq. 15).
+
+        F(z) = (1/T) sum_t sum_l mu[t, l](scale * z) leaves[t, l]
+
+    where mu[t, l] is the product of sigmoid(scale * z[f] - threshold) (left) or one minus it (right) along the
+    path to leaf l, and node n of tree t reads feature f = (t * (2^D - 1) + n) mod dim.
+
+    leaves: parameter [trees, 2^depth, out_dim], the paper's l. They start as N(0, trees): the mean over trees
+        is then of unit size.
+    thresholds: [trees, 2^depth - 1], in units of scale * z; a buffer, or a parameter if ``learn_thresholds``.
+    scale: how sharply z routes; 1 is the paper's sigmoid(z - t), which hardly separates points closer than 4.
+
+    ValueError if a size is not positive or depth lies outside 1..16.
+    """
+
+    thresholds: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        trees: int = 18,
+        depth: int = 3,
+        out_dim: int | None = None,
+        *,
+        scale: float = 1.0,
+        learn_thresholds: bool = False,
+    ) -> None:
+        super().__init__()
+        out_dim = dim if out_dim is None else out_dim
+        for name, size in (("dim", dim), ("trees", trees), ("out_dim", out_dim)):
+            if size < 1:
+                raise ValueError(f"LatentTransformationForest: {name} must be at least 1, got {size}")
+        if not 1 <= depth <= 16:
+            raise ValueError(f"LatentTransformationForest: depth must be in 1..16, got {depth}")
+        if not scale > 0:
+            raise ValueError(f"LatentTransformationForest: scale must be positive, got {scale}")
+        self.dim, self.out_dim, self.trees, self.depth, self.scale = dim, out_dim, trees, depth, scale
+        nodes = 2**depth - 1
+        self.leaves = nn.Parameter(torch.randn(trees, nodes + 1, out_dim) * trees**0.5)
+        thresholds = torch.zeros(trees, nodes)
+        if learn_thresholds:
+            self.thresholds = nn.Parameter(thresholds)
+        else:
+            self.register_buffer("thresholds", thresholds)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """F(z) [..., out_dim] for latents z [..., dim]."""
+        return soft_forest(z * self.scale, self.thresholds, self.leaves)
+
+    @torch.no_grad()
+    def set_thresholds(self, latents: Tensor) -> None:
+        """Draw each node's threshold from the values that its feature takes in ``latents`` [N, dim]."""
+        self._check_latents("latents", latents, self.dim)
+        nodes = self.thresholds.numel()
+        feature = torch.arange(nodes, device=latents.device) % self.dim
+        row = torch.randint(len(latents), (nodes,), device=latents.device)
+        self.thresholds.copy_((self.scale * latents[row, feature]).view_as(self.thresholds))
+
+    @torch.no_grad()
+    def set_leaves(self, latents: Tensor, targets: Tensor, ridge: float = 1e-3) -> None:
+        """Fit the leaves by ridge regression: F(latents) ~ targets, for latents [N, dim] and targets [N, out_dim].
+
+        F is linear in the leaves. With routes A [N, trees * 2^depth] and F = A leaves, the solution is
+        A^T (A A^T + ridge * tr(A A^T) / N)^-1 targets: an N-by-N system however deep the trees are.
+        ``targets = latents`` starts F near the identity.
+        """
+        self._check_latents("latents", latents, self.dim)
+        self._check_latents("targets", targets, self.out_dim)
+        routes = self._routes(latents).double()
+        gram = routes @ routes.T  # [N, N]
+        gram.diagonal().add_(ridge * gram.diagonal().mean())
+        leaves = routes.T @ torch.linalg.solve(gram, targets.double())
+        self.leaves.copy_(leaves.view_as(self.leaves))
+
+    def _routes(self, latents: Tensor) -> Tensor:
+        """The matrix A of F = A leaves [N, trees * 2^depth]: each tree alone, with one-hot leaves."""
+        size = 2**self.depth
+        routes = latents.new_empty(len(latents), self.trees, size)
+        one_hot = torch.eye(size, dtype=latents.dtype, device=latents.device)
+        nodes = size - 1
+        feature = torch.arange(self.trees * nodes, device=latents.device) % self.dim
+        for tree in range(self.trees):
+            own = slice(tree * nodes, (tree + 1) * nodes)
+            z = self.scale * latents[:, feature[own]]  # [N, nodes]
+            routes[:, tree] = soft_forest(z, self.thresholds[tree : tree + 1], one_hot[None])
+        return routes.flatten(1) / self.trees
+
+    def _check_latents(self, name: str, latents: Tensor, dim: int) -> None:
+        if latents.dim() != 2 or latents.shape[1] != dim or len(latents) == 0:
+            raise ValueError(
+                f"LatentTransformationForest: {name} must be [N, {dim}] with N >= 1, got {list(latents.shape)}"
+            )
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, trees={self.trees}, depth={self.depth}, out_dim={self.out_dim}, scale={self.scale}"

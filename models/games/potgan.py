@@ -1,0 +1,189 @@
+"""POT-GAN (Avraham et al. 2019): WGAN-GP whose generator also pays for latent transport."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from models.forest import LatentTransformationForest
+from models.games.export import load_game
+from models.games.game import Loss, Turn
+from models.games.vae import Vae
+from models.games.wgan_gp import WganGp, WganGpConfig
+from models.networks import make_critic, make_generator
+from models.pairing import PAIRINGS, PairingName
+from models.vae import Encoder
+
+
+@dataclass(frozen=True)
+class ForestConfig:
+    """The Latent Transformation Forest F and Algorithm 1, which trains it."""
+
+    trees: int = 18
+    """T; 18 trees of depth 3 read each of 128 latent features about once. [open]"""
+    depth: int = 3
+    """D; a tree has 2^D leaves. [open]"""
+    scale: float = 1.0
+    """Routing is sigmoid(scale * (z - t)); the paper writes sigmoid(z - t). [stated: 1]"""
+    thresholds: Literal["zeros", "latents"] = "latents"
+    """Thresholds fixed at zero, or drawn from the real latents of the first batch. [open]"""
+    leaves: Literal["normal", "identity"] = "normal"
+    """Leaves start as noise, or fitted so that F is near the identity on the first batch. [open]"""
+    learn_thresholds: bool = False
+    """Also train the thresholds; the paper trains the leaves. [stated: False]"""
+    lr: float = 2e-4
+    """Adam's learning rate for the leaves. [stated]"""
+    inner_steps: int = 5
+    """Iterations of Algorithm 1 per batch ("iters"). [open]"""
+
+
+@dataclass(frozen=True)
+class PotGanConfig(WganGpConfig):
+    """POT-GAN."""
+
+    pairing: PairingName = "cover"
+    """cover: section 4.1; literal: Algorithm 1 as printed; assignment: the permutation of Eq. 14; sinkhorn. [open]"""
+    transform: Literal["forest", "identity"] = "forest"
+    """F: the forest [stated], or the identity (the plain L2 cost, an ablation)."""
+    transport_weight: float = 0.01
+    """lambda_POT of Eq. 13; 1.0 and 0.1 were worse on images. [stated]"""
+    forest: ForestConfig = field(default_factory=ForestConfig)
+    """F's size and training."""
+    encoder: str = "identity"
+    """Q: the path of an exported VAE, or "identity" for the sample itself. The paper takes a VAE. [stated]"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.transport_weight < 0:
+            raise ValueError(f"PotGanConfig: transport_weight must not be negative, got {self.transport_weight}")
+        if self.forest.inner_steps < 1:
+            raise ValueError(f"PotGanConfig: forest.inner_steps must be at least 1, got {self.forest.inner_steps}")
+
+
+class PotGan(WganGp):
+    """POT-GAN: WGAN-GP whose generator also pays for latent transport (Avraham et al. 2019, Eq. 13).
+
+    Players ``critic``, ``generator`` and, unless F is the identity, ``forest``. ``encoder`` (Q) is frozen: in eval
+    mode, without gradients of its own, but gradients flow through it to the generator.
+    """
+
+    Config: ClassVar[Any] = PotGanConfig
+    forest_started: Tensor
+
+    def __init__(
+        self, config: PotGanConfig, generator: nn.Module, critic: nn.Module, encoder: nn.Module, latent_dim: int
+    ) -> None:
+        super().__init__(config, generator, critic)
+        self.encoder = encoder.requires_grad_(False).eval()
+        self.order = (Turn("critic", config.critic_steps), Turn("generator"))
+        if config.transform == "forest":
+            f = config.forest
+            self.players["forest"] = LatentTransformationForest(
+                latent_dim, f.trees, f.depth, scale=f.scale, learn_thresholds=f.learn_thresholds
+            )
+            # Saved with the game: a resumed run must not start the forest anew.
+            self.register_buffer("forest_started", torch.tensor(False))
+            # Python's copy: only the first turn of a run, or after loading a state, waits for the device.
+            self._knows_started = False
+            self.register_load_state_dict_post_hook(_forget_started)
+            self.order = (
+                Turn("critic", config.critic_steps),
+                Turn("forest"),
+                Turn("generator", fresh=False),
+            )
+
+    @classmethod
+    def build(cls, config: PotGanConfig, shape: tuple[int, ...]) -> PotGan:
+        """The game for samples of ``shape``; reads the encoder from ``config.encoder``."""
+        if config.encoder == "identity":
+            encoder: nn.Module = nn.Flatten()
+            latent_dim = math.prod(shape)
+        else:
+            encoder = load_encoder(config.encoder, shape)
+            latent_dim = encoder.latent_dim
+        generator, critic = make_generator(config.networks, shape), make_critic(config.networks, shape)
+        return cls(config, generator, critic, encoder, latent_dim)
+
+    def train(self, mode: bool = True) -> PotGan:
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def optimizer_options(self, player: str) -> dict[str, Any]:
+        """The forest's own learning rate."""
+        return {"lr": self.config.forest.lr} if player == "forest" else {}
+
+    def transform(self, z_g: Tensor) -> Tensor:
+        """F(z_g) [N, d]."""
+        return self.players["forest"](z_g) if self.config.transform == "forest" else z_g
+
+    def transport_cost(self, z_r: Tensor, z_g: Tensor) -> Tensor:
+        """L_POT, the matched cost of z_r [N, d] and F(z_g) [N, d] under the configured pairing: a scalar (Eq. 13)."""
+        transformed = self.transform(z_g)
+        return PAIRINGS[self.config.pairing](z_r, transformed).cost(z_r, transformed)
+
+    def loss(self, player: str, real: Tensor, noise: Tensor) -> Loss:
+        if player == "forest" and "forest" in self.players:
+            return self.forest_loss(*self.latents(real, noise))
+        return super().loss(player, real, noise)
+
+    @torch.no_grad()
+    def latents(self, real: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """z_r = Q(x_r) and z_g = Q(G(noise)), each [N, d], without gradients."""
+        return self.encoder(real), self.encoder(self.sample(noise))
+
+    def forest_loss(self, z_r: Tensor, z_g: Tensor) -> Loss:
+        """Algorithm 1's cost of one inner step, a function of the leaves."""
+        cost = self.transport_cost(z_r, z_g)
+        return Loss(cost, {"transport": cost.detach()})
+
+    def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
+        """Eq. 13: -mean D(x_g) + lambda_POT L_POT, with the pairs found under the leaves as they are now."""
+        fake = self.sample(noise)
+        score = self.players["critic"](fake).mean()
+        with torch.no_grad():
+            z_r = self.encoder(real)
+        transport = self.transport_cost(z_r, self.encoder(fake))
+        value = -score + self.config.transport_weight * transport
+        return Loss(value, {"score": score.detach(), "transport": transport.detach()})
+
+    def step(self, player: str, real: Tensor, noise: Tensor, optimizer: torch.optim.Optimizer) -> Loss:
+        """The forest's turn is Algorithm 1 whole: ``inner_steps`` times pair, matched cost, Adam, on one batch."""
+        if player != "forest":
+            return super().step(player, real, noise, optimizer)
+        z_r, z_g = self.latents(real, noise)
+        if not self._knows_started:
+            if not self.forest_started:
+                self.start_forest(z_r)
+            self._knows_started = True
+        for _ in range(self.config.forest.inner_steps):
+            optimizer.zero_grad(set_to_none=True)
+            loss = self.forest_loss(z_r, z_g)
+            loss.value.backward()
+            optimizer.step()
+        return loss
+
+    def start_forest(self, z_r: Tensor) -> None:
+        """Thresholds and leaves from the first real latents, as configured."""
+        forest, f = cast(LatentTransformationForest, self.players["forest"]), self.config.forest
+        if f.thresholds == "latents":
+            forest.set_thresholds(z_r)
+        if f.leaves == "identity":
+            forest.set_leaves(z_r, z_r)
+        self.forest_started.fill_(True)
+
+
+def load_encoder(path: str, shape: tuple[int, ...]) -> Encoder:
+    """The encoder of the VAE exported to ``path`` (a .safetensors file), which must take samples of ``shape``."""
+    game, vae_shape = load_game(path, {"vae": Vae})
+    if vae_shape != tuple(shape):
+        raise ValueError(f"PotGan: encoder must take samples of {list(shape)}, got {path} for {list(vae_shape)}")
+    return cast(Vae, game).vae.encoder
+
+
+def _forget_started(game: Any, incompatible_keys: Any) -> None:
+    game._knows_started = False

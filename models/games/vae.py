@@ -1,0 +1,72 @@
+"""The variational auto-encoder as a game with one player (Kingma & Welling 2014)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from models.games.game import Game, Loss, Turn
+from models.networks import NetworkConfig
+from models.vae import VAE
+
+
+@dataclass(frozen=True)
+class VaeConfig:
+    """VAE, trained before POT-GAN and then frozen."""
+
+    networks: NetworkConfig = field(default_factory=NetworkConfig)
+    """Encoder and decoder; noise_dim is the size of the latent, 128 [stated]."""
+    noise_scale: float = 0.5
+    """Standard deviation of the Gaussian decoder p(x | z) = N(decoder(z), noise_scale^2 I). [open]"""
+
+    def __post_init__(self) -> None:
+        if not self.noise_scale > 0:
+            raise ValueError(f"VaeConfig: noise_scale must be positive, got {self.noise_scale}")
+
+
+class Vae(Game):
+    """Player ``vae``; noise N(0, I) [N, noise_dim] is the reparametrisation's in ``loss``, the latent in ``sample``."""
+
+    Config: ClassVar[Any] = VaeConfig
+
+    def __init__(self, config: VaeConfig, vae: VAE) -> None:
+        super().__init__()
+        self.config = config
+        self.players = nn.ModuleDict({"vae": vae})
+        self.order = (Turn("vae"),)
+
+    @property
+    def vae(self) -> VAE:
+        return cast(VAE, self.players["vae"])
+
+    @classmethod
+    def build(cls, config: VaeConfig, shape: tuple[int, ...]) -> Vae:
+        """The game for samples of ``shape``: (D,) for points or (C, H, W) for images in [-1, 1]."""
+        return cls(config, VAE(config.networks, shape))
+
+    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        device = next(self.players.parameters()).device
+        return torch.randn(n, self.config.networks.noise_dim, generator=generator, device=device)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        return self.vae.decoder(noise)
+
+    def reconstruct(self, real: Tensor) -> Tensor:
+        """decoder(mean of q(z | x)), shaped like ``real``."""
+        return self.vae.reconstruct(real)
+
+    def loss(self, player: str, real: Tensor, noise: Tensor) -> Loss:
+        """Kingma & Welling's Eq. 10, negated and per sample, up to a constant:
+
+        |x - decoder(z)|^2 / (2 noise_scale^2) + (1/2) sum_k (mean_k^2 + var_k - 1 - log var_k)
+        """
+        if player != "vae":
+            raise ValueError(f"Vae: player must be vae, got {player!r}")
+        output, mean, log_variance = self.vae(real, noise)
+        error = (real - output).square().flatten(1).sum(1).mean()
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
+        value = error / (2 * self.config.noise_scale**2) + kl
+        return Loss(value, {"squared_error": error.detach(), "kl": kl.detach()})

@@ -1,0 +1,69 @@
+"""The small convolutional networks of WGAN-GP (Gulrajani et al. 2017, CIFAR-10): 5x5 kernels, stride 2.
+
+Batch norm in the generator alone: the gradient penalty is per sample, and batch norm would couple the samples of a
+critic's batch. Any square size from 8 pixels: L = ceil(log2(size / 4)) levels lie between 4x4 and the image.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from models.networks.init import he_init
+
+
+def levels(shape: tuple[int, ...]) -> int:
+    """Halvings from ``shape`` [C, H, W] down to 4x4. ValueError unless H = W >= 8."""
+    if len(shape) != 3 or shape[1] != shape[2] or shape[1] < 8:
+        raise ValueError(f"dcgan: shape must be [C, H, W] with H = W >= 8, got {list(shape)}")
+    return (-(-shape[1] // 4) - 1).bit_length()
+
+
+class CentreCrop(nn.Module):
+    """Crop [N, C, H, W] to [N, C, size, size]: 32 -> 28 for MNIST-like images."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        top, left = ((side - self.size) // 2 for side in x.shape[-2:])
+        return x[..., top : top + self.size, left : left + self.size]
+
+
+def generator(noise_dim: int, shape: tuple[int, ...], width: int) -> nn.Sequential:
+    """Noise [N, noise_dim] -> images [N, *shape] in [-1, 1]; ``width`` maps before the last layer, doubled inwards."""
+    count = levels(shape)
+    maps = width * 2 ** (count - 1)
+    # No bias before batch norm: it would be subtracted again.
+    layers: list[nn.Module] = [nn.Linear(noise_dim, maps * 16, bias=False), nn.Unflatten(1, (maps, 4, 4))]
+    for _ in range(count - 1):
+        layers += [
+            nn.BatchNorm2d(maps),
+            nn.ReLU(),
+            nn.ConvTranspose2d(maps, maps // 2, 5, stride=2, padding=2, output_padding=1, bias=False),
+        ]
+        maps //= 2
+    layers += [
+        nn.BatchNorm2d(maps),
+        nn.ReLU(),
+        nn.ConvTranspose2d(maps, shape[0], 5, stride=2, padding=2, output_padding=1),
+        CentreCrop(shape[1]),
+        nn.Tanh(),
+    ]
+    return he_init(nn.Sequential(*layers))
+
+
+def features(shape: tuple[int, ...], width: int) -> tuple[nn.Sequential, int]:
+    """Images [N, *shape] -> flat features [N, K] by strided convolutions and LeakyReLU(0.2); returns (module, K)."""
+    layers: list[nn.Module] = []
+    channels, size = shape[0], shape[1]
+    for level in range(levels(shape)):
+        layers += [nn.Conv2d(channels, width * 2**level, 5, stride=2, padding=2), nn.LeakyReLU(0.2)]
+        channels, size = width * 2**level, -(-size // 2)
+    return he_init(nn.Sequential(*layers, nn.Flatten())), channels * size * size
+
+
+def critic(shape: tuple[int, ...], width: int) -> nn.Sequential:
+    """Images [N, *shape] -> scores [N]."""
+    body, size = features(shape, width)
+    return nn.Sequential(body, he_init(nn.Linear(size, 1)), nn.Flatten(0))
