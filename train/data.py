@@ -1,0 +1,231 @@
+"""Data sets as the trainer sees them: batches on a device, and a position that a checkpoint can hold.
+
+An image set is one uint8 tensor on the device and a seeded permutation per epoch; toy points are drawn on the fly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from train.formats import fit, read_cifar10, read_digits, read_fashion_mnist
+from train.images import load_folder
+from train.targets import GaussianTarget, ball3d, ring8
+
+DataName = Literal["ring8", "ball3d", "digits", "fashion-mnist", "cifar10", "folder"]
+TARGETS = {"ring8": ring8, "ball3d": ball3d}
+NEEDS_PATH = {
+    "fashion-mnist": "the folder of its idx files",
+    "cifar10": "the folder that holds cifar-10-batches-py",
+    "folder": "a folder, tar or zip of images",
+}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on."""
+
+    name: DataName = "ring8"
+    """ring8 and ball3d are generated; digits comes with scikit-learn; the others need a path."""
+    path: str | None = None
+    """Folder of the idx files (fashion-mnist) or of cifar-10-batches-py (cifar10); folder, tar or zip of images (folder)."""
+    size: int = 32
+    """Height and width of the images in pixels; generated points have none."""
+    subset: str | None = None
+    """folder: use only images below a folder of this name, such as train (default: all).
+    fashion-mnist and cifar10: train (default) or test."""
+    cache: str | None = None
+    """Where decoded images of a folder are kept (default: otkernels in the user's cache folder)."""
+    limit: int | None = None
+    """Use at most this many images, evenly spaced over the set in its order (sorted by name for folder)."""
+
+
+class Dataset(Protocol):
+    """An endless, resumable stream of training samples."""
+
+    name: str
+    shape: tuple[int, ...]
+    target: GaussianTarget | None
+
+    def batch(self, n: int) -> Tensor:
+        """The next n samples [n, *shape], float32; images lie in [-1, 1]."""
+
+    def preview(self, n: int) -> Tensor:
+        """n samples, the same at each call, for pictures; the stream does not move."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the stream: numbers, strings and tensors only."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue bit for bit where ``state`` was taken; ValueError if it belongs to another data set."""
+
+
+class PointSet:
+    """Independent draws from a toy target; the position is the state of its random generator."""
+
+    def __init__(self, target: GaussianTarget, device: torch.device | str, seed: int) -> None:
+        self.name = target.name
+        self.shape: tuple[int, ...] = (target.dim,)
+        self.target: GaussianTarget | None = target
+        self._law = target
+        self._seed = seed
+        self._generator = torch.Generator(device).manual_seed(_mix(seed, 0))
+
+    def batch(self, n: int) -> Tensor:
+        """The next n points [n, dim]."""
+        _check_count("batch", n)
+        return self._law.sample(n, self._generator)
+
+    def preview(self, n: int) -> Tensor:
+        """n points [n, dim] of a stream of their own."""
+        _check_count("preview", n)
+        generator = torch.Generator(self._generator.device).manual_seed(_mix(self._seed, 1))
+        return self._law.sample(n, generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Name, seed, the generator's state and the type of device it belongs to."""
+        device = self._generator.device.type
+        return {"name": self.name, "seed": self._seed, "device": device, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See Dataset; a generator's state does not carry over from a CPU to a GPU."""
+        _check_same("name", self.name, state["name"])
+        _check_same("device", self._generator.device.type, state["device"])
+        self._seed = state["seed"]
+        self._generator.set_state(state["generator"].cpu())
+
+
+class ImageSet:
+    """Images [M, C, H, W] (uint8, on the device), each seen once per epoch in an order drawn from (seed, epoch).
+
+    A batch may straddle two epochs. The permutation follows from seed and epoch, so the position is three integers.
+    """
+
+    target: GaussianTarget | None = None
+
+    def __init__(self, name: str, images: Tensor, seed: int) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
+            raise ValueError(
+                f"data: images must be uint8 [M, C, H, W] with M > 0, got {images.dtype} {list(images.shape)}"
+            )
+        self.name = name
+        self.images = images
+        self.shape: tuple[int, ...] = tuple(images.shape[1:])
+        self._seed = seed
+        self._start_epoch(0)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def epoch(self) -> int:
+        """Number of times that the whole set has been passed."""
+        return self._epoch
+
+    def batch(self, n: int) -> Tensor:
+        """The next n images [n, C, H, W], float32 in [-1, 1]."""
+        _check_count("batch", n)
+        pieces = []
+        while n > 0:
+            if self._position == len(self.images):
+                self._start_epoch(self._epoch + 1)
+            piece = self._order[self._position : self._position + n]
+            self._position += len(piece)
+            n -= len(piece)
+            pieces.append(piece)
+        return to_float(self.images[torch.cat(pieces)])
+
+    def preview(self, n: int) -> Tensor:
+        """n images [n, C, H, W], evenly spaced over the set; n may not exceed the number of images."""
+        _check_count("preview", n)
+        if n > len(self.images):
+            raise ValueError(f"data: {self.name} has {len(self.images)} images, a preview of {n} was asked for")
+        return to_float(evenly_spaced(self.images, n))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Name, the images' shape, seed, epoch and the position in the epoch."""
+        return {
+            "name": self.name,
+            "images": list(self.images.shape),
+            "seed": self._seed,
+            "epoch": self._epoch,
+            "position": self._position,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See Dataset."""
+        _check_same("name", self.name, state["name"])
+        _check_same("images", list(self.images.shape), list(state["images"]))
+        self._seed = state["seed"]
+        self._start_epoch(state["epoch"])
+        self._position = state["position"]
+
+    def _start_epoch(self, epoch: int) -> None:
+        generator = torch.Generator().manual_seed(_mix(self._seed, epoch))  # on the CPU: one order for every device
+        self._order = torch.randperm(len(self.images), generator=generator).to(self.images.device)  # [M]
+        self._epoch = epoch
+        self._position = 0
+
+
+def load(config: DataConfig, device: torch.device | str = "cpu", seed: int = 0) -> PointSet | ImageSet:
+    """The data set that ``config`` names, on ``device``; ValueError in one line for a wrong name, path or file."""
+    if config.name not in get_args(DataName):
+        raise ValueError(f"data: name must be one of {', '.join(get_args(DataName))}, got {config.name!r}")
+    if config.name in TARGETS:
+        return PointSet(TARGETS[config.name](), device, seed)
+    if config.size < 1:
+        raise ValueError(f"data: size must be at least 1 pixel, got {config.size}")
+    if config.limit is not None and config.limit < 1:
+        raise ValueError(f"data: limit must be at least 1, got {config.limit}")
+    images = _read_images(config)
+    if config.limit is not None and config.limit < len(images):
+        images = evenly_spaced(images, config.limit)
+    return ImageSet(config.name, images.to(device), seed)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 in [-1, 1]."""
+    return images.float().div_(127.5).sub_(1.0)
+
+
+def evenly_spaced(images: Tensor, n: int) -> Tensor:
+    """n of the M rows, the i-th being row floor(i M / n); n <= M."""
+    return images[torch.arange(n, device=images.device) * len(images) // n]
+
+
+def _read_images(config: DataConfig) -> Tensor:
+    if config.name == "digits":
+        return fit(read_digits(), config.size, pad=True)
+    if config.path is None:
+        raise ValueError(f"data: {config.name} needs a path: {NEEDS_PATH[config.name]}")
+    path = Path(config.path).expanduser()
+    if not path.exists():
+        raise ValueError(f"data: there is no {path}")
+    if config.name == "folder":
+        return load_folder(path, config.size, subset=config.subset, cache=config.cache)
+    subset = config.subset or "train"
+    if subset not in ("train", "test"):
+        raise ValueError(f"data: subset of {config.name} must be train or test, got {subset!r}")
+    if config.name == "fashion-mnist":
+        return fit(read_fashion_mnist(path, subset), config.size, pad=True)
+    return fit(read_cifar10(path, subset), config.size, pad=False)
+
+
+def _mix(seed: int, stream: int) -> int:
+    """A 64-bit seed for one of the independent streams of ``seed``."""
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0])
+
+
+def _check_count(what: str, n: int) -> None:
+    if n < 1:
+        raise ValueError(f"data: {what} needs n >= 1, got {n}")
+
+
+def _check_same(what: str, ours: object, theirs: object) -> None:
+    if ours != theirs:
+        raise ValueError(f"data: the saved position is for {what} {theirs}, this data set has {ours}")

@@ -1,0 +1,118 @@
+"""Readers of published image sets: idx files, CIFAR-10's pickles, scikit-learn's digits. All give uint8 [M, C, H, W]."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MAX_PADDING = 4  # pixels in all; a wider gap is closed by resizing
+IDX_UBYTE_IMAGES = 0x00000803  # unsigned bytes, three dimensions
+
+
+def fit(images: Tensor, size: int, *, pad: bool) -> Tensor:
+    """uint8 [M, C, H, W] -> uint8 [M, C, size, size]: unchanged, padded with black or resized (bicubic, antialiased).
+
+    pad: add up to 4 black pixels per dimension instead of resizing, right for drawings on black such as 28 -> 32.
+    """
+    gap = size - images.shape[-1]
+    if gap == 0:
+        return images
+    if pad and 0 < gap <= MAX_PADDING:
+        before, after = gap // 2, gap - gap // 2
+        return F.pad(images, (before, after, before, after))
+    chunks = []
+    for chunk in images.split(4096):  # bounds the float copy
+        resized = F.interpolate(chunk.float(), size=(size, size), mode="bicubic", antialias=True)
+        chunks.append(resized.round_().clamp_(0, 255).to(torch.uint8))  # bicubic overshoots at edges
+    return torch.cat(chunks)
+
+
+def read_digits() -> Tensor:
+    """scikit-learn's 1,797 handwritten digits: uint8 [1797, 1, 8, 8], grey values 0..16 scaled to 0..255."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ValueError("data: digits come with scikit-learn, which is not installed") from error
+    grey = load_digits().images * (255 / 16)
+    return torch.from_numpy(grey.round().astype(np.uint8))[:, None]
+
+
+def read_fashion_mnist(folder: Path, subset: str) -> Tensor:
+    """The images of idx files in ``folder`` or in torchvision's FashionMNIST/raw below it: uint8 [M, 1, 28, 28]."""
+    stem = {"train": "train", "test": "t10k"}[subset] + "-images-idx3-ubyte"
+    for place in (folder, folder / "FashionMNIST" / "raw"):
+        for path in (place / stem, place / f"{stem}.gz"):
+            if path.is_file():
+                return read_idx_images(path)
+    raise ValueError(f"data: no {stem} or {stem}.gz in {folder}")
+
+
+def read_idx_images(path: Path) -> Tensor:
+    """An idx file of square unsigned byte images, plain or gzip: uint8 [M, 1, H, H]."""
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"data: cannot read {path}: {error}") from error
+    if len(data) < 16:
+        raise ValueError(f"data: {path} is too short for an idx file ({len(data)} bytes)")
+    magic, count, height, width = struct.unpack(">IIII", data[:16])
+    if magic != IDX_UBYTE_IMAGES:
+        raise ValueError(f"data: {path} is no idx file of byte images (magic number {magic:#010x})")
+    if count * height * width != len(data) - 16 or height != width or count == 0 or height == 0:
+        raise ValueError(f"data: {path} promises {count} images of {height} x {width} in {len(data) - 16} bytes")
+    pixels = np.frombuffer(data, np.uint8, offset=16).reshape(count, 1, height, width)
+    return torch.from_numpy(pixels.copy())
+
+
+def read_cifar10(folder: Path, subset: str) -> Tensor:
+    """CIFAR-10 in the python format that torchvision keeps: uint8 [50000 or 10000, 3, 32, 32]."""
+    inner = folder / "cifar-10-batches-py"
+    place = inner if inner.is_dir() else folder
+    names = [f"data_batch_{i}" for i in range(1, 6)] if subset == "train" else ["test_batch"]
+    return torch.cat([_read_cifar_batch(place / name) for name in names])
+
+
+def _read_cifar_batch(path: Path) -> Tensor:
+    if not path.is_file():
+        raise ValueError(f"data: there is no {path.name} in {path.parent}")
+    try:
+        batch = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        pixels = batch[b"data"]
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise ValueError(f"data: {path} is no CIFAR-10 batch: {error}") from error
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3072:
+        raise ValueError(f"data: {path} holds no uint8 images [M, 3072]")
+    return torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy())
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds plain Python values and numpy arrays, and refuses every other class or function."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        reconstruct = np.empty(0).__reduce__()[0]  # numpy has moved this function between modules
+        allowed = {
+            ("numpy.core.multiarray", "_reconstruct"): reconstruct,
+            ("numpy._core.multiarray", "_reconstruct"): reconstruct,
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+            ("_codecs", "encode"): _encode_latin1,  # how Python 3 writes bytes at protocol 2
+        }
+        if (module, name) not in allowed:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return allowed[module, name]
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding}")
+    return text.encode("latin1")
