@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from models.forest import LatentTransformationForest
-from models.games.export import load_game
 from models.games.game import Loss, Turn
+from models.games.load import load_game
 from models.games.vae import Vae
 from models.games.wgan_gp import WganGp, WganGpConfig
 from models.networks import make_critic, make_generator
@@ -54,7 +54,7 @@ class PotGanConfig(WganGpConfig):
     forest: ForestConfig = field(default_factory=ForestConfig)
     """F's size and training."""
     encoder: str = "identity"
-    """Q: the path of an exported VAE, or "identity" for the sample itself. The paper takes a VAE. [stated]"""
+    """Q: the directory of an exported VAE, or "identity" for the sample itself. The paper takes a VAE. [stated]"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -178,7 +178,7 @@ class PotGan(WganGp):
 
 
 def load_encoder(path: str, shape: tuple[int, ...]) -> Encoder:
-    """The encoder of the VAE exported to ``path`` (a .safetensors file), which must take samples of ``shape``."""
+    """The encoder of the VAE exported to the directory ``path``, which must take samples of ``shape``."""
     game, vae_shape = load_game(path, {"vae": Vae})
     if vae_shape != tuple(shape):
         raise ValueError(f"PotGan: encoder must take samples of {list(shape)}, got {path} for {list(vae_shape)}")

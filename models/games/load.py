@@ -1,0 +1,54 @@
+"""A trained game from its export: a directory with ``model.safetensors`` and ``config.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from models.games.game import Game
+
+C = TypeVar("C")
+
+
+def load_game(directory: str | Path, games: Mapping[str, type[Game]]) -> tuple[Game, tuple[int, ...]]:
+    """The exported game and the shape of its samples; on the CPU, in eval mode.
+
+    config.json holds "game" (a name in ``games``), "config" (its Config as a dict) and "shape" (of one sample).
+    ValueError if a file is missing, damaged or not one of ``games``.
+    """
+    directory = Path(directory)
+    weights, description = directory / "model.safetensors", directory / "config.json"
+    for path in (weights, description):
+        if not path.is_file():
+            raise ValueError(f"load_game: {directory} must be the directory of an export, but {path} does not exist")
+    try:
+        found = json.loads(description.read_text())
+        name, shape = found["game"], tuple(found["shape"])
+        if name not in games:
+            raise ValueError(f"load_game: {directory} must hold one of {', '.join(games)}, got {name!r}")
+        kind: Any = games[name]
+        game: Game = kind.build(from_dict(kind.Config, found["config"]), shape)
+        game.load_state_dict(load_file(weights))
+    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError, SafetensorError) as error:
+        raise ValueError(f"load_game: {directory} is damaged: {error}") from error
+    return game.eval(), shape
+
+
+def from_dict(kind: type[C], values: Mapping[str, Any]) -> C:
+    """A (nested) config dataclass from its ``dataclasses.asdict``. ValueError for a field that it does not have."""
+    hints = get_type_hints(kind)
+    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
+    if unknown:
+        raise ValueError(f"{kind.__name__}: has no field {', '.join(unknown)}")
+    return kind(
+        **{
+            name: from_dict(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
+            for name, value in values.items()
+        }
+    )
