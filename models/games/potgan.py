@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from models.forest import LatentTransformationForest
+from models.games.export import load_game
 from models.games.game import Loss, Turn
-from models.games.load import load_game
 from models.games.vae import Vae
 from models.games.wgan_gp import WganGp, WganGpConfig
 from models.networks import make_critic, make_generator
