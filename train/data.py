@@ -33,7 +33,8 @@ class DataConfig:
     name: DataName = "ring8"
     """ring8 and ball3d are generated; digits comes with scikit-learn; the others need a path."""
     path: str | None = None
-    """Folder of the idx files (fashion-mnist) or of cifar-10-batches-py (cifar10); folder, tar or zip of images (folder)."""
+    """fashion-mnist: folder of the idx files; cifar10: folder that holds cifar-10-batches-py;
+    folder: a folder, tar or zip of images."""
     size: int = 32
     """Height and width of the images in pixels; generated points have none."""
     subset: str | None = None
@@ -110,9 +111,7 @@ class ImageSet:
 
     def __init__(self, name: str, images: Tensor, seed: int) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
-            raise ValueError(
-                f"data: images must be uint8 [M, C, H, W] with M > 0, got {images.dtype} {list(images.shape)}"
-            )
+            raise ValueError(f"data: images must be uint8 [M > 0, C, H, W], got {images.dtype} {list(images.shape)}")
         self.name = name
         self.images = images
         self.shape: tuple[int, ...] = tuple(images.shape[1:])

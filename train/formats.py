@@ -1,4 +1,4 @@
-"""Readers of published image sets: idx files, CIFAR-10's pickles, scikit-learn's digits. All give uint8 [M, C, H, W]."""
+"""Readers of published image sets: idx files, CIFAR-10's pickles, scikit-learn's digits; all as uint8 [M, C, H, W]."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from train.members import folder_files, walk_images
+from train.members import ArchiveError, folder_files, walk_images
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # no format that starts other programs
 CACHE_VERSION = "1"  # raised when decoding changes
@@ -35,9 +35,9 @@ SMALL_BYTES = 16 * 1024  # below this the interpreter's lock makes threads slowe
 def load_folder(path: Path, size: int, *, subset: str | None = None, cache: str | None = None) -> Tensor:
     """The images below ``path`` (a folder, tar or zip), sorted by name: uint8 [M, 3, size, size], RGB.
 
-    Each image is turned as its EXIF tag says, scaled (bicubic, antialiased) so that its shorter side is ``size`` pixels,
-    and cropped to its centre. subset keeps images that lie below a folder of that name. An unreadable image, or one
-    beyond PIL's decompression limit, is named on stderr and skipped. Raises ValueError when there is no image.
+    Each image is turned as its EXIF tag says, scaled (bicubic, antialiased) so that its shorter side has ``size``
+    pixels, and cropped to its centre. subset keeps images that lie below a folder of that name. An unreadable image,
+    or one beyond PIL's decompression limit, is named on stderr and skipped. Raises ValueError when there is no image.
     """
     file = _cache_folder(cache) / f"{path.name.split('.')[0]}-{size}px-{_key(path, size, subset)}.safetensors"
     images, skipped = _read_cache(file)
@@ -73,7 +73,8 @@ def decode_all(path: Path, size: int, subset: str | None) -> tuple[list[str], Te
 
 def decode(data: bytes, size: int) -> np.ndarray:
     """One image file -> uint8 [size, size, 3]."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        image: Image.Image = opened
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I;16"):  # PIL would clip 16-bit grey at 255
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -90,8 +91,8 @@ def decode(data: bytes, size: int) -> np.ndarray:
 def _decoded(
     path: Path, size: int, subset: str | None, folders: set[str]
 ) -> Iterator[tuple[str, np.ndarray | Exception]]:
-    """Reads in this thread, decodes large files in others, and shows the progress; adds the folders seen to ``folders``."""
-    columns = (TextColumn("decoding {task.fields[count]:,} images"), BarColumn(), TimeRemainingColumn())
+    """Reads here, decodes large files in others, shows the progress, adds the folders it sees to ``folders``."""
+    columns = (TextColumn("decoded {task.fields[count]:,} images"), BarColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=Console(stderr=True))
     pending: list[tuple[str, Callable[[], np.ndarray]]] = []
     with progress, warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -106,7 +107,9 @@ def _decoded(
                 continue
             try:
                 work = partial(decode, member.read(), size)
-            except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: an encrypted zip
+            except ArchiveError:
+                raise
+            except Exception as error:  # no permission, an encrypted or damaged member of a zip
                 yield member.name, error
                 continue
             pending.append((member.name, work if len(work.args[0]) < SMALL_BYTES else pool.submit(work).result))
@@ -165,7 +168,7 @@ def _read_cache(file: Path) -> tuple[Tensor | None, list[str]]:
     try:
         with safe_open(file, framework="pt") as archive:
             images, notes = archive.get_tensor("images"), archive.metadata()
-        intact = int(notes["crc32"]) == zlib.crc32(images.numpy())
+        intact = int(notes["crc32"]) == _checksum(images)
         skipped = json.loads(notes["skipped"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         intact = False
@@ -177,7 +180,7 @@ def _read_cache(file: Path) -> tuple[Tensor | None, list[str]]:
 
 def _write_cache(file: Path, images: Tensor, skipped: list[str]) -> None:
     """Written beside its place and renamed, so that a cache is whole or absent."""
-    notes = {"crc32": str(zlib.crc32(images.numpy())), "skipped": json.dumps(skipped)}
+    notes = {"crc32": str(_checksum(images)), "skipped": json.dumps(skipped)}
     unfinished = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -186,3 +189,7 @@ def _write_cache(file: Path, images: Tensor, skipped: list[str]) -> None:
     except (OSError, SafetensorError) as error:
         unfinished.unlink(missing_ok=True)
         raise ValueError(f"data: the cache {file} cannot be written: {error}") from error
+
+
+def _checksum(images: Tensor) -> int:
+    return zlib.crc32(images.numpy().data)

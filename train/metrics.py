@@ -24,7 +24,7 @@ class ToyMetrics:
     reverse_kl: float
     """KL(p_g * k_h || p_r * k_h) in nats, by Monte Carlo from p_g * k_h."""
     reverse_kl_error: float
-    """Standard error of the Monte Carlo average for these very samples (an upper estimate: the draws are stratified)."""
+    """Standard error of the Monte Carlo average for these very samples (from above, as the draws are stratified)."""
     reverse_kl_floor: float
     """The same figure for n true samples: what a perfect generator would get."""
     bandwidth: float

@@ -42,7 +42,7 @@ class GaussianTarget:
         return self.centres(device)[component] + self.std * noise
 
     def log_density(self, x: Tensor, bandwidth: float = 0.0) -> Tensor:
-        """log (p * k_h)(x) for x [n, dim] and a Gaussian kernel k_h of standard deviation ``bandwidth``: [n], x's dtype.
+        """log (p * k_h)(x) [n], x's dtype, for x [n, dim] and the Gaussian kernel k_h of deviation h = ``bandwidth``.
 
         The convolution of two Gaussians is a Gaussian whose variances add, so this is exact.
         """
