@@ -93,7 +93,7 @@ def _decoded(
 ) -> Iterator[tuple[str, np.ndarray | Exception]]:
     """Reads here, decodes large files in others, shows the progress, adds the folders it sees to ``folders``."""
     columns = (TextColumn("decoded {task.fields[count]:,} images"), BarColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True))
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
     pending: list[tuple[str, Callable[[], np.ndarray]]] = []
     with progress, warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")  # odd metadata is no concern of ours

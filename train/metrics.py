@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -17,35 +16,21 @@ COVERED_SHARE = 0.1  # of the share that the target itself gives to a mode
 CHUNK_NUMBERS = 2**19  # float64 numbers per temporary: 4 MiB
 
 
-@dataclass(frozen=True)
-class ToyMetrics:
-    """How well n samples follow a toy target; every figure is computed in float64."""
+def toy_metrics(
+    samples: Tensor, target: GaussianTarget, *, bandwidth: float = BANDWIDTH, seed: int = 0
+) -> dict[str, float]:
+    """How well samples [n, dim], n >= 2, follow a toy target; float64, repeatable for a given seed.
 
-    reverse_kl: float
-    """KL(p_g * k_h || p_r * k_h) in nats, by Monte Carlo from p_g * k_h."""
-    reverse_kl_error: float
-    """Standard error of the Monte Carlo average for these very samples (from above, as the draws are stratified)."""
-    reverse_kl_floor: float
-    """The same figure for n true samples: what a perfect generator would get."""
-    bandwidth: float
-    """h, the standard deviation of the Gaussian kernel k_h."""
-    n: int
-    """Number of samples, and of Monte Carlo draws."""
-    modes_covered: int
-    """Modes that hold at least a tenth of the share of samples (within 3 sigma of the centre) that the target gives
-    them. Stricter than counting a mode as soon as one sample lies there, as n is in the thousands."""
-    modes: int
-    """Number of modes of the target."""
-    within_3_sigma: float
-    """Share of samples that lie within 3 sigma of any mode."""
-    within_3_sigma_target: float
-    """The same share for the target itself: 0.989 in two dimensions, 0.971 in three (modes do not overlap)."""
+    reverse_kl              KL(p_g * k_h || p_r * k_h) in nats, by Monte Carlo from p_g * k_h
+    reverse_kl_error        standard error of that average for these very samples (from above: the draws are stratified)
+    reverse_kl_floor        the same figure for n true samples: what a perfect generator would get
+    bandwidth, n            h of the kernel k_h; number of samples and of Monte Carlo draws
+    modes_covered, modes    modes that hold, within 3 sigma of their centre, at least a tenth of the samples that the
+                            target puts there (one stray sample among thousands covers nothing); all modes
+    within_3_sigma          share of samples within 3 sigma of any mode
+    within_3_sigma_target   the target's own share: 0.989 in two dimensions, 0.971 in three (its modes do not overlap)
 
-
-def toy_metrics(samples: Tensor, target: GaussianTarget, *, bandwidth: float = BANDWIDTH, seed: int = 0) -> ToyMetrics:
-    """All figures for samples [n, dim], n >= 2; repeatable for a given seed. Raises ValueError for NaN or Inf.
-
-    Published figures of this kind use n >= 10,000: the floor falls with n.
+    The floor falls with n: publish figures with n >= 10,000. Raises ValueError for samples with NaN or Inf.
     """
     samples = _checked("toy_metrics", samples, target, bandwidth)
     kl, error = reverse_kl(samples, target, bandwidth=bandwidth, seed=seed)
@@ -53,17 +38,17 @@ def toy_metrics(samples: Tensor, target: GaussianTarget, *, bandwidth: float = B
     within = distance <= 3 * target.std
     due = float(chi2.cdf(9, target.dim))  # P(|x - mean| <= 3 sigma)
     share = within.double().mean(0)  # [K]
-    return ToyMetrics(
-        reverse_kl=kl,
-        reverse_kl_error=error,
-        reverse_kl_floor=reverse_kl_floor(target, len(samples), bandwidth, seed),
-        bandwidth=bandwidth,
-        n=len(samples),
-        modes_covered=int((share >= COVERED_SHARE * due / target.modes).sum()),
-        modes=target.modes,
-        within_3_sigma=within.any(1).double().mean().item(),
-        within_3_sigma_target=due,
-    )
+    return {
+        "reverse_kl": kl,
+        "reverse_kl_error": error,
+        "reverse_kl_floor": reverse_kl_floor(target, len(samples), bandwidth, seed),
+        "bandwidth": bandwidth,
+        "n": len(samples),
+        "modes_covered": int((share >= COVERED_SHARE * due / target.modes).sum()),
+        "modes": target.modes,
+        "within_3_sigma": within.any(1).double().mean().item(),
+        "within_3_sigma_target": due,
+    }
 
 
 def reverse_kl(

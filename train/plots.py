@@ -1,0 +1,151 @@
+"""Pictures of samples and losses, as small PNG files; colours that the colour-blind can tell apart (Okabe and Ito)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from train.log import read_rows
+from train.targets import GaussianTarget
+
+BLUE, ORANGE, GREEN, PURPLE, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY)
+SHOWN_POINTS = 5000  # more hide each other and swell the file
+DPI = 110
+MIN_GRID_PIXELS = 512  # a grid of small images is enlarged by a whole factor up to about this width
+
+
+def image_grid(images: Tensor, path: Path, *, columns: int | None = None) -> None:
+    """Write images [N, C, H, W] in [-1, 1], C = 1 or 3, row by row; columns defaults to the square root of N.
+
+    Small images are enlarged by a whole factor without smoothing, so that a pixel of the file is a pixel of the image.
+    """
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+        raise ValueError(f"image_grid: images must be [N > 0, 1 or 3, H, W], got {list(images.shape)}")
+    n, _, height, width = images.shape
+    columns = min(n, columns or math.ceil(math.sqrt(n)))
+    rows = math.ceil(n / columns)
+    factor = max(1, MIN_GRID_PIXELS // (columns * width))
+    pixels = images.detach().float().cpu().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    pixels = pixels.expand(n, 3, height, width).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    height, width, gap = height * factor, width * factor, 2
+    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
+    for i, image in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
+        top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        canvas[top : top + height, left : left + width] = image
+    Image.fromarray(canvas).save(path, optimize=True)
+
+
+def scatter_ring(samples: Tensor, target: GaussianTarget, path: Path, *, title: str = "") -> None:
+    """Samples [n, 2] over the target's circles of 1 and 3 sigma."""
+    side_by_side({title: samples}, target, path)
+
+
+def scatter_ball(samples: Tensor, target: GaussianTarget, path: Path, *, title: str = "") -> None:
+    """Samples [n, 3] with the target's 3-sigma sphere in transparent light blue, as in POT-GAN's Fig. 3."""
+    side_by_side({title: samples}, target, path)
+
+
+def side_by_side(samples: Mapping[str, Tensor], target: GaussianTarget, path: Path) -> None:
+    """One panel for each named set of samples [n, dim], dim 2 or 3, all on the same axes."""
+    for name, points in samples.items():
+        if points.ndim != 2 or points.shape[1] != target.dim or target.dim not in (2, 3):
+            raise ValueError(f"side_by_side: {name!r} must be [n, {target.dim}], got {list(points.shape)}")
+    figure = Figure(figsize=(4.6 * len(samples), 4.9), dpi=DPI, layout="constrained")
+    for i, (name, points) in enumerate(samples.items()):
+        shown = points.detach().double().cpu().numpy()[:SHOWN_POINTS]  # [n, dim]
+        if target.dim == 2:
+            axes = figure.add_subplot(1, len(samples), i + 1)
+            outside = _draw_ring(axes, shown, target)
+        else:
+            axes = figure.add_subplot(1, len(samples), i + 1, projection="3d")
+            outside = _draw_ball(axes, shown, target)
+        notes = [name] if name else []
+        if outside:
+            notes.append(f"{outside:,} of {len(shown):,} points lie outside the picture")
+        axes.set_title("\n".join(notes), fontsize=11)
+    _save(figure, path)
+
+
+def loss_curves(metrics: Path, path: Path) -> None:
+    """One panel per player and one line per named term of a metrics.jsonl, whose keys read player/term."""
+    rows = read_rows(metrics)
+    players: dict[str, list[str]] = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        player, _, term = key.partition("/")
+        if term and term != "lr" and player != "metrics":
+            players.setdefault(player, []).append(key)
+    if not players:
+        raise ValueError(f"loss_curves: {metrics} holds no losses")
+    figure = Figure(figsize=(8, 0.6 + 2.4 * len(players)), dpi=DPI, layout="constrained")
+    panels = figure.subplots(len(players), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (player, keys) in zip(panels, players.items(), strict=True):
+        for key, colour in zip(keys, _cycle(COLOURS, len(keys)), strict=True):
+            points = [(row["step"], math.nan if row[key] is None else row[key]) for row in rows if key in row]
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=_words(key.partition("/")[2]))
+        axes.set_title(_words(player), loc="left", fontsize=11)
+        axes.grid(color="0.9", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=10)
+    panels[-1].set_xlabel("iteration")
+    _save(figure, path)
+
+
+def _draw_ring(axes: Axes, points: np.ndarray, target: GaussianTarget) -> int:
+    """Returns how many points the picture leaves out."""
+    limit = _limit(target)
+    axes.scatter(points[:, 0], points[:, 1], s=4, color=BLUE, alpha=0.35, linewidths=0, zorder=2)
+    angle = np.linspace(0, 2 * math.pi, 121)
+    for centre in target.means:
+        for sigmas, style in ((1, "-"), (3, "--")):
+            radius = sigmas * target.std
+            x, y = centre[0] + radius * np.cos(angle), centre[1] + radius * np.sin(angle)
+            axes.plot(x, y, style, color=RED, linewidth=0.9, zorder=3)
+    axes.plot([], [], "-", color=RED, label="1 sigma")
+    axes.plot([], [], "--", color=RED, label="3 sigma")
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    axes.legend(loc="center", frameon=False, fontsize=10)
+    return int((~(np.abs(points) <= limit).all(1)).sum())
+
+
+def _draw_ball(axes: Axes, points: np.ndarray, target: GaussianTarget) -> int:
+    """Returns how many points the picture leaves out; see scatter_ball."""
+    limit = _limit(target)
+    inside = (np.abs(points) <= limit).all(1)
+    kept = points[inside]
+    axes.scatter(kept[:, 0], kept[:, 1], kept[:, 2], s=3, color=BLUE, alpha=0.4, linewidths=0, depthshade=False)
+    across, down = np.meshgrid(np.linspace(0, 2 * math.pi, 49), np.linspace(0, math.pi, 25))
+    for centre in target.means:
+        x = np.cos(across) * np.sin(down), np.sin(across) * np.sin(down), np.cos(down)
+        sphere = [c + 3 * target.std * axis for c, axis in zip(centre, x, strict=True)]
+        axes.plot_surface(*sphere, color=SKY, alpha=0.15, linewidth=0, shade=False)
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), zlim=(-limit, limit))
+    axes.set_box_aspect((1, 1, 1))
+    axes.tick_params(labelsize=9)
+    return int((~inside).sum())
+
+
+def _limit(target: GaussianTarget) -> float:
+    """Half the width of the picture: the 3-sigma range of every mode and a margin."""
+    return max(abs(value) for mean in target.means for value in mean) + 4 * target.std
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("/", ": ")
+
+
+def _cycle(colours: Sequence[str], n: int) -> list[str]:
+    return [colours[i % len(colours)] for i in range(n)]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """A figure without pyplot: drawn by Agg wherever it runs, and freed with its last reference."""
+    figure.savefig(path, pil_kwargs={"optimize": True})
