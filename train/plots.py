@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from mpl_toolkits.mplot3d import Axes3D
 from PIL import Image
 from torch import Tensor
 
@@ -41,7 +46,7 @@ def image_grid(images: Tensor, path: Path, *, columns: int | None = None) -> Non
     for i, image in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         canvas[top : top + height, left : left + width] = image
-    Image.fromarray(canvas).save(path, optimize=True)
+    Image.fromarray(canvas).save(path, format="PNG", optimize=True)
 
 
 def scatter_ring(samples: Tensor, target: GaussianTarget, path: Path, *, title: str = "") -> None:
@@ -50,28 +55,26 @@ def scatter_ring(samples: Tensor, target: GaussianTarget, path: Path, *, title: 
 
 
 def scatter_ball(samples: Tensor, target: GaussianTarget, path: Path, *, title: str = "") -> None:
-    """Samples [n, 3] with the target's 3-sigma sphere in transparent light blue, as in POT-GAN's Fig. 3."""
+    """Samples [n, 3] inside the target's 3-sigma sphere (transparent light blue), as in POT-GAN's Fig. 3."""
     side_by_side({title: samples}, target, path)
 
 
 def side_by_side(samples: Mapping[str, Tensor], target: GaussianTarget, path: Path) -> None:
-    """One panel for each named set of samples [n, dim], dim 2 or 3, all on the same axes."""
+    """One panel for each named set of samples [n, dim], dim 2 or 3, all on the same axes; the first 5,000 are drawn."""
     for name, points in samples.items():
         if points.ndim != 2 or points.shape[1] != target.dim or target.dim not in (2, 3):
             raise ValueError(f"side_by_side: {name!r} must be [n, {target.dim}], got {list(points.shape)}")
-    figure = Figure(figsize=(4.6 * len(samples), 4.9), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(4.6 * len(samples), 5.1), dpi=DPI)
+    figure.subplots_adjust(left=0.09 / len(samples), right=1 - 0.04 / len(samples), bottom=0.12, top=0.9, wspace=0.12)
     for i, (name, points) in enumerate(samples.items()):
         shown = points.detach().double().cpu().numpy()[:SHOWN_POINTS]  # [n, dim]
-        if target.dim == 2:
-            axes = figure.add_subplot(1, len(samples), i + 1)
-            outside = _draw_ring(axes, shown, target)
-        else:
-            axes = figure.add_subplot(1, len(samples), i + 1, projection="3d")
-            outside = _draw_ball(axes, shown, target)
-        notes = [name] if name else []
-        if outside:
-            notes.append(f"{outside:,} of {len(shown):,} points lie outside the picture")
-        axes.set_title("\n".join(notes), fontsize=11)
+        projection = "3d" if target.dim == 3 else None
+        axes = figure.add_subplot(1, len(samples), i + 1, projection=projection)
+        where = "the picture" if target.dim == 2 else "the sphere"
+        outside = (_draw_ring if target.dim == 2 else _draw_ball)(axes, shown, target)
+        note = f"{outside:,} of {len(shown):,} points lie outside {where}" if outside else ""
+        axes.set_title(f"{name}\n{note}", fontsize=11, y=1.0 if target.dim == 2 else 1.05)
+    figure.legend(handles=_legend(target), loc="lower center", ncols=3, frameon=False, fontsize=10)
     _save(figure, path)
 
 
@@ -101,7 +104,7 @@ def loss_curves(metrics: Path, path: Path) -> None:
 
 def _draw_ring(axes: Axes, points: np.ndarray, target: GaussianTarget) -> int:
     """Returns how many points the picture leaves out."""
-    limit = _limit(target)
+    limit = _reach(target, 4)
     axes.scatter(points[:, 0], points[:, 1], s=4, color=BLUE, alpha=0.35, linewidths=0, zorder=2)
     angle = np.linspace(0, 2 * math.pi, 121)
     for centre in target.means:
@@ -109,17 +112,14 @@ def _draw_ring(axes: Axes, points: np.ndarray, target: GaussianTarget) -> int:
             radius = sigmas * target.std
             x, y = centre[0] + radius * np.cos(angle), centre[1] + radius * np.sin(angle)
             axes.plot(x, y, style, color=RED, linewidth=0.9, zorder=3)
-    axes.plot([], [], "-", color=RED, label="1 sigma")
-    axes.plot([], [], "--", color=RED, label="3 sigma")
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    axes.legend(loc="center", frameon=False, fontsize=10)
     return int((~(np.abs(points) <= limit).all(1)).sum())
 
 
-def _draw_ball(axes: Axes, points: np.ndarray, target: GaussianTarget) -> int:
-    """Returns how many points the picture leaves out; see scatter_ball."""
-    limit = _limit(target)
-    inside = (np.abs(points) <= limit).all(1)
+def _draw_ball(axes: Axes3D, points: np.ndarray, target: GaussianTarget) -> int:
+    """Returns how many points the picture leaves out: those outside the sphere, as in the paper's figure."""
+    inside = (np.linalg.norm(points[:, None] - np.array(target.means), axis=2) <= 3 * target.std).any(1)
+    limit = _reach(target, 3)
     kept = points[inside]
     axes.scatter(kept[:, 0], kept[:, 1], kept[:, 2], s=3, color=BLUE, alpha=0.4, linewidths=0, depthshade=False)
     across, down = np.meshgrid(np.linspace(0, 2 * math.pi, 49), np.linspace(0, math.pi, 25))
@@ -133,9 +133,17 @@ def _draw_ball(axes: Axes, points: np.ndarray, target: GaussianTarget) -> int:
     return int((~inside).sum())
 
 
-def _limit(target: GaussianTarget) -> float:
-    """Half the width of the picture: the 3-sigma range of every mode and a margin."""
-    return max(abs(value) for mean in target.means for value in mean) + 4 * target.std
+def _legend(target: GaussianTarget) -> list[Artist]:
+    dot = Line2D([], [], linestyle="", marker="o", markersize=4, color=BLUE, label="samples")
+    if target.dim == 3:
+        return [dot, Patch(color=SKY, alpha=0.4, label="3 sigma")]
+    one = Line2D([], [], color=RED, label="1 sigma")
+    return [dot, one, Line2D([], [], color=RED, linestyle="--", label="3 sigma")]
+
+
+def _reach(target: GaussianTarget, sigmas: float) -> float:
+    """Half the width of a picture that shows every mode as far as ``sigmas`` standard deviations."""
+    return max(abs(value) for mean in target.means for value in mean) + sigmas * target.std
 
 
 def _words(name: str) -> str:
@@ -147,5 +155,7 @@ def _cycle(colours: Sequence[str], n: int) -> list[str]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """A figure without pyplot: drawn by Agg wherever it runs, and freed with its last reference."""
-    figure.savefig(path, pil_kwargs={"optimize": True})
+    """A figure without pyplot: drawn by Agg wherever it runs, and freed with its last reference; 256 colours do."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, format="PNG", optimize=True)
