@@ -1,0 +1,202 @@
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from models.games import PotGan
+from models.games.potgan import ForestConfig
+from models.networks import NetworkConfig
+
+MLP = NetworkConfig("mlp", width=16, depth=2, noise_dim=2)
+
+
+class Constant(nn.Module):
+    """G(noise) = these points, whatever the noise; also a critic that scores 0."""
+
+    def __init__(self, points):
+        super().__init__()
+        self.points = nn.Parameter(torch.tensor(points))
+
+    def forward(self, noise):
+        return self.points
+
+
+class Zero(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return 0 * x.flatten(1).sum(1) + self.weight
+
+
+def point_game(points, encoder=None, **options):
+    """A generator of fixed points and a critic that scores 0: only transport is left in the generator's loss."""
+    config = PotGan.Config(MLP, **{"transform": "identity", "transport_weight": 1.0, **options})
+    latent_dim = len(points[0])
+    return PotGan(config, Constant(points), Zero(), encoder or nn.Flatten(), latent_dim)
+
+
+def forest_game(**options):
+    torch.manual_seed(0)
+    return PotGan.build(PotGan.Config(MLP, **options), (2,)).train()
+
+
+@pytest.mark.parametrize(
+    ("pairing", "total"), [("cover", 0.25 + 0 + 1), ("literal", 0 + 0.25 + 81), ("assignment", 0.25 + 0 + 9)]
+)
+def test_generator_loss_by_hand(pairing, total):
+    game = point_game([[5.0], [0.5], [9.0]], pairing=pairing, transport_weight=0.3)
+    real = torch.tensor([[0.0], [5.0], [6.0]])
+    with torch.no_grad():
+        game.players["critic"].weight.fill_(2.0)
+    loss = game.loss("generator", real, torch.zeros(3, 2))
+    assert loss.value.item() == pytest.approx(-2 + 0.3 * total / 3)  # Eq. 13
+    assert loss.terms["transport"].item() == pytest.approx(total / 3)
+    assert loss.terms["score"].item() == pytest.approx(2)
+
+
+def test_the_gradient_reaches_the_generator_through_encoder_and_forest():
+    encoder = nn.Linear(2, 1, bias=False)
+    nn.init.constant_(encoder.weight, 2.0)
+    game = point_game([[0.5, 0.25]], encoder, transform="forest", forest=ForestConfig(trees=1, depth=1))
+    game.players["forest"] = forest = type(game.players["forest"])(1, 1, 1)
+    with torch.no_grad():
+        forest.leaves.copy_(torch.tensor([[[3.0], [-1.0]]]))
+    real = torch.tensor([[1.0, 1.0]])  # z_r = 4
+    game.loss("generator", real, torch.zeros(1, 2)).value.backward()
+    p = torch.sigmoid(torch.tensor(1.5))  # z_g = 2 * (0.5 + 0.25)
+    f = 3 * p - (1 - p)
+    expected = 2 * (f - 4) * 4 * p * (1 - p) * torch.tensor([[2.0, 2.0]])
+    torch.testing.assert_close(game.players["generator"].points.grad, expected)
+    assert encoder.weight.grad is None
+
+
+def test_the_encoder_stays_frozen():
+    encoder = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5), nn.BatchNorm1d(1))
+    game = point_game([[1.0], [2.0]], encoder)
+    game.train()
+    assert game.training
+    assert not any(module.training for module in encoder.modules())
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    assert any(key.startswith("encoder.") for key in game.state_dict())
+    assert not any(key.startswith("encoder") for key in game.players.state_dict())
+
+
+def test_the_forest_turn_is_algorithm_1():
+    """Against a plain loop: pairs, matched cost, Adam; the same state of leaves and Adam after two batches."""
+    game = forest_game(forest=ForestConfig(trees=4, depth=2, lr=0.05, inner_steps=3, thresholds="zeros"))
+    forest = game.players["forest"]
+    leaves = forest.leaves.detach().clone().requires_grad_()
+    ours = torch.optim.Adam(game.players["forest"].parameters(), lr=0.05, betas=(0.5, 0.9))
+    plain = torch.optim.Adam([leaves], lr=0.05, betas=(0.5, 0.9))
+    for _ in range(2):
+        real, noise = torch.randn(8, 2), game.draw_noise(8)
+        loss = game.step("forest", real, noise, ours)
+        z_g = game.sample(noise).detach()
+        for _ in range(3):
+            f = torch.func.functional_call(forest, {"leaves": leaves}, (z_g,))
+            rho = torch.cdist(real, f).argmin(1)
+            cost = (real - f[rho]).square().sum(1).mean()
+            plain.zero_grad()
+            cost.backward()
+            plain.step()
+        torch.testing.assert_close(loss.value, cost, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(forest.leaves, leaves, atol=1e-5, rtol=1e-5)
+
+
+def test_the_forest_moves_a_point_onto_its_target():
+    """One real and one generated point: the minimum of |z_r - F(z_g)|^2 over the leaves is 0."""
+    game = point_game([[0.5, -0.5]], transform="forest", forest=ForestConfig(trees=2, depth=2, inner_steps=10))
+    real, target = torch.tensor([[3.0, -4.0]]), torch.tensor([[3.0, -4.0]])
+    optimizer = torch.optim.SGD(game.players["forest"].parameters(), lr=1.0)
+    for _ in range(20):
+        game.step("forest", real, torch.zeros(1, 2), optimizer)
+    torch.testing.assert_close(game.transform(torch.tensor([[0.5, -0.5]])), target, atol=1e-3, rtol=0)
+
+
+def test_transport_alone_learns_a_gaussian():
+    """With one-to-one pairs and no critic the generator minimises W_2^2 between N(2, 0.5^2) and N(b, s^2) over b, s:
+    the minimum is b = 2, |s| = 0.5. A wrong sign diverges; a detached latent stays at b = 0, s = 1."""
+    torch.manual_seed(0)
+    game = PotGan(
+        PotGan.Config(replace(MLP, noise_dim=1), pairing="assignment", transform="identity", transport_weight=1.0),
+        nn.Linear(1, 1),
+        Zero(),
+        nn.Flatten(),
+        1,
+    )
+    with torch.no_grad():
+        game.players["generator"].weight.fill_(1.0)
+        game.players["generator"].bias.fill_(0.0)
+    optimizer = torch.optim.SGD(game.players["generator"].parameters(), lr=0.1)
+    for _ in range(150):
+        game.step("generator", 2 + 0.5 * torch.randn(256, 1), game.draw_noise(256), optimizer)
+    # A step averages about 10 batches of 256: standard error 0.5 / sqrt(2560) = 0.01 of each; finite batches shorten
+    # s by about log(N) / N = 2 %. Five standard errors and the bias.
+    assert game.players["generator"].bias.item() == pytest.approx(2, abs=0.05)
+    assert game.players["generator"].weight.item() == pytest.approx(0.5, abs=0.06)
+
+
+def test_the_whole_game_approaches_its_target():
+    """Critic, forest and generator, one real point: a critic of slope 1 pulls the generator in by about lr per step,
+    here 40 * 0.05 = 2 of the distance 2.24. The wrong sign of either player, or a detached sample, cannot approach."""
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Flatten(0))
+    forest = ForestConfig(trees=4, depth=2, inner_steps=1)
+    game = PotGan(PotGan.Config(MLP, forest=forest), Constant([[0.0, 0.0]]), critic, nn.Flatten(), 2)
+    target, noise = torch.tensor([[1.0, -2.0]]), torch.zeros(1, 2)
+    optimizers = {name: torch.optim.SGD(module.parameters(), lr=0.05) for name, module in game.players.items()}
+    for _ in range(40):
+        for turn in game.order:
+            for _ in range(turn.steps):
+                game.step(turn.player, target, noise, optimizers[turn.player])
+    assert (game.sample(noise) - target).norm() < 0.5 * target.norm()
+
+
+def test_players_and_order():
+    game = forest_game(critic_steps=2)
+    assert list(game.players) == ["critic", "generator", "forest"]
+    assert [(t.player, t.steps, t.fresh) for t in game.order] == [
+        ("critic", 2, True),
+        ("forest", 1, True),
+        ("generator", 1, False),
+    ]
+    assert game.optimizer_options("forest") == {"lr": 2e-4}
+    assert game.optimizer_options("critic") == {}
+    identity = forest_game(transform="identity")
+    assert list(identity.players) == ["critic", "generator"]
+    assert [t.player for t in identity.order] == ["critic", "generator"]
+
+
+def test_the_forest_starts_once_even_after_loading():
+    options = {"forest": ForestConfig(leaves="identity")}
+    game, other = forest_game(**options), forest_game(**options)
+    real, noise = torch.randn(32, 2), torch.randn(32, 2)
+    optimizer = torch.optim.SGD(game.players["forest"].parameters(), lr=1e-3)
+    game.step("forest", real, noise, optimizer)
+    saved = copy.deepcopy(game.state_dict())
+    game.step("forest", real, noise, optimizer)
+    for restored in (other, forest_game(**options)):
+        restored.load_state_dict(saved)
+        restored.step("forest", real, noise, torch.optim.SGD(restored.players["forest"].parameters(), lr=1e-3))
+        assert torch.equal(restored.players["forest"].thresholds, game.players["forest"].thresholds)
+        assert torch.equal(restored.players["forest"].leaves, game.players["forest"].leaves)
+    fresh = forest_game(**options).state_dict()
+    game.load_state_dict(fresh)  # back to the beginning: the forest starts again
+    game.step("forest", real, noise, optimizer)
+    assert not torch.equal(game.players["forest"].thresholds, fresh["players.forest.thresholds"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"transport_weight": -1.0}, "transport_weight must not be negative, got -1.0"),
+        ({"forest": ForestConfig(inner_steps=0)}, "forest.inner_steps must be at least 1, got 0"),
+    ],
+)
+def test_bad_settings_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        PotGan.Config(**options)

@@ -1,0 +1,122 @@
+import pytest
+import torch
+
+from models.forest import LatentTransformationForest
+
+
+def make(**options):
+    torch.manual_seed(0)
+    return LatentTransformationForest(**{"dim": 2, "trees": 3, "depth": 2, **options})
+
+
+def test_one_decision_node_is_a_sigmoid_blend_of_two_leaves():
+    forest = make(dim=1, trees=1, depth=1, scale=2.0)
+    with torch.no_grad():
+        forest.leaves.copy_(torch.tensor([[[10.0], [-2.0]]]))
+        forest.thresholds.fill_(0.5)
+    p = torch.sigmoid(torch.tensor(2 * 0.75 - 0.5))  # left share of z = 0.75: scale * z - threshold
+    torch.testing.assert_close(forest(torch.tensor([[0.75]])), (p * 10 - (1 - p) * 2).reshape(1, 1))
+
+
+def test_equal_leaves_make_the_forest_constant():
+    forest = make(out_dim=5)
+    with torch.no_grad():
+        forest.leaves.copy_(torch.arange(5.0).expand_as(forest.leaves))
+    # Routes sum to 1 up to the rounding of D products and T * 2^D terms: far below 1e-5 for these sizes.
+    torch.testing.assert_close(forest(torch.randn(7, 2)), torch.arange(5.0).expand(7, 5), atol=1e-5, rtol=0)
+
+
+def test_only_leaves_are_parameters_unless_thresholds_are_learned():
+    assert [name for name, _ in make().named_parameters()] == ["leaves"]
+    assert {name for name, _ in make(learn_thresholds=True).named_parameters()} == {"leaves", "thresholds"}
+
+
+def test_learned_thresholds_receive_a_gradient():
+    forest = make(learn_thresholds=True)
+    forest(torch.randn(4, 2)).square().sum().backward()
+    assert forest.thresholds.grad.abs().min() > 0
+
+
+def test_thresholds_are_values_of_their_own_feature():
+    forest = make(dim=3, trees=5, depth=3, scale=4.0)
+    latents = torch.randn(6, 3) + torch.tensor([0.0, 100.0, 200.0])
+    forest.set_thresholds(latents)
+    drawn = forest.thresholds.flatten()
+    for node, threshold in enumerate(drawn):
+        assert (4.0 * latents[:, node % 3] == threshold).any(), f"node {node}"
+    assert len(drawn[::3].unique()) > 1
+
+
+def test_fitted_leaves_bring_the_forest_near_the_target_map():
+    forest = make(trees=16, depth=3, scale=2.0)
+    latents = torch.randn(256, 2)
+    forest.set_thresholds(latents)
+    forest.set_leaves(latents, latents)
+    error = (forest(latents) - latents).square().mean()
+    assert error < 0.01 * latents.var(), error
+    forest.set_leaves(latents, -latents.flip(1))
+    assert (forest(latents) + latents.flip(1)).square().mean() < 0.01 * latents.var()
+
+
+def test_fitted_leaves_solve_the_ridge_problem():
+    forest = make(trees=2, depth=2)
+    latents, targets, ridge = torch.randn(9, 2), torch.randn(9, 2), 0.1
+    forest.set_leaves(latents, targets, ridge)
+    routes = torch.stack(  # column (t, l) of A is F with leaf (t, l) one and the others zero
+        [_with_one_leaf(forest, latents, t, leaf) for t in range(2) for leaf in range(4)], dim=1
+    ).double()
+    weight = ridge * (routes @ routes.T).diagonal().mean()
+    normal = routes.T @ routes + weight * torch.eye(8, dtype=torch.float64)
+    expected = torch.linalg.solve(normal, routes.T @ targets.double())
+    # Routes are float32 (2^-24 relative); the system's condition number is below 1 / ridge * N = 90.
+    torch.testing.assert_close(forest.leaves.detach().reshape(8, 2), expected.float(), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def _with_one_leaf(forest, latents, tree, leaf):
+    probe = make(trees=2, depth=2, out_dim=1)
+    probe.thresholds.copy_(forest.thresholds)
+    probe.leaves.zero_()
+    probe.leaves[tree, leaf] = 1
+    return probe(latents)[:, 0]
+
+
+def test_a_single_latent_and_a_deep_tree_work():
+    forest = make(depth=12, trees=1)
+    latents = torch.randn(1, 2)
+    forest.set_thresholds(latents)
+    forest.set_leaves(latents, latents)
+    # Exact up to the ridge of 1e-3.
+    torch.testing.assert_close(forest(latents), latents, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_state_round_trip(learn):
+    forest, other = make(learn_thresholds=learn), LatentTransformationForest(2, 3, 2, learn_thresholds=learn)
+    forest.set_thresholds(torch.randn(10, 2))
+    other.load_state_dict(forest.state_dict())
+    z = torch.randn(5, 2)
+    assert torch.equal(forest(z), other(z))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dim": 0}, "dim must be at least 1, got 0"),
+        ({"trees": 0}, "trees must be at least 1, got 0"),
+        ({"out_dim": -1}, "out_dim must be at least 1, got -1"),
+        ({"depth": 0}, "depth must be in 1..16, got 0"),
+        ({"depth": 17}, "depth must be in 1..16, got 17"),
+        ({"scale": 0.0}, "scale must be positive, got 0.0"),
+        ({"scale": float("nan")}, "scale must be positive, got nan"),
+    ],
+)
+def test_bad_sizes_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+@pytest.mark.parametrize("shape", [(2,), (0, 2), (4, 3)])
+def test_bad_latents_are_named(shape):
+    with pytest.raises(ValueError, match=r"latents must be \[N, 2\] with N >= 1, got \["):
+        make().set_thresholds(torch.zeros(shape))
