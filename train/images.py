@@ -145,9 +145,16 @@ def _warn_of_mixed_splits(names: list[str], subset: str | None) -> None:
 
 
 def _cache_folder(cache: str | None) -> Path:
-    if cache is not None:
-        return Path(cache).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "otkernels"
+    """The folder, made if need be; whether it can be written is asked before hours of decoding, not after."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "otkernels"
+    folder = (Path(cache) if cache is not None else default).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("no permission")
+    except OSError as error:
+        raise ValueError(f"data: the cache folder {folder} cannot be written: {error}") from error
+    return folder
 
 
 def _key(path: Path, size: int, subset: str | None) -> str:
@@ -183,7 +190,6 @@ def _write_cache(file: Path, images: Tensor, skipped: list[str]) -> None:
     notes = {"crc32": str(_checksum(images)), "skipped": json.dumps(skipped)}
     unfinished = file.with_name(f"{file.name}.{os.getpid()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         save_file({"images": images}, unfinished, metadata=notes)
         unfinished.replace(file)
     except (OSError, SafetensorError) as error:
