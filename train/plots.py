@@ -35,6 +35,9 @@ def image_grid(images: Tensor, path: Path, *, columns: int | None = None) -> Non
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"image_grid: images must be [N > 0, 1 or 3, H, W], got {list(images.shape)}")
+    broken = int(images.isnan().flatten(1).any(1).sum())
+    if broken:
+        raise ValueError(f"image_grid: {broken} of {len(images)} images hold NaN")
     n, _, height, width = images.shape
     columns = min(n, columns or math.ceil(math.sqrt(n)))
     rows = math.ceil(n / columns)

@@ -258,7 +258,7 @@ def test_size_and_centre_crop():
     assert (decode(png(pixels.transpose(1, 0, 2)), 8) == 200).all()
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    # an antialiased reduction of stripes is grey, 127.5 up to rounding in PIL's two passes; taking pixels gives 0 or 255
+    # antialiased reduced stripes are grey, 127.5 up to rounding in PIL's two passes; picking pixels gives 0 or 255
     assert np.abs(decode(png(stripes), 8)[:, 1:-1].astype(float) - 127.5).max() <= 2
     assert decode(flat(33, 3, 5), 16).tolist() == np.full((16, 16, 3), 33).tolist()
 
