@@ -53,4 +53,5 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "--build", str(build), "--target", "_C"], check=True)
 
 
-setup(ext_modules=[Extension("otkernels._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+# The license stands here because older setuptools (a fresh Python 3.11 has 65) reject its name in pyproject.toml.
+setup(license="Apache-2.0", license_files=["LICENSE"], ext_modules=[Extension("otkernels._C", sources=[])], cmdclass={"build_ext": CMakeBuild})

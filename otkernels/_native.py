@@ -6,6 +6,8 @@ import importlib
 import warnings
 from types import ModuleType
 
+from torch import Tensor
+
 extension: ModuleType | None = None
 missing_reason = ""
 
@@ -26,3 +28,10 @@ except ImportError as error:
 def has_cuda() -> bool:
     """Whether the extension was built with its CUDA sources."""
     return extension is not None and extension.built_with_cuda()
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """The tensor with dense rows behind its first dimension; an expanded (stride 0) batch is not copied."""
+    if tensor.is_contiguous() or tensor[:1].is_contiguous():
+        return tensor
+    return tensor.contiguous()

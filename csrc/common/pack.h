@@ -1,0 +1,40 @@
+// pack.h - row-major points to panels: panel[k * width + r] holds word k of point r, `width` points to a panel.
+//
+// A word is what one step of a product eats: a T, or a pair of bfloat16. Blocks of `lanes` points are transposed in
+// registers. `Fetch` makes the words: fetch(r, k) is the vector of words k.. of point r, zeros past the end.
+#pragma once
+#include <cstring>
+
+#include "common/simd.h"
+
+namespace otk::OTK_ISA {
+
+// Points [first, first + lanes) of a panel group whose panels are `width` points wide and `words` words long.
+template <class T, int width, class Fetch>
+inline void pack_block(int64_t first, int64_t words, T* panels, Fetch&& fetch) {
+  constexpr int L = simd<T>::lanes, piece = width < L ? width : L;
+  for (int64_t k = 0; k < words; k += L) {
+    vec<T> block[L];
+    for (int r = 0; r < L; ++r) block[r] = fetch(r, k);
+    transpose<T>(block);
+    const int64_t count = words - k < L ? words - k : L;
+    for (int64_t i = 0; i < count; ++i)
+#pragma GCC unroll 16
+      for (int part = 0; part < L; part += piece) {
+        const int64_t point = first + part;
+        T* to = panels + (point / width) * width * words + (k + i) * width + point % width;
+        std::memcpy(to, reinterpret_cast<const T*>(&block[i]) + part, piece * sizeof(T));
+      }
+  }
+}
+
+// Words [k, k + lanes) of a dense row of d elements, zeros past the end.
+template <class T>
+inline vec<T> load_tail(const T* row, int64_t k, int64_t d) {
+  if (k + simd<T>::lanes <= d) return load<T>(row + k);
+  vec<T> v{};
+  if (k < d) std::memcpy(&v, row + k, (d - k) * sizeof(T));
+  return v;
+}
+
+}  // namespace otk::OTK_ISA

@@ -1,0 +1,112 @@
+// simd.h - one vector width per instruction set, in the compiler's own vector types.
+//
+// A file that includes this is compiled once per instruction set, with OTK_ISA the set's name and the compiler's own
+// macros saying what it has. Everything lives in namespace otk::OTK_ISA, so no inline function of one build can be
+// linked into another. Arithmetic, comparisons and blends are the language's; only what it lacks is an intrinsic.
+#pragma once
+#include <cstdint>
+#include <utility>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace otk::OTK_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+inline constexpr int kVectorBytes = 32;
+#else
+inline constexpr int kVectorBytes = 16;
+#endif
+
+template <class T>
+struct simd;
+
+template <>
+struct simd<float> {
+  typedef float vec __attribute__((vector_size(kVectorBytes)));
+  typedef float unaligned __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+  typedef int32_t ints __attribute__((vector_size(kVectorBytes)));
+  static constexpr int lanes = kVectorBytes / 4;
+};
+
+template <>
+struct simd<double> {
+  typedef double vec __attribute__((vector_size(kVectorBytes)));
+  typedef double unaligned __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+  typedef int64_t ints __attribute__((vector_size(kVectorBytes)));
+  static constexpr int lanes = kVectorBytes / 8;
+};
+
+template <class T>
+using vec = typename simd<T>::vec;
+
+template <class T>
+inline vec<T> load(const T* p) {
+  return *reinterpret_cast<const typename simd<T>::unaligned*>(p);
+}
+
+template <class T>
+inline void store(T* p, vec<T> v) {
+  *reinterpret_cast<typename simd<T>::unaligned*>(p) = v;
+}
+
+template <class T>
+inline vec<T> broadcast(T s) {
+  return s - vec<T>{};
+}
+
+// Bit l is set where !(v[l] < s): NaN counts.
+template <class T>
+inline uint32_t not_less(vec<T> v, T s) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(s), _CMP_NLT_UQ);
+  else
+    return _mm512_cmp_pd_mask((__m512d)v, _mm512_set1_pd(s), _CMP_NLT_UQ);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    return _mm256_movemask_ps(_mm256_cmp_ps((__m256)v, _mm256_set1_ps(s), _CMP_NLT_UQ));
+  else
+    return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)v, _mm256_set1_pd(s), _CMP_NLT_UQ));
+#else
+  uint32_t mask = 0;
+  for (int l = 0; l < simd<T>::lanes; ++l) mask |= uint32_t(!(v[l] < s)) << l;
+  return mask;
+#endif
+}
+
+template <class T, int... lane>
+inline void interleave(vec<T> a, vec<T> b, vec<T>& low, vec<T>& high, std::integer_sequence<int, lane...>) {
+  constexpr int L = simd<T>::lanes;
+  low = __builtin_shufflevector(a, b, (lane / 2 + lane % 2 * L)...);
+  high = __builtin_shufflevector(a, b, (L / 2 + lane / 2 + lane % 2 * L)...);
+}
+
+// Transposes a lanes x lanes block in place: log2(lanes) rounds of interleaving halves.
+template <class T>
+inline void transpose(vec<T>* rows) {
+  constexpr int L = simd<T>::lanes;
+#pragma GCC unroll 4
+  for (int round = 1; round < L; round *= 2) {
+    vec<T> next[L];
+#pragma GCC unroll 16
+    for (int i = 0; i < L / 2; ++i)
+      interleave<T>(rows[i], rows[i + L / 2], next[2 * i], next[2 * i + 1], std::make_integer_sequence<int, L>());
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) rows[i] = next[i];
+  }
+}
+
+// The sum of the lanes, always in the same order.
+template <class T>
+inline T sum_lanes(vec<T> v) {
+  T lane[simd<T>::lanes];
+  store<T>(lane, v);
+  for (int width = simd<T>::lanes / 2; width > 0; width /= 2)
+    for (int l = 0; l < width; ++l) lane[l] += lane[l + width];
+  return lane[0];
+}
+
+}  // namespace otk::OTK_ISA

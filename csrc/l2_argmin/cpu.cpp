@@ -1,0 +1,280 @@
+// cpu.cpp - l2_argmin on one instruction set (see l2_argmin.h for the bound that makes it exact).
+//
+// y is packed chunk by chunk (kChunkBytes, so memory stays bounded) in panels of kCols points; a task is a few panels of
+// kRows rows of x. A y panel stays in L1 while a task's rows pass over it. Most tiles end after one comparison per vector.
+// Where the machine multiplies bfloat16, candidates come from there: twice the rate, and on clouds whose neighbours lie
+// closer than bfloat16 resolves (kProbeRows tell) float32 takes over.
+#include "l2_argmin/l2_argmin.h"
+
+#include <algorithm>
+
+#include "common/memory.h"
+#include "l2_argmin/product.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace otk::OTK_ISA {
+namespace {
+
+constexpr int64_t kChunkBytes = 2 << 20;     // packed y at a time
+constexpr int64_t kTaskBytes = 96 << 10;     // packed x of one task: stays in L2
+constexpr int64_t kCentreRows = 64;          // rows of y that the centre is averaged over
+constexpr int64_t kProbeRows = 64;           // rows that decide whether bfloat16 candidates pay
+constexpr int64_t kBf16Dimension = 16;       // below, the products are too short to win anything
+constexpr double kThreadedWork = 4e6;        // multiply-adds below which a second thread costs more than it brings
+constexpr int64_t kNothing = -1, kNaN = -2;  // index while no candidate was seen, after a NaN cost
+
+template <class T>
+constexpr T kInf = std::numeric_limits<T>::infinity();
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+
+// |x_i - y_j|^2 from differences, in the same order for every pair.
+template <class T>
+T squared_distance(const T* x, const T* y, int64_t d) {
+  constexpr int lanes = simd<T>::lanes;
+  vec<T> sum[4] = {};
+  int64_t k = 0;
+  for (; k + 4 * lanes <= d; k += 4 * lanes)
+#pragma GCC unroll 4
+    for (int part = 0; part < 4; ++part) {
+      const vec<T> difference = load<T>(x + k + part * lanes) - load<T>(y + k + part * lanes);
+      sum[part] += difference * difference;
+    }
+  for (; k < d; k += lanes) {
+    const vec<T> difference = load_tail<T>(x, k, d) - load_tail<T>(y, k, d);
+    sum[0] += difference * difference;
+  }
+  return sum_lanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+}
+
+template <class T>
+struct Points {
+  const T* x;
+  const T* y;
+  const T* potential;
+  T* value;
+  int64_t* index;
+  int64_t n, m, d;
+};
+
+// What a candidate's score may err by, apart for rows and panels:
+// e = row.fixed + panel.fixed + row.norm * panel.residual + row.residual * panel.norm   (the last two for Bf16 alone)
+template <class T>
+struct Error {
+  T fixed, norm, residual;
+};
+
+template <class T, class Product>
+struct Solver : Points<T> {
+  using Points<T>::x, Points<T>::y, Points<T>::potential, Points<T>::value, Points<T>::index;
+  using Points<T>::n, Points<T>::m, Points<T>::d;
+
+  T relative, absolute;
+  T* centre;         // [d]
+  T* panels;         // the chunk's y, panel after panel
+  T* half;           // -(|y_j|^2 - potential_j) / 2, -inf beyond m
+  Error<T>* spread;  // the largest error terms of each panel
+  T* lower;          // [n] L_i
+  T* x_panels;       // this thread's packed rows
+  Error<T>* x_error;
+  int64_t considered = 0;
+
+  static constexpr int C = kCols<T>, L = simd<T>::lanes;
+
+  Error<T> error_of(T norm, T residual, T potential_size) const {
+    if constexpr (!Product::kRounds) return {relative * (norm + potential_size), 0, 0};
+    // square roots of sums that may have underflowed, and were rounded: widen them
+    const T tiny = std::sqrt(T(d)) * T(1e-22);
+    return {relative * (norm + potential_size), T(1.001) * std::sqrt(norm) + tiny, T(1.001) * std::sqrt(residual) + tiny};
+  }
+
+  void find_centre() {
+    const int64_t rows = std::min(m, kCentreRows), step = m / rows;
+    for (int64_t k = 0; k < d; ++k) centre[k] = 0;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t k = 0; k < d; ++k) centre[k] += y[r * step * d + k] / T(rows);
+    for (int64_t k = 0; k < d; ++k)
+      if (!(centre[k] - centre[k] == 0)) centre[k] = 0;  // NaN or infinite: any centre is correct
+  }
+
+  void pack_y(int64_t start, int64_t panel) {
+    const int64_t j0 = start + panel * C, count = std::min<int64_t>(C, m - j0);
+    Error<T> largest{};
+    for (int64_t first = 0; first < C; first += L) {
+      const Sizes<T> sizes =
+          Product::template pack<C>(y + j0 * d, first, count, d, centre, panels + panel * C * Product::words(d));
+      for (int l = 0; l < L; ++l) {
+        const int64_t c = first + l;
+        const T p = potential && c < count ? potential[j0 + c] : T(0);
+        half[panel * C + c] = c < count ? (p - sizes.norm[l]) / 2 : -kInf<T>;
+        const Error<T> e = error_of(sizes.norm[l], sizes.residual[l], p < 0 ? -p : p);
+        // "not <=" keeps a NaN: its panel is then all candidates
+        if (!(e.fixed <= largest.fixed)) largest.fixed = e.fixed;
+        if (!(e.norm + e.residual <= largest.norm)) largest.norm = e.norm + e.residual;  // >= |h(y)|
+        if (!(e.residual <= largest.residual)) largest.residual = e.residual;
+      }
+    }
+    largest.fixed += absolute;
+    spread[panel] = largest;
+  }
+
+  void consider(int64_t i, int64_t j) {
+    ++considered;
+    if (index[i] == kNaN) return;
+    const T cost = squared_distance(x + i * d, y + j * d, d) - (potential ? potential[j] : T(0));
+    if (cost != cost) {
+      index[i] = kNaN;
+      value[i] = cost;
+    } else if (index[i] == kNothing || cost < value[i]) {
+      index[i] = j;
+      value[i] = cost;
+    }
+  }
+
+  // The rare path: raise L_i by this tile, then look at each column that may still be nearest, in order.
+  __attribute__((noinline)) void visit(const Tile<T>& tile, int64_t i0, int64_t rows, int64_t j0, int64_t count,
+                                       const T* error, const T* bar) {
+    for (int64_t r = 0; r < rows; ++r) {
+      const vec<T> s0 = tile.acc[r][0], s1 = tile.acc[r][1];
+      if (!(not_less<T>(s0, bar[r]) | not_less<T>(s1, bar[r]))) continue;
+      const vec<T> larger = s0 > s1 ? s0 : s1;
+      T best = larger[0];
+      for (int l = 1; l < L; ++l) best = larger[l] > best ? larger[l] : best;
+      T& low = lower[i0 + r];
+      if (best - error[r] > low) low = best - error[r];
+      uint64_t candidates = not_less<T>(s0, low - error[r]) | uint64_t(not_less<T>(s1, low - error[r])) << L;
+      if (count < C) candidates &= (uint64_t(1) << count) - 1;
+      for (; candidates; candidates &= candidates - 1) consider(i0 + r, j0 + __builtin_ctzll(candidates));
+    }
+  }
+
+  // Rows [i0, i0 + count) against every panel of the chunk that starts at column `start`.
+  void scan(int64_t i0, int64_t count, int64_t start, int64_t panel_count) {
+    const int64_t words = Product::words(d), groups = divide_up(count, kRows);
+    for (int64_t first = 0; first < count; first += L) {
+      const Sizes<T> sizes = Product::template pack<kRows>(x + i0 * d, first, count, d, centre, x_panels);
+      for (int l = 0; l < L; ++l) x_error[first + l] = error_of(sizes.norm[l], sizes.residual[l], 0);
+    }
+    for (int64_t panel = 0; panel < panel_count; ++panel) {
+      const T* b = panels + panel * C * words;
+      const vec<T> h0 = load<T>(half + panel * C), h1 = load<T>(half + panel * C + L);
+      const Error<T> column = spread[panel];
+      for (int64_t g = 0; g < groups; ++g) {
+        const int64_t row = i0 + g * kRows, rows = std::min<int64_t>(kRows, count - g * kRows);
+        Tile<T> tile;
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) tile.acc[r][0] = h0, tile.acc[r][1] = h1;
+        Product::multiply_add(tile, x_panels + g * kRows * words, b, words);
+        T error[kRows], bar[kRows];
+        for (int r = 0; r < kRows; ++r) {
+          const Error<T>& e = x_error[g * kRows + r];
+          error[r] = e.fixed + column.fixed + e.norm * column.residual + e.residual * column.norm;
+          bar[r] = r < rows ? lower[row + r] - error[r] : kInf<T>;
+        }
+        uint32_t hit = 0;
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) hit |= not_less<T>(tile.acc[r][0], bar[r]) | not_less<T>(tile.acc[r][1], bar[r]);
+        if (hit) visit(tile, row, rows, start + panel * C, std::min<int64_t>(C, m - start - panel * C), error, bar);
+      }
+    }
+  }
+};
+
+// Solves rows [from, to) and returns how many candidates were looked at.
+template <class Product, class T>
+int64_t solve_rows(const Points<T>& points, int64_t from, int64_t to, int threads) {
+  constexpr int64_t C = kCols<T>, L = simd<T>::lanes;
+  const int64_t n = to - from, m = points.m, d = points.d, words = Product::words(d), bytes = words * int64_t(sizeof(T));
+  if (n <= 0) return 0;
+  const int64_t chunk_panels = std::clamp<int64_t>(kChunkBytes / (C * bytes), 1, divide_up(m, C));
+  const int64_t per_thread = divide_up(n, int64_t(threads) * (threads > 1 ? 4 : 1));
+  const int64_t task_rows = round_up(std::min(std::clamp<int64_t>(kTaskBytes / bytes, L, 128), per_thread), kRows);
+  const int64_t tasks = divide_up(n, task_rows), packed_rows = round_up(task_rows, L);
+
+  const Scratch<T> scratch(chunk_panels * C * (words + 1) + d + n);
+  const Scratch<T> rows(threads * packed_rows * words);
+  const Scratch<Error<T>> errors(chunk_panels + threads * packed_rows);
+  Solver<T, Product> shared{};
+  static_cast<Points<T>&>(shared) = points;
+  shared.x += from * d, shared.value += from, shared.index += from, shared.n = n;
+  shared.relative = (T(d) + 16) * std::numeric_limits<T>::epsilon();
+  shared.absolute = 4 * (T(d) + 1) * Product::kFlush;
+  shared.panels = scratch.get();
+  shared.half = shared.panels + chunk_panels * C * words;
+  shared.centre = shared.half + chunk_panels * C;
+  shared.lower = shared.centre + d;
+  shared.spread = errors.get();
+  shared.find_centre();
+  for (int64_t i = 0; i < n; ++i) shared.lower[i] = -kInf<T>, shared.index[i] = kNothing;
+
+  int64_t considered = 0;
+#pragma omp parallel num_threads(threads) if (threads > 1) reduction(+ : considered)
+  {
+    Solver<T, Product> mine = shared;
+    int thread = 0;
+#ifdef _OPENMP
+    thread = omp_get_thread_num();
+#endif
+    mine.x_panels = rows.get() + thread * packed_rows * words;
+    mine.x_error = errors.get() + chunk_panels + thread * packed_rows;
+    for (int64_t start = 0; start < m; start += chunk_panels * C) {
+      const int64_t panel_count = std::min(chunk_panels, divide_up(m - start, C));
+#pragma omp for schedule(static)
+      for (int64_t panel = 0; panel < panel_count; ++panel) mine.pack_y(start, panel);
+#pragma omp for schedule(dynamic)
+      for (int64_t task = 0; task < tasks; ++task)
+        mine.scan(task * task_rows, std::min(task_rows, n - task * task_rows), start, panel_count);
+    }
+    considered += mine.considered;
+  }
+  for (int64_t i = 0; i < n; ++i)
+    if (shared.index[i] == kNaN) shared.index[i] = -1;
+  return considered;
+}
+
+template <class T>
+void solve(const Points<T>& points, int threads) {
+  int64_t done = 0;
+#if defined(__AVX512BF16__)
+  if constexpr (sizeof(T) == 4) {
+    if (points.d >= kBf16Dimension) {
+      done = points.n < 16 * kProbeRows ? points.n : kProbeRows;
+      const int64_t considered = solve_rows<Bf16>(points, 0, done, threads);
+      if (considered <= done * (16 + points.m / 64)) {
+        solve_rows<Bf16>(points, done, points.n, threads);
+        done = points.n;
+      }
+    }
+  }
+#endif
+  solve_rows<Plain<T>>(points, done, points.n, threads);
+}
+
+template <class T>
+Points<T> at(const L2Argmin<T>& p, int64_t entry) {
+  return {p.x + entry * p.x_stride, p.y + entry * p.y_stride, p.potential ? p.potential + entry * p.potential_stride : nullptr,
+          p.value + entry * p.n, p.index + entry * p.n, p.n, p.m, p.d};
+}
+
+}  // namespace
+
+template <class T>
+void l2_argmin(const L2Argmin<T>& p, int threads) {
+  const double work = double(p.n) * double(p.m) * double(p.d);
+  if (p.batch > 1 && work < 64 * kThreadedWork) {  // many small problems: one thread each
+    const int outer = work * double(p.batch) < kThreadedWork ? 1 : threads;
+#pragma omp parallel for schedule(dynamic) num_threads(outer) if (outer > 1)
+    for (int64_t entry = 0; entry < p.batch; ++entry) solve(at(p, entry), 1);
+  } else {
+    for (int64_t entry = 0; entry < p.batch; ++entry) solve(at(p, entry), work < kThreadedWork ? 1 : threads);
+  }
+}
+
+template void l2_argmin<float>(const L2Argmin<float>&, int);
+template void l2_argmin<double>(const L2Argmin<double>&, int);
+
+}  // namespace otk::OTK_ISA

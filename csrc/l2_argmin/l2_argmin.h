@@ -1,0 +1,41 @@
+// l2_argmin.h - fused pairwise-L2 argmin (the c-transform of a potential, Peyre & Cuturi 2019, ch. 5).
+//   value[i] = min_j |x_i - y_j|^2 - potential[j];   index[i] = the lowest j that attains it
+// Layout    x [batch, n, d], y [batch, m, d], rows dense, batches a stride apart (0 shares one); potential [batch, m] or
+//           null; value, index [batch, n] dense.
+// Memory    O(n + m): the n-by-m cost is never written.
+// Contract  n == 0 or batch == 0 is a no-op, m >= 1, d >= 1. A row whose costs hold a NaN gets index -1 and value NaN.
+//
+// Numerics. u is the unit roundoff (2^-24 or 2^-53). Candidates come from the product form
+//     s_ij = x_i . y_j - (|y_j|^2 - potential_j) / 2,     cost_ij = |x_i|^2 - 2 s_ij,
+// on points moved by a common centre c, so that a cloud far from the origin keeps its digits. fl(x - c) is within u |x - c|
+// of x - c, which moves a cost by at most 4 u (|x'|^2 + |y'|^2) to first order, s by half of that. The sums |y'|^2 and the chain of d
+// multiply-adds that starts at the half norm err by at most (d + 2) u times the sum of the terms' magnitudes:
+//     |fl(s) - s| <= (d + 2) u (|y'|^2 + |p|)/2 + (d + 2) u ((|y'|^2 + |p|)/2 + |x'| |y'|) + 2 u (|x'|^2 + |y'|^2)
+//                 <= e_ij := 2 (d + 16) u (|x'_i|^2 + |y'_j|^2 + |p_j|) + underflow,
+// with room for second-order terms, for the rounding of e itself and for d u < 1/8. Let L_i be the largest fl(s_ij) - e_ij seen so far. It never exceeds
+// the true maximum of s_i, so a j with fl(s_ij) + e_ij < L_i cannot be nearest and every other j is a candidate: its
+// distance is summed again from the differences of the points as given, and decides. Comparisons are written so that NaN
+// and infinity (overflowed norms, too) make candidates, never losers.
+#pragma once
+#include <cstdint>
+
+namespace otk {
+
+template <class T>
+struct L2Argmin {
+  const T* x;
+  const T* y;
+  const T* potential;
+  T* value;
+  int64_t* index;
+  int64_t batch, n, m, d;
+  int64_t x_stride, y_stride, potential_stride;  // elements from one batch entry to the next
+};
+
+template <class T>
+void l2_argmin_cpu(const L2Argmin<T>& problem, int threads);
+
+// float32, one launch on `stream`; allocates nothing, does not synchronise; throws on a launch error.
+void l2_argmin_cuda(const L2Argmin<float>& problem, void* stream);
+
+}  // namespace otk

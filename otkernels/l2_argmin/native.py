@@ -1,0 +1,34 @@
+"""l2_argmin in the compiled extension, on the CPU and on CUDA: allocates outputs, passes addresses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import _native
+from .._native import dense
+from .reference import widen
+
+
+def l2_argmin(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> tuple[Tensor, Tensor]:
+    """x [B, N, D], y [B, M, D], potential [B, M] or None -> value [B, N], index [B, N].
+
+    Both kernels are exact whatever the precision asks for; half precisions are widened to float32 first.
+    """
+    x, y = dense(widen(x)), dense(widen(y))
+    potential = None if potential is None else dense(widen(potential))
+    batch, n, d = x.shape
+    value = torch.empty((batch, n), dtype=x.dtype, device=x.device)
+    index = torch.empty((batch, n), dtype=torch.int64, device=x.device)
+    arguments = (
+        x.data_ptr(), y.data_ptr(), 0 if potential is None else potential.data_ptr(), value.data_ptr(), index.data_ptr(),
+        batch, n, y.shape[1], d, x.stride(0), y.stride(0), 0 if potential is None else potential.stride(0),
+    )  # fmt: skip
+    if x.is_cuda:
+        with torch.cuda.device(x.device):
+            _native.extension.l2_argmin_cuda_f32(*arguments, torch.cuda.current_stream().cuda_stream)
+    elif x.dtype == torch.float32:
+        _native.extension.l2_argmin_cpu_f32(*arguments, torch.get_num_threads())
+    else:
+        _native.extension.l2_argmin_cpu_f64(*arguments, torch.get_num_threads())
+    return value, index
