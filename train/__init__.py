@@ -1,0 +1,1 @@
+"""Training: data, the trainer that plays games, checkpoints, metrics, pictures and reports."""

@@ -1,0 +1,40 @@
+"""``python -m train GAME ...``: play any game."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import get_args
+
+from models.games import GAMES
+from train import potgan
+from train.cli import guarded, parse
+from train.config import run_config
+from train.data import DataName
+from train.presets import PRESETS
+from train.runs import play
+
+USAGE = """usage: python -m train GAME [--preset NAME | --resume DIR] [--FIELD VALUE ...]
+       python -m train GAME --help    every field of a game, with its default
+       python -m train list           games, presets and data sets"""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command line ``argv``; ValueError for a wrong one."""
+    if not argv:
+        raise ValueError(f"train: which game? one of {', '.join(GAMES)}; see python -m train --help")
+    name, rest = argv[0], argv[1:]
+    if name in ("-h", "--help"):
+        print(USAGE)
+    elif name == "list":
+        for heading, names in (("games", GAMES), ("presets", PRESETS), ("data sets", get_args(DataName))):
+            print(f"{heading + ':':<10} {', '.join(names)}")
+    elif name == "potgan":
+        potgan.main(rest, "python -m train potgan")
+    else:
+        config, resume = parse(name, run_config(name), rest, f"python -m train {name}")
+        play(name, config, resume)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -1,0 +1,113 @@
+"""The command line: configuration by tyro, and one clear line for every error."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import tyro
+
+from train.config import TrainConfig, load_config
+from train.errors import TRAINING_ERROR, USER_ERROR, Stopped, TrainingError
+from train.presets import PRESETS, preset
+
+C = TypeVar("C")
+R = TypeVar("R", bound=TrainConfig)
+DESCRIPTION = (
+    f"Also: --preset NAME starts from named settings ({', '.join(PRESETS)}); --resume DIR continues the run in DIR "
+    "with its settings. Fields given beside either override it."
+)
+
+
+def parse(game: str, kind: type[R], argv: Sequence[str], prog: str) -> tuple[R, Path | None]:
+    """The configuration that ``argv`` describes, and the run directory to continue, if any.
+
+    Defaults come from the class, a preset (--preset) or the run itself (--resume); each field can then be overridden.
+    """
+    if not argv:
+        raise ValueError(f"train: no settings given: begin with --preset {'|'.join(PRESETS)}, or see --help")
+    first = _Parser(add_help=False, allow_abbrev=False)
+    source = first.add_mutually_exclusive_group()
+    source.add_argument("--preset")
+    source.add_argument("--resume", metavar="DIR", type=Path)
+    chosen, rest = first.parse_known_args(list(argv))
+    default = kind()
+    if chosen.preset is not None:
+        default = preset(chosen.preset, game, kind)
+    if chosen.resume is not None:
+        default = replace(load_config(chosen.resume, game, kind), out=str(chosen.resume))
+    config = parse_fields(kind, default, rest, prog, DESCRIPTION)
+    if chosen.resume is not None and config.out != default.out:
+        raise ValueError("train: out cannot change when a run is resumed")
+    return config, chosen.resume
+
+
+def guarded(main: Callable[[], None]) -> int:
+    """Run ``main``; what goes wrong becomes one line on stderr and an exit status.
+
+    2: a wrong setting, path or file; 1: training failed; 128 + n: signal n.
+    """
+    try:
+        main()
+    except Stopped as stop:
+        return stop.status
+    except KeyboardInterrupt:
+        print("\ninterrupted before training; nothing to save", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has left, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except TrainingError as error:
+        return _fail(str(error), TRAINING_ERROR)
+    except (ValueError, OSError) as error:
+        return _fail(str(error), USER_ERROR)
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"train: {message}")
+
+
+def parse_fields(kind: type[C], default: C, argv: Sequence[str], prog: str, description: str | None = None) -> C:
+    """``default`` with the fields that ``argv`` sets; ValueError in one line for a wrong field or value."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(kind, default=default, args=argv, prog=prog, description=description)
+    except SystemExit as stop:
+        if stop.code == 0:  # --help
+            raise
+        raise ValueError(f"train: {one_line(complaint.getvalue())}") from None
+
+
+def one_line(box: str) -> str:
+    """The message in tyro's framed error, with its first suggestion; the frame is drawn in Unicode or in ASCII."""
+    blocks: list[list[str]] = [[]]
+    for line in box.splitlines():
+        text = line.strip("│ ")
+        if text and set(text) <= {"─", "-"}:
+            blocks.append([])
+        elif text and not text.startswith(("╭", "╰")):
+            blocks[-1].append(text)
+    if "╭" not in box and len(blocks) > 1:
+        del blocks[0]  # in ASCII the title is a block of its own
+    message = re.sub(r"^Error parsing \w+: (?:train: )?", "", " ".join(blocks[0]))
+    for heading, *suggestions in filter(None, blocks[1:]):
+        if heading.startswith("Perhaps you meant") and suggestions:
+            return f"{message}; did you mean {suggestions[0].split()[0]}?"
+    return message

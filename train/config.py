@@ -1,0 +1,120 @@
+"""What a run is: its configuration, checked where it is made, and its form on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+
+from models.games import GAMES
+from models.games.export import from_dict
+from train.checkpoint import write_json
+from train.data import DataConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; ``run_config`` adds the game's own fields."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """What to train on."""
+    iterations: int = 100_000
+    """Rounds of the game: generator updates of a GAN, steps of a VAE."""
+    batch_size: int = 64
+    """Samples in a batch."""
+    lr: float = 2e-4
+    """Adam's learning rate; a player may have its own."""
+    betas: tuple[float, float] = (0.5, 0.9)
+    """Adam's decay rates of the first and second moment."""
+    lr_decay: Literal["constant", "linear"] = "constant"
+    """linear: every learning rate falls to 0 at the last iteration."""
+    ema: float = 0.0
+    """Decay of the average of the weights that make samples; 0 takes the weights as they are."""
+    seed: int = 0
+    """Seed of weights, noise and the order of the data."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
+    out: str | None = None
+    """Run directory (None: runs/GAME-DATA, or the first free of runs/GAME-DATA-2, -3, ...)."""
+    log_every: int = 50
+    """Iterations between rows of metrics.jsonl."""
+    sample_every: int = 1000
+    """Iterations between pictures of samples (and, for points, metrics)."""
+    checkpoint_every: int = 1000
+    """Iterations between checkpoints."""
+    keep: int = 2
+    """Checkpoints kept."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))  # a list, when it comes from JSON
+        for name in ("iterations", "batch_size", "log_every", "sample_every", "checkpoint_every", "keep"):
+            _require(getattr(self, name) >= 1, name, "must be at least 1", getattr(self, name))
+        _require(self.lr > 0, "lr", "must be positive", self.lr)
+        _require(
+            len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", "must lie in [0, 1)", self.betas
+        )
+        _require(self.lr_decay in ("constant", "linear"), "lr_decay", "must be constant or linear", self.lr_decay)
+        _require(0 <= self.ema < 1, "ema", "must lie in [0, 1)", self.ema)
+        _require(self.seed >= 0, "seed", "must not be negative", self.seed)
+        _require(DEVICE.fullmatch(self.device) is not None, "device", "must be cpu, cuda or cuda:N", self.device)
+
+
+R = TypeVar("R", bound=TrainConfig)
+DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+RUN_FILE = "config.json"
+
+
+@functools.cache
+def run_config(game: str) -> type[TrainConfig]:
+    """TrainConfig with a field ``game``: the configuration of the game of that name."""
+    if game not in GAMES:
+        raise ValueError(f"train: there is no game {game!r}; games: {', '.join(GAMES)}")
+    kind: Any = GAMES[game].Config  # type: ignore[attr-defined]
+    name = f"{GAMES[game].__name__}Run"
+    extra = [("game", kind, field(default_factory=kind))]
+    return dataclasses.make_dataclass(name, extra, bases=(TrainConfig,), frozen=True)
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of that name; ValueError if this machine has none."""
+    device = torch.device(name)
+    if device.type == "cpu":
+        return device
+    count = torch.cuda.device_count()
+    if count == 0:
+        raise ValueError(f"train: device {name} is not available: torch {torch.__version__} sees no GPU here; use cpu")
+    if (device.index or 0) >= count:
+        raise ValueError(f"train: device {name} is not available: there are {count} GPUs, cuda:0 to cuda:{count - 1}")
+    return torch.device("cuda", device.index or 0)
+
+
+def save_config(directory: Path, game: str, config: TrainConfig) -> None:
+    """Write config.json to a run directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / RUN_FILE, {"game": game, "config": dataclasses.asdict(config)})
+
+
+def load_config(directory: Path, game: str, kind: type[R]) -> R:
+    """The configuration in a run directory, which must be of ``game``; ValueError in one line otherwise."""
+    path = directory / RUN_FILE
+    if not path.is_file():
+        raise ValueError(f"resume: {directory} is no run directory: it has no {RUN_FILE}")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        name, values = stored["game"], stored["config"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"resume: {path} is damaged: {error}") from error
+    if name != game:
+        raise ValueError(f"resume: {directory} is a run of {name}, not of {game}")
+    return from_dict(kind, values)
+
+
+def _require(condition: bool, name: str, rule: str, value: object) -> None:
+    if not condition:
+        raise ValueError(f"train: {name} {rule}, got {value}")

@@ -1,0 +1,101 @@
+"""``python -m train.demo``: POT-GAN on the ring of 8 Gaussians beside WGAN-GP on the same budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from train.cli import guarded, parse_fields
+from train.config import TrainConfig, run_config
+from train.log import duration
+from train.outputs import POINTS
+from train.potgan import PotGanRun
+from train.presets import preset
+from train.report import write_report
+from train.runs import free_directory, load_data, make_trainer, open_run
+from train.targets import ring8
+from train.trainer import Trainer
+
+KINDS: dict[str, type[TrainConfig]] = {"potgan": PotGanRun, "wgan-gp": run_config("wgan-gp")}
+COLUMNS = {
+    "reverse_kl": "reverse KL",
+    "reverse_kl_floor": "floor",
+    "modes_covered": "modes of 8",
+    "within_3_sigma": "within 3 sigma",
+}
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """POT-GAN on 8 Gaussians in the plane, then WGAN-GP with the same networks, data, seed and number of iterations."""
+
+    iterations: int = 5000
+    """Generator updates of each."""
+    seed: int = 0
+    """Seed of weights, noise and data."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
+    out: str | None = None
+    """Where everything is written (default: runs/demo, or the first free of runs/demo-2, ...)."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train both, compare them in a table, a picture and a page."""
+    demo = parse_fields(DemoConfig, DemoConfig(), argv, "python -m train.demo")
+    directory = free_directory(Path(demo.out or "runs/demo"))
+    trainers, rows = {}, {}
+    for name in KINDS:
+        print(f"\n{name}", flush=True)
+        trainers[name], metrics = play(name, demo, directory / name)
+        rows[name] = {**metrics, "seconds": trainers[name].seconds}
+    Console().print(table(rows, demo))
+    picture, report = compare(trainers, rows, directory)
+    print(f"picture {picture}\nreport  {report}")
+
+
+def play(name: str, demo: DemoConfig, directory: Path) -> tuple[Trainer, dict[str, float]]:
+    """Train one game on the ring with the preset ring8; its trainer and final metrics."""
+    config = replace(
+        preset("ring8", name, KINDS[name]), iterations=demo.iterations, seed=demo.seed, device=demo.device, out=None
+    )
+    trainer = make_trainer(name, config, load_data(config), directory)
+    open_run(directory, name, config)
+    return trainer, trainer.run(f"python -m train {name} --resume {directory}")
+
+
+def table(rows: dict[str, dict[str, float]], demo: DemoConfig) -> Table:
+    """Method by metric."""
+    caption = f"one run each, seed {demo.seed}, {demo.iterations} iterations; reverse KL with h = 0.1, n = {POINTS}"
+    made = Table(title="8 Gaussians on a ring", caption=caption)
+    made.add_column("")
+    for heading in (*COLUMNS.values(), "training"):
+        made.add_column(heading, justify="right")
+    for name, row in rows.items():
+        made.add_row(name, *(f"{row[column]:.3g}" for column in COLUMNS), duration(row["seconds"]))
+    return made
+
+
+def compare(trainers: dict[str, Trainer], rows: dict[str, dict[str, float]], directory: Path) -> tuple[Path, Path]:
+    """comparison.png and report.html, which also shows both runs' losses."""
+    from train import plots  # matplotlib is slow to import
+
+    picture = directory / "comparison.png"
+    plots.side_by_side({name: t.outputs.samples(POINTS) for name, t in trainers.items()}, ring8(), picture)
+    write_report(
+        directory / "report.html",
+        title="8 Gaussians on a ring: " + " and ".join(trainers),
+        config={name: dataclasses.asdict(trainer.config) for name, trainer in trainers.items()},
+        table=rows,
+        pictures={"Samples": picture, **{f"Losses of {name}": directory / name / "losses.png" for name in trainers}},
+    )
+    return picture, directory / "report.html"
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -1,0 +1,54 @@
+"""Watches losses for NaN and Inf without making a GPU wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from train.errors import TrainingError
+
+
+class FiniteGuard:
+    """Remembers, per player, the first step whose loss was not finite.
+
+    On the CPU ``watch`` raises at once. On a GPU it only writes to device memory, and ``check`` (called at each log
+    line and before each checkpoint) reads it: one synchronisation per interval. The step named is exact all the same.
+    """
+
+    def __init__(self, players: Iterable[str], device: torch.device) -> None:
+        self._immediate = device.type == "cpu"
+        self._first = {player: torch.full((), -1, dtype=torch.int64, device=device) for player in players}
+
+    def watch(self, player: str, loss: Tensor, step: int) -> None:
+        """Note a scalar ``loss`` of ``player`` at ``step``."""
+        loss = loss.detach()
+        if self._immediate:
+            if not loss.isfinite():
+                raise _not_finite(player, step)
+            return
+        first = self._first[player]
+        first.masked_fill_((first < 0) & ~loss.isfinite(), step)
+
+    def check(self) -> None:
+        """Raise TrainingError if any loss seen so far was not finite; names the earliest."""
+        if self._immediate:
+            return
+        first = {player: int(step) for player, step in self._first.items()}
+        bad = {player: step for player, step in first.items() if step >= 0}
+        if bad:
+            player = min(bad, key=lambda name: bad[name])
+            raise _not_finite(player, bad[player])
+
+
+def check_parameters(players: nn.ModuleDict, step: int) -> None:
+    """Raise TrainingError if a parameter or buffer of a player is NaN or infinite: such a state is never saved."""
+    for player, module in players.items():
+        tensors = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
+        if tensors and not torch.stack([t.detach().isfinite().all() for t in tensors]).all():
+            raise TrainingError(f"train: the parameters of player '{player}' are not finite after step {step}")
+
+
+def _not_finite(player: str, step: int) -> TrainingError:
+    return TrainingError(f"train: the loss of player '{player}' is not finite at step {step}")

@@ -1,0 +1,78 @@
+"""What a run shows of its samples: pictures, metrics of the toy sets, loss curves, an export and a report."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from train.checkpoint import export
+from train.log import METRICS, RunLog
+from train.report import number, write_report
+
+if TYPE_CHECKING:
+    from train.trainer import Trainer
+
+GRID = 64
+POINTS = 10_000
+EXPORT = "export"
+
+
+class Outputs:
+    """Pictures of one trainer's samples; the noise behind them is the same at every step."""
+
+    def __init__(self, trainer: Trainer, directory: Path) -> None:
+        self._trainer = trainer
+        self._directory = directory
+
+    def at_interval(self, log: RunLog) -> None:
+        """A picture samples/<step>.png and, for points, a row of metrics."""
+        self._show(log, self._directory / "samples" / f"{self._trainer.step:08d}.png")
+
+    def final(self, log: RunLog) -> dict[str, float]:
+        """samples.png, losses.png, the export and report.html; the final metrics."""
+        from train import plots  # matplotlib is slow to import
+
+        trainer, directory = self._trainer, self._directory
+        samples_path, losses_path = directory / "samples.png", directory / "losses.png"
+        metrics = self._show(log, samples_path)
+        plots.loss_curves(directory / METRICS, losses_path)
+        with trainer.sampling() as game:
+            export(directory / EXPORT, trainer.label, game, trainer.data.shape)
+        write_report(
+            directory / "report.html",
+            title=f"{trainer.label} on {trainer.data.name}",
+            config=dataclasses.asdict(trainer.config),
+            table={trainer.label: {"iterations": trainer.step, "training seconds": trainer.seconds, **metrics}},
+            pictures={"Samples": samples_path, "Losses": losses_path},
+        )
+        width = max(map(len, metrics), default=0)
+        for name, value in metrics.items():
+            log.say(f"  {name:<{width}}  {number(value)}")
+        log.say(f"samples {samples_path}\nlosses  {losses_path}\nreport  {directory / 'report.html'}")
+        return metrics
+
+    def samples(self, n: int) -> Tensor:
+        """n samples [n, ...] of the averaged game, the same noise at each call."""
+        trainer = self._trainer
+        generator = torch.Generator(trainer.device).manual_seed(trainer.config.seed + 1)
+        with trainer.sampling() as game:
+            return game.sample(game.draw_noise(n, generator))
+
+    def _show(self, log: RunLog, path: Path) -> dict[str, float]:
+        from train import metrics, plots
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        target = self._trainer.data.target
+        if target is None:
+            plots.image_grid(self.samples(GRID), path)
+            return {}
+        samples = self.samples(POINTS)
+        scatter = plots.scatter_ring if target.dim == 2 else plots.scatter_ball
+        scatter(samples, target, path)
+        values = metrics.toy_metrics(samples, target)
+        log.row(self._trainer.step, {f"metrics/{name}": value for name, value in values.items()})
+        return values

@@ -1,0 +1,65 @@
+"""Named settings: what differs from the defaults, as nested field names and values.
+
+A preset is a data set with settings that suit it; the part under a game's name applies to that game alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from models.games.export import from_dict
+from train.config import R
+
+_TOY: dict[str, Any] = {
+    "iterations": 5000,
+    "batch_size": 128,
+    "lr": 1e-3,
+    "lr_decay": "linear",
+    "ema": 0.998,
+}
+_TOY_NETWORKS = {"name": "mlp", "width": 128, "depth": 3, "noise_dim": 2}
+_TOY_GAN = {"networks": _TOY_NETWORKS, "critic_steps": 3, "gradient_penalty_weight": 0.1}
+_TOY_GAMES: dict[str, Any] = {
+    "vae": {"game": {"networks": _TOY_NETWORKS}},
+    "wgan-gp": {"game": _TOY_GAN},
+    "potgan": {
+        "game": {**_TOY_GAN, "transport_weight": 1.0, "forest": {"trees": 16, "lr": 1e-2, "leaves": "identity"}},
+    },
+}
+_SMALL = {"name": "dcgan", "width": 32, "noise_dim": 128}
+_SMALL_GAMES: dict[str, Any] = {
+    "vae": {"game": {"networks": _SMALL}},
+    "wgan-gp": {"game": {"networks": _SMALL}},
+    "potgan": {"game": {"networks": _SMALL}, "vae": {"game": {"networks": _SMALL}}},
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "ring8": {"data": {"name": "ring8"}, **_TOY, "games": _TOY_GAMES},
+    "ball3d": {"data": {"name": "ball3d"}, **_TOY, "games": _TOY_GAMES},
+    "digits": {"data": {"name": "digits"}, "iterations": 20_000, "ema": 0.999, "games": _SMALL_GAMES},
+    "fashion-mnist": {"data": {"name": "fashion-mnist"}, "iterations": 50_000, "ema": 0.999, "games": _SMALL_GAMES},
+    "cifar10": {"data": {"name": "cifar10", "size": 32}},
+    "folder32": {"data": {"name": "folder", "size": 32}},
+    "folder64": {"data": {"name": "folder", "size": 64}},
+}
+
+
+def preset(name: str, game: str, kind: type[R]) -> R:
+    """The configuration of ``kind`` for ``game`` under the preset ``name``."""
+    if name not in PRESETS:
+        raise ValueError(f"train: there is no preset {name!r}; presets: {', '.join(PRESETS)}")
+    chosen = dict(PRESETS[name])
+    own = chosen.pop("games", {}).get(game, {})
+    values = merge(merge(dataclasses.asdict(kind()), chosen), own)
+    return from_dict(kind, values)
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` written over it, mapping by mapping."""
+    merged = dict(base)
+    for name, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = merge(merged[name], value) if both else value
+    return merged
