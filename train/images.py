@@ -39,7 +39,7 @@ def load_folder(path: Path, size: int, *, subset: str | None = None, cache: str 
     pixels, and cropped to its centre. subset keeps images that lie below a folder of that name. An unreadable image,
     or one beyond PIL's decompression limit, is named on stderr and skipped. Raises ValueError when there is no image.
     """
-    file = _cache_folder(cache) / f"{path.name.split('.')[0]}-{size}px-{_key(path, size, subset)}.safetensors"
+    file = _cache_folder(cache) / f"{path.name.split('.')[0]}-{size}px-{_key(path, subset)}.safetensors"
     images, skipped = _read_cache(file)
     if images is None:
         names, images, skipped = decode_all(path, size, subset)
@@ -157,14 +157,14 @@ def _cache_folder(cache: str | None) -> Path:
     return folder
 
 
-def _key(path: Path, size: int, subset: str | None) -> str:
-    """Changes when decoding, the arguments, or any file's name, size or modification time change."""
+def _key(path: Path, subset: str | None) -> str:
+    """Changes when decoding, the subset, or any file's name, size or modification time change."""
     if path.is_dir():
         files = [(name, (path / name).stat()) for name in folder_files(path)]
     else:
         files = [(path.name, path.stat())]
     listing = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
-    text = json.dumps([CACHE_VERSION, str(path.resolve()), size, subset, listing])
+    text = json.dumps([CACHE_VERSION, str(path.resolve()), subset, listing])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

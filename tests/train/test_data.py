@@ -29,7 +29,9 @@ def test_each_image_comes_once_per_epoch(size):
     data = ImageSet("numbered", numbered(10), seed=3)
     stream: list[int] = []
     while len(stream) < 70:
-        stream += numbers(data.batch(size))
+        batch = data.batch(size)
+        assert batch.shape == (size, 1, 2, 2)
+        stream += numbers(batch)
     epochs = [stream[i : i + 10] for i in range(0, 70, 10)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1  # a new order each time: equal ones have odds of (1 / 10!)^6
@@ -111,6 +113,10 @@ def test_digits(size, shape):
 
 
 def test_padding_keeps_pixels_and_resizing_keeps_constants():
+    white = torch.full((1, 1, 8, 8), 255, dtype=torch.uint8)
+    assert (fit(white, 12, pad=True) == 255).sum() == 64
+    assert (fit(white, 12, pad=False) == 255).all()
+    assert (fit(white, 13, pad=True) == 255).all()
     images = torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     padded = fit(images, 32, pad=True)
     assert torch.equal(padded[:, :, 2:30, 2:30], images)

@@ -126,6 +126,13 @@ def test_a_few_stray_samples_do_not_cover_a_mode():
         assert toy_metrics(samples, target)["modes_covered"] == covered, due
 
 
+def test_three_sigma_is_three_sigma():
+    centre = torch.tensor(ring8().means[2], dtype=torch.float64)
+    distances = torch.tensor([0.0, 1.0, 2.99, 3.01], dtype=torch.float64) * 0.2
+    samples = centre + distances[:, None] * torch.tensor([0.6, 0.8], dtype=torch.float64)
+    assert toy_metrics(samples, ring8())["within_3_sigma"] == 0.75
+
+
 def test_far_samples_keep_the_figures_finite():
     samples = draw(ring8(), 500, seed=5)
     samples[0] = 1e6
