@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -59,14 +60,18 @@ def main(argv: Sequence[str]) -> None:
     print(f"picture {picture}\nreport  {report}")
 
 
+def config_of(name: str, demo: DemoConfig) -> TrainConfig:
+    """The preset ring8 of one game on the demo's budget."""
+    chosen = preset("ring8", name, KINDS[name])
+    return replace(chosen, iterations=demo.iterations, seed=demo.seed, device=demo.device)
+
+
 def play(name: str, demo: DemoConfig, directory: Path) -> tuple[Trainer, dict[str, float]]:
-    """Train one game on the ring with the preset ring8; its trainer and final metrics."""
-    config = replace(
-        preset("ring8", name, KINDS[name]), iterations=demo.iterations, seed=demo.seed, device=demo.device, out=None
-    )
+    """Train one game on the ring; its trainer and final metrics."""
+    config = config_of(name, demo)
     trainer = make_trainer(name, config, load_data(config), directory)
     open_run(directory, name, config)
-    return trainer, trainer.run(f"python -m train {name} --resume {directory}")
+    return trainer, trainer.run(f"python -m train {name} --resume {shlex.quote(str(directory))}")
 
 
 def table(rows: dict[str, dict[str, float]], demo: DemoConfig) -> Table:

@@ -34,6 +34,12 @@ _SMALL_GAMES: dict[str, Any] = {
     "wgan-gp": {"game": {"networks": _SMALL}},
     "potgan": {"game": {"networks": _SMALL}, "vae": {"game": {"networks": _SMALL}}},
 }
+_CPU = {"name": "dcgan", "width": 16, "noise_dim": 128}
+_CPU_GAMES: dict[str, Any] = {
+    "vae": {"game": {"networks": _CPU}, "iterations": 1000, "lr": 1e-3, "betas": (0.9, 0.999)},
+    "wgan-gp": {"game": {"networks": _CPU}},
+    "potgan": {"game": {"networks": _CPU}, "vae": {"game": {"networks": _CPU}, "iterations": 1000, "lr": 1e-3}},
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "ring8": {"data": {"name": "ring8"}, **_TOY, "games": _TOY_GAMES},
@@ -41,6 +47,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "digits": {"data": {"name": "digits"}, "iterations": 20_000, "ema": 0.999, "games": _SMALL_GAMES},
     "fashion-mnist": {"data": {"name": "fashion-mnist"}, "iterations": 50_000, "ema": 0.999, "games": _SMALL_GAMES},
     "cifar10": {"data": {"name": "cifar10", "size": 32}},
+    "folder32-cpu": {
+        "data": {"name": "folder", "size": 32},
+        "iterations": 300,
+        "ema": 0.98,
+        "log_every": 10,
+        "sample_every": 50,
+        "checkpoint_every": 50,
+        "games": _CPU_GAMES,
+    },
     "folder32": {"data": {"name": "folder", "size": 32}},
     "folder64": {"data": {"name": "folder", "size": 64}},
 }

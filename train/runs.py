@@ -51,8 +51,9 @@ def make_trainer(name: str, config: TrainConfig, data: Dataset, directory: Path)
 
 def open_run(directory: Path, name: str, config: TrainConfig) -> None:
     """Write config.json: from here on the run exists and can be resumed."""
+    if not (directory / RUN_FILE).exists():
+        print(f"{name}: run directory {directory}", flush=True)
     save_config(directory, name, config)
-    print(f"{name}: run directory {directory}", flush=True)
 
 
 def play(name: str, config: TrainConfig, resume: Path | None = None) -> dict[str, float]:

@@ -166,7 +166,7 @@ class Trainer:
         options_of = getattr(self.game, "optimizer_options", _no_options)
         for player, module in self.game.players.items():
             options = {"lr": self.config.lr, "betas": self.config.betas, **options_of(player)}
-            optimizers[player] = torch.optim.Adam(module.parameters(), **options)
+            optimizers[player] = torch.optim.Adam(module.parameters(), fused=True, **options)
             base_lr[player] = options["lr"]
         return optimizers, base_lr
 

@@ -1,0 +1,103 @@
+"""Both phases of POT-GAN's training: images get a VAE first, points do not, and either phase can be stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.games import GAMES, PotGan, Vae
+from models.games.export import load_game
+from models.games.potgan import ForestConfig, PotGanConfig
+from models.games.vae import VaeConfig
+from models.networks import NetworkConfig
+from train import checkpoint
+from train.data import DataConfig
+from train.errors import Stopped
+from train.potgan import PotGanRun, VaePhase, train
+
+MLP = NetworkConfig(name="mlp", width=8, depth=1, noise_dim=4)
+DIGITS = PotGanRun(
+    data=DataConfig(name="digits", size=8, limit=64),
+    iterations=3,
+    batch_size=8,
+    ema=0.5,
+    game=PotGanConfig(networks=MLP, critic_steps=1, forest=ForestConfig(trees=2, depth=2)),
+    vae=VaePhase(iterations=4, batch_size=8, game=VaeConfig(networks=MLP)),
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A function: train DIGITS in the folder of that name."""
+
+    def start(name: str, resume: bool = False, **changes):
+        directory = tmp_path / name
+        train(replace(DIGITS, out=str(directory), **changes), directory if resume else None, "potgan")
+        return directory
+
+    return start
+
+
+def game_state(directory) -> dict:
+    state = checkpoint.newest_valid(directory / "checkpoints", pytest.fail)
+    assert state is not None
+    return state["game"]
+
+
+def interrupt_at(monkeypatch, kind, step):
+    """Send SIGINT from the ``step``-th optimisation step of a game."""
+    original, calls = kind.step, []
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(kind, "step", interrupted)
+
+
+def test_images_get_a_vae_and_pictures_of_both(run):
+    directory = run("whole")
+    for name in ("vae/samples.png", "samples.png", "reconstructions.png", "vae/metrics.jsonl", "metrics.jsonl"):
+        assert (directory / name).stat().st_size > 0, name
+    vae, shape = load_game(directory / "vae" / "export", GAMES)
+    assert shape == (1, 8, 8)
+    trained = game_state(directory)
+    frozen = {name: value for name, value in trained.items() if name.startswith("encoder.")}
+    assert frozen
+    for name, value in frozen.items():
+        assert torch.equal(value, vae.state_dict()[f"players.vae.{name}"])
+
+
+@pytest.mark.parametrize(("kind", "step"), [(Vae, 2), (PotGan, 4)])
+def test_either_phase_can_be_stopped_and_resumed_to_the_same_end(run, monkeypatch, kind, step):
+    whole = run("whole")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, kind, step)
+        with pytest.raises(Stopped):
+            run("parts")
+    torch.manual_seed(99)
+    parts = run("parts", resume=True)
+    ours, theirs = game_state(parts), game_state(whole)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_given_encoder_is_used_without_pre_training(run):
+    first = run("first")
+    again = run("again", game=replace(DIGITS.game, encoder=str(first / "vae" / "export")))
+    assert not (again / "vae").exists()
+    assert (again / "reconstructions.png").exists()
+    name = "encoder.head.weight"
+    assert torch.equal(game_state(again)[name], game_state(first)[name])
+
+
+def test_no_vae_iterations_leaves_the_image_itself_as_latent(run):
+    directory = run("plain", vae=replace(DIGITS.vae, iterations=0))
+    assert not (directory / "vae").exists()
+    assert not (directory / "reconstructions.png").exists()
