@@ -16,6 +16,7 @@ from PIL import Image
 from train import images as module
 from train.data import DataConfig, load
 from train.images import decode, load_folder
+from train.members import ArchiveError, Member
 
 RNG = np.random.default_rng(7)
 
@@ -305,3 +306,13 @@ def test_through_the_configuration(folder, tmp_path):
     config = DataConfig("folder", path=str(folder), size=8, subset="train", cache=str(tmp_path / "cache"), limit=2)
     data = load(config, seed=1)
     assert (len(data), data.shape, data.target) == (2, (3, 8, 8), None)
+
+
+def test_damage_found_while_reading_a_member_ends_the_run(folder, tmp_path, monkeypatch):
+    def broken() -> bytes:
+        raise ArchiveError("data: pictures.tar cannot be read to its end")
+
+    members = [Member("a.png", lambda: flat(1), 0.0), Member("b.png", broken, 0.5)]
+    monkeypatch.setattr(module, "walk_images", lambda path: iter(members))
+    with pytest.raises(ArchiveError, match="cannot be read to its end"):
+        read(folder, tmp_path)
