@@ -12,40 +12,25 @@ def shape(tensor: Tensor) -> str:
     return str(list(tensor.shape))
 
 
-def require(condition: bool, op: str, message: str) -> None:
-    if not condition:
-        raise ValueError(f"{op}: {message}")
-
-
-def floating(op: str, **tensors: Tensor | None) -> None:
-    """Every tensor is a torch.Tensor of one of the four float types."""
+def alike(op: str, **tensors: Tensor | None) -> None:
+    """Every tensor is a torch.Tensor of one of the four float types, with the dtype and the device of the first one."""
+    first_name, first = "", None
     for name, tensor in tensors.items():
         if tensor is None:
             continue
-        require(isinstance(tensor, Tensor), op, f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-        require(
-            tensor.dtype in FLOATS,
-            op,
-            f"{name} must be float32, float64, float16 or bfloat16, got {tensor.dtype} {shape(tensor)}",
-        )
-
-
-def alike(op: str, **tensors: Tensor | None) -> None:
-    """Every tensor has the dtype and the device of the first one."""
-    present = [(name, tensor) for name, tensor in tensors.items() if tensor is not None]
-    first_name, first = present[0]
-    for name, tensor in present[1:]:
-        require(
-            tensor.dtype == first.dtype,
-            op,
-            f"{name} must have {first_name}'s dtype {first.dtype}, got {tensor.dtype} {shape(tensor)}",
-        )
-        require(
-            tensor.device == first.device,
-            op,
-            f"{name} must be on {first_name}'s device {first.device}, got {tensor.device} {shape(tensor)}",
-        )
-
-
-def choice(op: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
-    require(value in allowed, op, f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{op}: {name} must be a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.dtype not in FLOATS:
+            raise ValueError(
+                f"{op}: {name} must be float32, float64, float16 or bfloat16, got {tensor.dtype} {shape(tensor)}"
+            )
+        if first is None:
+            first_name, first = name, tensor
+        elif tensor.dtype != first.dtype:
+            raise ValueError(
+                f"{op}: {name} must have {first_name}'s dtype {first.dtype}, got {tensor.dtype} {shape(tensor)}"
+            )
+        elif tensor.device != first.device:
+            raise ValueError(
+                f"{op}: {name} must be on {first_name}'s device {first.device}, got {tensor.device} {shape(tensor)}"
+            )

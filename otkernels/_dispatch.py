@@ -43,6 +43,16 @@ def choose(op: str, impl: str, tensor: Tensor) -> tuple[str, ModuleType]:
     raise RuntimeError(f"{op}: no implementation runs on {tensor.device} with {tensor.dtype}")
 
 
+def is_plain_call(*tensors: Tensor | None) -> bool:
+    """Whether nothing traces, transforms or differentiates this call, so that torch's dispatcher has nothing to add."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.maybe_current_level() is None
+        and all(t is None or (type(t) is Tensor and not t.requires_grad) for t in tensors)
+    )
+
+
 def why_not(op: str, impl: str, device: torch.device, dtype: torch.dtype) -> str:
     """Why `impl` cannot run `op` on this device and dtype; the empty string when it can."""
     if impl == "reference":

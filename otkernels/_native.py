@@ -31,7 +31,7 @@ def has_cuda() -> bool:
 
 
 def dense(tensor: Tensor) -> Tensor:
-    """The tensor with dense rows behind its first dimension; an expanded (stride 0) batch is not copied."""
-    if tensor.is_contiguous() or tensor[:1].is_contiguous():
+    """The tensor, copied unless all behind its first dimension is dense. An expanded (stride 0) batch is not copied."""
+    if tensor.is_contiguous() or (tensor.dim() > 2 and tensor[:1].is_contiguous()):
         return tensor
     return tensor.contiguous()

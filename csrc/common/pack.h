@@ -15,6 +15,7 @@ inline void pack_block(int64_t first, int64_t words, T* panels, Fetch&& fetch) {
   constexpr int L = simd<T>::lanes, piece = width < L ? width : L;
   for (int64_t k = 0; k < words; k += L) {
     vec<T> block[L];
+#pragma GCC unroll 16
     for (int r = 0; r < L; ++r) block[r] = fetch(r, k);
     transpose<T>(block);
     const int64_t count = words - k < L ? words - k : L;

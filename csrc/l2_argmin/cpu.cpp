@@ -20,7 +20,7 @@ namespace {
 
 constexpr int64_t kChunkBytes = 2 << 20;     // packed y at a time
 constexpr int64_t kTaskBytes = 96 << 10;     // packed x of one task: stays in L2
-constexpr int64_t kCentreRows = 64;          // rows of y that the centre is averaged over
+constexpr int64_t kCentreRows = 32;          // rows of y that the centre is averaged over
 constexpr int64_t kProbeRows = 64;           // rows that decide whether bfloat16 candidates pay
 constexpr int64_t kBf16Dimension = 16;       // below, the products are too short to win anything
 constexpr double kThreadedWork = 4e6;        // multiply-adds below which a second thread costs more than it brings
@@ -96,9 +96,12 @@ struct Solver : Points<T> {
     const int64_t rows = std::min(m, kCentreRows), step = m / rows;
     for (int64_t k = 0; k < d; ++k) centre[k] = 0;
     for (int64_t r = 0; r < rows; ++r)
-      for (int64_t k = 0; k < d; ++k) centre[k] += y[r * step * d + k] / T(rows);
-    for (int64_t k = 0; k < d; ++k)
-      if (!(centre[k] - centre[k] == 0)) centre[k] = 0;  // NaN or infinite: any centre is correct
+      for (int64_t k = 0; k < d; ++k) centre[k] += y[r * step * d + k];
+    const T scale = T(1) / T(rows);
+    for (int64_t k = 0; k < d; ++k) {
+      const T mean = centre[k] * scale;
+      centre[k] = mean - mean == 0 ? mean : T(0);  // NaN or overflowed: any centre is correct
+    }
   }
 
   void pack_y(int64_t start, int64_t panel) {

@@ -67,19 +67,27 @@ struct Bf16 {
   static Sizes<float> pack(const float* rows, int64_t first, int64_t count, int64_t d, const float* centre, float* panels) {
     constexpr int L = simd<float>::lanes;
     vec<float> norm[L] = {}, residual[L] = {};
-    pack_block<float, width>(first, words(d), panels, [&](int r, int64_t word) {
+    const bool whole = first + L <= count && d % (2 * L) == 0;
+    const auto fetch = [&](auto load_at, int r, int64_t word) {
       if (first + r >= count) return vec<float>{};
       const float* row = rows + (first + r) * d;
       const int64_t k = 2 * word;
-      const vec<float> low = load_tail<float>(row, k, d) - load_tail<float>(centre, k, d);
-      const vec<float> high = load_tail<float>(row, k + L, d) - load_tail<float>(centre, k + L, d);
+      const vec<float> low = load_at(row, k) - load_at(centre, k), high = load_at(row, k + L) - load_at(centre, k + L);
       const __m512i pairs = (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
       const vec<float> low_error = low - widen(_mm512_castsi512_si256(pairs));
       const vec<float> high_error = high - widen(_mm512_extracti64x4_epi64(pairs, 1));
       norm[r] += low * low + high * high;
       residual[r] += low_error * low_error + high_error * high_error;
       return (vec<float>)pairs;
-    });
+    };
+    if (whole)
+      pack_block<float, width>(first, words(d), panels, [&](int r, int64_t word) {
+        return fetch([](const float* p, int64_t k) __attribute__((always_inline)) { return load<float>(p + k); }, r, word);
+      });
+    else
+      pack_block<float, width>(first, words(d), panels, [&](int r, int64_t word) {
+        return fetch([d](const float* p, int64_t k) { return load_tail<float>(p, k, d); }, r, word);
+      });
     return {sum_rows<float>(norm), sum_rows<float>(residual)};
   }
 

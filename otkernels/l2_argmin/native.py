@@ -11,18 +11,20 @@ from .reference import widen
 
 
 def l2_argmin(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> tuple[Tensor, Tensor]:
-    """x [B, N, D], y [B, M, D], potential [B, M] or None -> value [B, N], index [B, N].
+    """x [B, N, D], y [B, M, D], potential [B, M] or None -> value [B, N], index [B, N]; or all without B.
 
     Both kernels are exact whatever the precision asks for; half precisions are widened to float32 first.
     """
     x, y = dense(widen(x)), dense(widen(y))
     potential = None if potential is None else dense(widen(potential))
-    batch, n, d = x.shape
-    value = torch.empty((batch, n), dtype=x.dtype, device=x.device)
-    index = torch.empty((batch, n), dtype=torch.int64, device=x.device)
+    n, d = x.shape[-2:]
+    value = x.new_empty(x.shape[:-1])
+    index = x.new_empty(x.shape[:-1], dtype=torch.int64)
+    batch, x_stride, y_stride = (x.shape[0], x.stride(0), y.stride(0)) if x.dim() == 3 else (1, 0, 0)
+    offsets, offsets_stride = (0, 0) if potential is None else (potential.data_ptr(), potential.stride(0))
     arguments = (
-        x.data_ptr(), y.data_ptr(), 0 if potential is None else potential.data_ptr(), value.data_ptr(), index.data_ptr(),
-        batch, n, y.shape[1], d, x.stride(0), y.stride(0), 0 if potential is None else potential.stride(0),
+        x.data_ptr(), y.data_ptr(), offsets, value.data_ptr(), index.data_ptr(),
+        batch, n, y.shape[-2], d, x_stride, y_stride, offsets_stride,
     )  # fmt: skip
     if x.is_cuda:
         with torch.cuda.device(x.device):

@@ -50,6 +50,10 @@ def l2_argmin(
     if torch.is_autocast_enabled(x.device.type if isinstance(x, Tensor) else "cpu"):
         x, y, potential = (t.float() if isinstance(t, Tensor) and t.is_floating_point() else t for t in (x, y, potential))
     _check(x, y, potential, precision)
+    if x.dim() == 2 and x.device.type == "cpu" and _dispatch.is_plain_call(x, y, potential):
+        name, module = _dispatch.choose("l2_argmin", impl, x)
+        if name == "cpu":  # at N = M = 64 torch's dispatcher and the views below would cost as much as the kernel
+            return L2Argmin(*module.l2_argmin(x, y, potential, precision))
     lead, n = x.shape[:-2], x.shape[-2]
     if len(lead) == 0:
         x, y = x[None], y[None]
@@ -62,27 +66,23 @@ def l2_argmin(
 
 
 def _check(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> None:
-    op = "l2_argmin"
-    _checks.floating(op, x=x, y=y, potential=potential)
-    _checks.choice(op, "precision", precision, PRECISIONS)
-    _checks.require(x.dim() >= 2, op, f"x must be [..., N, D], got {_checks.shape(x)}")
-    lead, d = list(x.shape[:-2]), x.shape[-1]
-    dots = "".join(f"{size}, " for size in lead)
-    _checks.require(
-        y.dim() == x.dim() and list(y.shape[:-2]) == lead and y.shape[-1] == d,
-        op,
-        f"y must be [{dots}M, D] with D={d}, got {_checks.shape(y)}",
-    )
-    _checks.require(d >= 1, op, f"x must have D >= 1, got {_checks.shape(x)}")
+    _checks.alike("l2_argmin", x=x, y=y, potential=potential)
+    if precision not in PRECISIONS:
+        raise ValueError(f"l2_argmin: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if x.dim() < 2 or x.shape[-1] < 1:
+        raise ValueError(f"l2_argmin: x must be [..., N, D] with D >= 1, got {_checks.shape(x)}")
+    lead, d = x.shape[:-2], x.shape[-1]
+    if y.dim() != x.dim() or y.shape[:-2] != lead or y.shape[-1] != d:
+        raise ValueError(f"l2_argmin: y must be {_named(lead, 'M, D')} with D={d}, got {_checks.shape(y)}")
     m = y.shape[-2]
-    _checks.require(m >= 1, op, f"y must hold at least one point (M >= 1), got {_checks.shape(y)}")
-    if potential is not None:
-        _checks.require(
-            list(potential.shape) == [*lead, m],
-            op,
-            f"potential must be [{dots}M] with M={m}, got {_checks.shape(potential)}",
-        )
-    _checks.alike(op, x=x, y=y, potential=potential)
+    if m < 1:
+        raise ValueError(f"l2_argmin: y must hold at least one point (M >= 1), got {_checks.shape(y)}")
+    if potential is not None and potential.shape != y.shape[:-1]:
+        raise ValueError(f"l2_argmin: potential must be {_named(lead, 'M')} with M={m}, got {_checks.shape(potential)}")
+
+
+def _named(lead: torch.Size, last: str) -> str:
+    return "[" + "".join(f"{size}, " for size in lead) + last + "]"
 
 
 def _forward(x: Tensor, y: Tensor, potential: Tensor | None, precision: str, impl: str) -> tuple[Tensor, Tensor]:

@@ -51,29 +51,28 @@ def soft_forest(z: Tensor, thresholds: Tensor, leaves: Tensor, *, impl: str = "a
 
 def _check(z: Tensor, thresholds: Tensor, leaves: Tensor) -> bool:
     """Raises what is wrong; returns whether one forest serves all rows."""
-    op = "soft_forest"
-    _checks.floating(op, z=z, thresholds=thresholds, leaves=leaves)
-    _checks.require(z.dim() >= 2, op, f"z must be [..., N, d], got {_checks.shape(z)}")
-    _checks.require(z.shape[-1] >= 1, op, f"z must have d >= 1, got {_checks.shape(z)}")
-    _checks.require(leaves.dim() >= 3, op, f"leaves must be [..., T, 2^D, d_out], got {_checks.shape(leaves)}")
+    _checks.alike("soft_forest", z=z, thresholds=thresholds, leaves=leaves)
+    if z.dim() < 2 or z.shape[-1] < 1:
+        raise ValueError(f"soft_forest: z must be [..., N, d] with d >= 1, got {_checks.shape(z)}")
+    if leaves.dim() < 3:
+        raise ValueError(f"soft_forest: leaves must be [..., T, 2^D, d_out], got {_checks.shape(leaves)}")
     trees, width, d_out = leaves.shape[-3:]
-    _checks.require(
-        trees >= 1 and d_out >= 1 and width >= 1 and width & (width - 1) == 0,
-        op,
-        f"leaves must be [..., T, 2^D, d_out] with T, d_out >= 1 and a power of two of leaves, got {_checks.shape(leaves)}",
-    )
-    lead = list(leaves.shape[:-3])
-    _checks.require(
-        not lead or lead == list(z.shape[:-2]),
-        op,
-        f"leaves must be [T, 2^D, d_out] or have z's leading dimensions {list(z.shape[:-2])}, got {_checks.shape(leaves)}",
-    )
-    _checks.require(
-        list(thresholds.shape) == [*lead, trees, width - 1],
-        op,
-        f"thresholds must be {[*lead, trees, width - 1]} for leaves {_checks.shape(leaves)}, got {_checks.shape(thresholds)}",
-    )
-    _checks.alike(op, z=z, thresholds=thresholds, leaves=leaves)
+    if trees < 1 or d_out < 1 or width < 1 or width & (width - 1):
+        raise ValueError(
+            "soft_forest: leaves must be [..., T, 2^D, d_out] with T, d_out >= 1 and a power of two of leaves per tree, "
+            f"got {_checks.shape(leaves)}"
+        )
+    lead = leaves.shape[:-3]
+    if lead and lead != z.shape[:-2]:
+        raise ValueError(
+            f"soft_forest: leaves must be [T, 2^D, d_out] or have z's leading dimensions {list(z.shape[:-2])}, "
+            f"got {_checks.shape(leaves)}"
+        )
+    if thresholds.shape != (*lead, trees, width - 1):
+        raise ValueError(
+            f"soft_forest: thresholds must be {[*lead, trees, width - 1]} for leaves {_checks.shape(leaves)}, "
+            f"got {_checks.shape(thresholds)}"
+        )
     return not lead
 
 
