@@ -47,6 +47,7 @@ class TinyGame(Game):
         return super().step(player, real, noise, optimizer)
 
     def sample(self, noise: Tensor) -> Tensor:
+        torch.rand(1)  # a game may use the global random state
         return self.players["generator"](noise)
 
     def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:

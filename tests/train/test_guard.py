@@ -23,7 +23,8 @@ def test_the_first_bad_step_is_named_by_a_later_check(deferred, bad):
     deferred.check()
     deferred.watch("generator", torch.tensor(bad), 5)
     deferred.watch("critic", torch.tensor(bad), 6)
-    deferred.watch("generator", torch.tensor(1.0), 7)
+    deferred.watch("generator", torch.tensor(bad), 7)
+    deferred.watch("generator", torch.tensor(1.0), 8)
     with pytest.raises(TrainingError, match="loss of player 'generator' is not finite at step 5"):
         deferred.check()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -85,6 +86,14 @@ def test_either_phase_can_be_stopped_and_resumed_to_the_same_end(run, monkeypatc
     parts = run("parts", resume=True)
     ours, theirs = game_state(parts), game_state(whole)
     assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_that_died_between_the_phases_has_the_same_end(run):
+    whole, parts = run("whole"), run("parts")
+    shutil.rmtree(parts / "checkpoints")  # as if the game had not begun
+    run("parts", resume=True)
+    ours, theirs = game_state(parts), game_state(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
