@@ -1,0 +1,347 @@
+"""l2_argmin against its definition in float64, on every implementation."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from cases import devices_and_impls
+from torch import Tensor
+
+from otkernels import l2_argmin
+
+everywhere = pytest.mark.parametrize(("device", "impl"), devices_and_impls("l2_argmin"))
+INF, NAN = math.inf, math.nan
+
+
+def costs(x: Tensor, y: Tensor, potential: Tensor | None = None) -> Tensor:
+    """[..., N, M] in float64: exact for float32 inputs to about 2^-52."""
+    cost = (x.double()[..., :, None, :] - y.double()[..., None, :, :]).square().sum(-1)
+    return cost if potential is None else cost - potential.double()[..., None, :]
+
+
+def summation_bound(cost: Tensor, d: int, dtype: torch.dtype, potential: Tensor | None = None) -> Tensor:
+    """Error of a distance summed from differences: d additions, a difference and a square each lose at most u.
+
+    Higham 2002, eq. 3.4: (d + 2) u times the sum of the (positive) terms, to first order; d denormal squares may vanish.
+    """
+    info = torch.finfo(dtype)
+    size = cost.abs() if potential is None else cost.abs() + 2 * potential.double().abs().amax(-1, keepdim=True)
+    return 1.01 * (d + 3) * info.eps / 2 * size + d * info.smallest_normal * info.eps
+
+
+def assert_nearest(value: Tensor, index: Tensor, x: Tensor, y: Tensor, potential: Tensor | None = None) -> None:
+    """The index attains the float64 minimum, and the value is its cost, both within the summation bound."""
+    cost = costs(x, y, potential)
+    assert index.dtype == torch.int64
+    assert ((index >= 0) & (index < y.shape[-2])).all()
+    chosen = cost.gather(-1, index[..., None])[..., 0]
+    dtype = value.dtype
+    # both the chosen and the best cost were summed with that error: twice the bound, near ties may swap
+    slack = summation_bound(chosen, x.shape[-1], dtype, potential)
+    assert (chosen - cost.amin(-1) <= 2 * slack).all()
+    assert ((value.double() - chosen).abs() <= slack).all()
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("n", "m", "d"), [(1, 1, 1), (2, 3, 2), (65, 129, 17), (64, 64, 128), (33, 31, 100), (1100, 70, 16), (256, 512, 128)]
+)
+def test_index_attains_the_float64_minimum(n, m, d, dtype, device, impl, randn):
+    if dtype == torch.float64 and device == "cuda" and impl != "reference":
+        dtype = torch.float32
+    x, y = randn(n, d, dtype=dtype, device=device), randn(m, d, dtype=dtype, device=device)
+    assert_nearest(*l2_argmin(x, y, impl=impl), x, y)
+
+
+@everywhere
+@pytest.mark.parametrize("m", [1, 40, 3000])
+def test_potential_is_subtracted(m, device, impl, randn):
+    x, y, potential = randn(50, 19, device=device), randn(m, 19, device=device), 20 * randn(m, device=device)
+    assert_nearest(*l2_argmin(x, y, potential, impl=impl), x, y, potential)
+
+
+@everywhere
+def test_batches_are_independent(device, impl, randn):
+    x, y, potential = randn(2, 3, 20, 5, device=device), randn(2, 3, 33, 5, device=device), randn(2, 3, 33, device=device)
+    value, index = l2_argmin(x, y, potential, impl=impl)
+    assert value.shape == index.shape == (2, 3, 20)
+    for a in range(2):
+        for b in range(3):
+            alone = l2_argmin(x[a, b], y[a, b], potential[a, b], impl=impl)
+            assert torch.equal(alone.value, value[a, b])
+            assert torch.equal(alone.index, index[a, b])
+
+
+@everywhere
+@pytest.mark.parametrize("d", [2, 16, 40])
+def test_a_far_cloud_keeps_its_digits(d, device, impl, randn):
+    """Neighbours 1e-3 apart, 1e3 from the origin: |x|^2 + |y|^2 - 2xy in float32 errs by 1, a million distances."""
+    y = 1e3 + 1e-3 * randn(500, d, device=device)
+    x = y[torch.arange(0, 500, 7, device=device)] + 1e-4 * randn(72, d, device=device)
+    assert_nearest(*l2_argmin(x, y, impl=impl), x, y)
+
+
+@everywhere
+def test_two_tight_clusters_far_apart(device, impl, randn):
+    """No common centre helps: all points of the near cluster lie inside the product form's error, each must be re-summed."""
+    centres = torch.tensor([[-1e3], [1e3]], device=device)
+    y = (centres[:, None] + 1e-3 * randn(2, 300, 24, device=device)).flatten(0, 1)
+    x = (centres[:, None] + 1e-3 * randn(2, 50, 24, device=device)).flatten(0, 1)
+    assert_nearest(*l2_argmin(x, y, impl=impl), x, y)
+
+
+@everywhere
+def test_ties_give_the_lowest_index(device, impl, randn):
+    base = randn(40, 20, device=device)
+    y = torch.cat((base + 10, base, base, base))
+    assert torch.equal(l2_argmin(base, y, impl=impl).index, torch.arange(40, 80, device=device))
+    assert torch.equal(l2_argmin(base, y, impl=impl).value, torch.zeros(40, device=device))
+    same = torch.ones(70, 3, device=device)
+    assert (l2_argmin(same, same, impl=impl).index == 0).all()
+
+
+@everywhere
+def test_a_permutation_is_found_again(device, impl, randn):
+    y = randn(513, 31, device=device)
+    order = torch.randperm(513, device=device)
+    assert torch.equal(l2_argmin(y[order], y, impl=impl).index, order)
+
+
+@everywhere
+def test_nan_rows_say_so(device, impl, randn):
+    x, y = randn(70, 20, device=device), randn(90, 20, device=device)
+    x[3, 7] = x[69, 19] = NAN
+    value, index = l2_argmin(x, y, impl=impl)
+    bad = torch.zeros(70, dtype=torch.bool, device=device)
+    bad[3] = bad[69] = True
+    assert torch.equal(value.isnan(), bad)
+    assert torch.equal(index < 0, bad)
+    assert_nearest(value[~bad], index[~bad], x[~bad], y)
+    y[60, 2] = NAN  # a NaN cost in every row
+    value, index = l2_argmin(x, y, impl=impl)
+    assert value.isnan().all()
+    assert (index == -1).all()
+    y[60, 2] = 0
+    potential = torch.zeros(90, device=device)
+    potential[89] = NAN
+    assert (l2_argmin(x, y, potential, impl=impl).index == -1).all()
+
+
+@everywhere
+def test_infinite_points_are_never_the_nearest_finite_ones(device, impl, randn):
+    x, y = randn(40, 18, device=device), randn(60, 18, device=device)
+    y[0, 3], y[50, 17] = INF, -INF
+    value, index = l2_argmin(x, y, impl=impl)
+    keep = [j for j in range(60) if j not in (0, 50)]
+    expected = l2_argmin(x, y[keep], impl=impl)
+    assert torch.equal(index, torch.tensor(keep, device=device)[expected.index])
+    assert torch.equal(value, expected.value)
+    x[5, 3] = INF  # inf - inf meets y_0: NaN
+    x[6, 4] = INF  # inf away from all
+    value, index = l2_argmin(x, y, impl=impl)
+    assert index[5] == -1
+    assert value[5].isnan()
+    assert index[6] == 0
+    assert value[6] == INF
+
+
+@everywhere
+def test_infinite_potentials(device, impl, randn):
+    x, y, potential = randn(30, 6, device=device), randn(40, 6, device=device), torch.zeros(40, device=device)
+    potential[20] = potential[30] = INF
+    value, index = l2_argmin(x, y, potential, impl=impl)
+    assert (value == -INF).all()
+    assert (index == 20).all()
+    potential[:] = -INF
+    potential[7] = 0
+    value, index = l2_argmin(x, y, potential, impl=impl)
+    assert (index == 7).all()
+    assert torch.equal(value, l2_argmin(x, y[7:8], impl=impl).value)
+    potential[7] = -INF
+    value, index = l2_argmin(x, y, potential, impl=impl)
+    assert (index == 0).all()
+    assert (value == INF).all()
+
+
+@everywhere
+@pytest.mark.parametrize("scale", [1e18, 1.5e18, 1e-18, 1e-22, 1e-30, 1e-42])
+def test_sizes_whose_squares_overflow_or_vanish(scale, device, impl, randn):
+    x, y = (randn(30, 24, device=device) * scale).float(), (randn(50, 24, device=device) * scale).float()
+    value, index = l2_argmin(x, y, impl=impl)
+    assert_nearest(value, index, x, y)
+
+
+@everywhere
+def test_norms_that_overflow_with_differences_that_do_not(device, impl, randn):
+    """|x|^2 is infinite in float32, the distances are about 1e37."""
+    y = 3e19 + 1e18 * randn(60, 8, device=device)
+    x = y[:20] + 1e17 * randn(20, 8, device=device)
+    assert_nearest(*l2_argmin(x, y, impl=impl), x, y)
+
+
+@everywhere
+def test_views_are_read_as_they_are(device, impl, randn):
+    x, y, potential = randn(20, 41, device=device), randn(17, 37, device=device), randn(74, device=device)
+    views = x.T[:, ::2], y.T[::2, :10], potential[::4][:19]
+    assert not any(view.is_contiguous() for view in views)
+    assert_nearest(*l2_argmin(*views, impl=impl), *views)
+    shared = y[:, :10].expand(5, 17, 10)  # one y for five x
+    many = randn(5, 9, 10, device=device)
+    got = l2_argmin(many, shared, impl=impl)
+    assert torch.equal(got.index, torch.stack([l2_argmin(one, y[:, :10], impl=impl).index for one in many]))
+
+
+@everywhere
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0, 5), (0, 4, 5)])
+def test_nothing_to_assign_is_empty(shape, device, impl, randn):
+    x, y = randn(*shape, device=device), randn(*shape[:-2], 7, 5, device=device)
+    value, index = l2_argmin(x, y, impl=impl)
+    assert value.shape == index.shape == shape[:-1]
+
+
+@everywhere
+@pytest.mark.parametrize("impl_precision", ["tf32", "bf16"])
+def test_a_lower_precision_still_reports_the_chosen_pair(impl_precision, device, impl, randn):
+    x, y = randn(60, 64, device=device), randn(80, 64, device=device)
+    value, index = l2_argmin(x, y, precision=impl_precision, impl=impl)
+    chosen = costs(x, y).gather(1, index[:, None])[:, 0]
+    assert ((value.double() - chosen).abs() <= summation_bound(chosen, 64, torch.float32)).all()
+    # rounding both factors to bfloat16 (u = 2^-9) moves 2 x.y by at most 2 * 2u|x||y|, and the best cost as much again
+    slack = 2 * 4 * 2.0**-9 * x.double().norm(dim=1) * y.double().norm(dim=1).max()
+    assert (chosen - costs(x, y).amin(1) <= slack).all()
+
+
+@everywhere
+def test_gradients_are_those_of_the_winning_pairs(device, impl, randn):
+    x, y, potential = (randn(*s, device=device).requires_grad_() for s in ((40, 6), (30, 6), (30,)))
+    weight = randn(40, device=device)
+    value, index = l2_argmin(x, y, potential, impl=impl)
+    grads = torch.autograd.grad(value, (x, y, potential), weight)
+    pairs = (x - y[index]).square().sum(1) - potential[index]
+    expected = torch.autograd.grad(pairs, (x, y, potential), weight)
+    for got, want in zip(grads, expected, strict=True):
+        # sums of at most 40 products of numbers below 20 in different order: 40 u 20 < 1e-4
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
+    assert not index.requires_grad
+
+
+@pytest.mark.parametrize("impl", ["reference", "cpu"])
+def test_gradcheck_once_and_twice(impl, randn):
+    x, y, potential = (randn(*s, dtype=torch.float64).requires_grad_() for s in ((2, 5, 3), (2, 4, 3), (2, 4)))
+
+    def value(*inputs: Tensor) -> Tensor:
+        return l2_argmin(*inputs, impl=impl).value
+
+    assert torch.autograd.gradcheck(value, (x, y, potential))
+    assert torch.autograd.gradgradcheck(value, (x, y, potential))
+
+
+@everywhere
+def test_nan_rows_send_no_gradient_to_y(device, impl, randn):
+    x, y = randn(5, 4, device=device), randn(6, 4, device=device).requires_grad_()
+    x[2, 0] = NAN
+    x.requires_grad_()
+    l2_argmin(x, y, impl=impl).value.nansum().backward()
+    assert y.grad.isfinite().all()
+    assert x.grad[2].isnan().all()
+    assert x.grad[[0, 1, 3, 4]].isfinite().all()
+
+
+@everywhere
+def test_vmap_equals_the_loop(device, impl, randn):
+    x, y, potential = randn(4, 7, 3, device=device), randn(9, 4, 3, device=device), randn(9, device=device)
+    value, index = torch.vmap(lambda a, b: l2_argmin(a, b, potential, impl=impl), in_dims=(0, 1))(x, y)
+    for i in range(4):
+        alone = l2_argmin(x[i], y[:, i], potential, impl=impl)
+        assert torch.equal(alone.value, value[i])
+        assert torch.equal(alone.index, index[i])
+
+
+@everywhere
+def test_compiles_whole(device, impl, randn):
+    x, y = randn(12, 5, device=device).requires_grad_(), randn(9, 5, device=device)
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return (2 * l2_argmin(x, y, impl=impl).value).sum()
+
+    (eager,) = torch.autograd.grad(loss(x, y), x)
+    (compiled,) = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(x, y), x)
+    assert torch.equal(eager, compiled)
+
+
+@everywhere
+def test_opcheck(device, impl, randn):
+    x, y, potential = randn(2, 5, 3, device=device), randn(2, 4, 3, device=device), randn(2, 4, device=device)
+    inputs = [t.requires_grad_() for t in (x, y, potential)]
+    torch.library.opcheck(torch.ops.otkernels.l2_argmin.default, (*inputs, "exact", impl))
+
+
+def test_mixed_dtypes_meet_in_float32_under_autocast(randn):
+    x, y = randn(9, 5), randn(8, 5).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, index = l2_argmin(x, y)
+    expected = l2_argmin(x, y.float())
+    assert value.dtype == torch.float32
+    assert torch.equal(value, expected.value)
+    assert torch.equal(index, expected.index)
+
+
+def test_the_result_does_not_depend_on_the_number_of_threads(randn):
+    x, y = randn(3000, 40), randn(2500, 40)
+    many = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(l2_argmin(x, y))
+    finally:
+        torch.set_num_threads(many)
+    for other in results[1:]:
+        assert torch.equal(results[0].value, other.value)
+        assert torch.equal(results[0].index, other.index)
+
+
+X = torch.zeros(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.zeros(4), X), "l2_argmin: x must be [..., N, D] with D >= 1, got [4]"),
+        ((torch.zeros(3, 0), torch.zeros(3, 0)), "l2_argmin: x must be [..., N, D] with D >= 1, got [3, 0]"),
+        ((X, torch.zeros(5, 6)), "l2_argmin: y must be [M, D] with D=4, got [5, 6]"),
+        ((X, torch.zeros(2, 5, 4)), "l2_argmin: y must be [M, D] with D=4, got [2, 5, 4]"),
+        ((X[None], torch.zeros(2, 5, 4)), "l2_argmin: y must be [1, M, D] with D=4, got [2, 5, 4]"),
+        ((X, torch.zeros(0, 4)), "l2_argmin: y must hold at least one point (M >= 1), got [0, 4]"),
+        ((X, X.double()), "l2_argmin: y must have x's dtype torch.float32, got torch.float64 [3, 4]"),
+        ((X, X.to("meta")), "l2_argmin: y must be on x's device cpu, got meta [3, 4]"),
+        ((X.long(), X.long()), "l2_argmin: x must be float32, float64, float16 or bfloat16, got torch.int64 [3, 4]"),
+        ((X, X, torch.zeros(4)), "l2_argmin: potential must be [M] with M=3, got [4]"),
+        ((X, X, torch.zeros(3, 1)), "l2_argmin: potential must be [M] with M=3, got [3, 1]"),
+        (([1.0], X), "l2_argmin: x must be a torch.Tensor, got list"),
+    ],
+)
+def test_bad_input_is_named(arguments, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is compared
+        l2_argmin(*arguments)
+    assert str(error.value) == message
+
+
+def test_bad_options_are_named():
+    with pytest.raises(ValueError, match="precision must be one of exact, tf32, bf16, got 'fp8'"):
+        l2_argmin(X, X, precision="fp8")
+    with pytest.raises(ValueError, match="impl must be auto or one of .*, got 'cublas'"):
+        l2_argmin(X, X, impl="cublas")
+    with pytest.raises(RuntimeError, match="impl='cuda' cannot run here: the tensors are on cpu"):
+        l2_argmin(X, X, impl="cuda")
+
+
+@pytest.mark.slow
+def test_more_than_2_to_31_pairs(randn):
+    x, y = randn(70_000, 2), randn(40_000, 2)
+    value, index = l2_argmin(x, y)
+    rows = torch.randperm(70_000)[:200]
+    assert_nearest(value[rows], index[rows], x[rows], y)
