@@ -73,7 +73,6 @@ class LatentTransformationForest(nn.Module):
 
         F is linear in the leaves. With routes A [N, trees * 2^depth] and F = A leaves, the solution is
         A^T (A A^T + ridge * tr(A A^T) / N)^-1 targets: an N-by-N system however deep the trees are.
-        ``targets = latents`` starts F near the identity.
         """
         self._check_latents("latents", latents, self.dim)
         self._check_latents("targets", targets, self.out_dim)
@@ -82,6 +81,18 @@ class LatentTransformationForest(nn.Module):
         gram.diagonal().add_(ridge * gram.diagonal().mean())
         leaves = routes.T @ torch.linalg.solve(gram, targets.double())
         self.leaves.copy_(leaves.view_as(self.leaves))
+
+    @torch.no_grad()
+    def set_identity(self, latents: Tensor, samples: int = 1024) -> None:
+        """Fit the leaves so that F(z) ~ z where ``latents`` [N, dim] live; needs out_dim = dim.
+
+        The fit is on draws of a normal distribution with the latents' mean and variances: it reaches between and
+        around them, where generated latents are early in training, and a small batch would leave F unknown.
+        """
+        self._check_latents("latents", latents, self.dim)
+        noise = torch.randn(samples, self.dim, dtype=latents.dtype, device=latents.device)
+        draws = latents.mean(0) + latents.std(0, correction=0) * noise
+        self.set_leaves(draws, draws)
 
     def _routes(self, latents: Tensor) -> Tensor:
         """The matrix A of F = A leaves [N, trees * 2^depth]: each tree alone, with one-hot leaves."""

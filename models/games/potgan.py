@@ -31,8 +31,8 @@ class ForestConfig:
     """Routing is sigmoid(scale * (z - t)); the paper writes sigmoid(z - t). [stated: 1]"""
     thresholds: Literal["zeros", "latents"] = "latents"
     """Thresholds fixed at zero, or drawn from the real latents of the first batch. [open]"""
-    leaves: Literal["normal", "identity"] = "normal"
-    """Leaves start as noise, or fitted so that F is near the identity on the first batch. [open]"""
+    leaves: Literal["normal", "identity"] = "identity"
+    """Leaves start as noise, or fitted so that F is near the identity; docs/forest.md has the numbers. [open]"""
     learn_thresholds: bool = False
     """Also train the thresholds; the paper trains the leaves. [stated: False]"""
     lr: float = 2e-4
@@ -173,7 +173,7 @@ class PotGan(WganGp):
         if f.thresholds == "latents":
             forest.set_thresholds(z_r)
         if f.leaves == "identity":
-            forest.set_leaves(z_r, z_r)
+            forest.set_identity(z_r)
         self.forest_started.fill_(True)
 
 

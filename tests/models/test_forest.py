@@ -58,6 +58,22 @@ def test_fitted_leaves_bring_the_forest_near_the_target_map():
     assert (forest(latents) + latents.flip(1)).square().mean() < 0.01 * latents.var()
 
 
+def test_an_identity_fitted_to_a_small_batch_holds_beyond_it():
+    forest = make(trees=16, depth=3)
+    forest.set_thresholds(torch.randn(8, 2))
+    forest.set_identity(torch.randn(8, 2) * 2 + 1)
+    fresh = torch.randn(1000, 2) * 1.5 + 1
+    error = (forest(fresh) - fresh).square().mean()
+    assert error < 0.05 * fresh.var(), error
+
+
+def test_an_identity_fitted_to_equal_latents_returns_them():
+    forest = make()
+    latents = torch.full((1, 2), 3.0)
+    forest.set_identity(latents)
+    torch.testing.assert_close(forest(latents), latents, atol=0.01, rtol=0)  # up to the ridge of 1e-3
+
+
 def test_fitted_leaves_solve_the_ridge_problem():
     forest = make(trees=2, depth=2)
     latents, targets, ridge = torch.randn(9, 2), torch.randn(9, 2), 0.1

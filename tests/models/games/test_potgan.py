@@ -87,7 +87,8 @@ def test_the_encoder_stays_frozen():
 
 def test_the_forest_turn_is_algorithm_1():
     """Against a plain loop: pairs, matched cost, Adam; the same state of leaves and Adam after two batches."""
-    game = forest_game(forest=ForestConfig(trees=4, depth=2, lr=0.05, inner_steps=3, thresholds="zeros"))
+    start = {"thresholds": "zeros", "leaves": "normal"}
+    game = forest_game(forest=ForestConfig(trees=4, depth=2, lr=0.05, inner_steps=3, **start))
     forest = game.players["forest"]
     leaves = forest.leaves.detach().clone().requires_grad_()
     ours = torch.optim.Adam(game.players["forest"].parameters(), lr=0.05, betas=(0.5, 0.9))
