@@ -35,10 +35,11 @@ _SMALL_GAMES: dict[str, Any] = {
     "potgan": {"game": {"networks": _SMALL}, "vae": {"game": {"networks": _SMALL}}},
 }
 _CPU = {"name": "dcgan", "width": 16, "noise_dim": 128}
+_CPU_GAN = {"networks": _CPU, "critic_steps": 2}
 _CPU_GAMES: dict[str, Any] = {
-    "vae": {"game": {"networks": _CPU}, "iterations": 1000, "lr": 1e-3, "betas": (0.9, 0.999)},
-    "wgan-gp": {"game": {"networks": _CPU}},
-    "potgan": {"game": {"networks": _CPU}, "vae": {"game": {"networks": _CPU}, "iterations": 1000, "lr": 1e-3}},
+    "vae": {"game": {"networks": _CPU}, "iterations": 600, "betas": (0.9, 0.999)},
+    "wgan-gp": {"game": _CPU_GAN},
+    "potgan": {"game": _CPU_GAN, "vae": {"game": {"networks": _CPU}, "iterations": 600, "lr": 1e-3}},
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -50,7 +51,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "folder32-cpu": {
         "data": {"name": "folder", "size": 32},
         "iterations": 300,
-        "ema": 0.98,
+        "lr": 1e-3,
+        "ema": 0.95,
         "log_every": 10,
         "sample_every": 50,
         "checkpoint_every": 50,
