@@ -1,0 +1,79 @@
+// soft_forest_cpu against a sum over paths in double, and its gradients against differences of that sum.
+#include <cmath>
+#include <cstdint>
+
+#include "check.h"
+#include "soft_forest/soft_forest.h"
+
+namespace {
+
+struct Shape {
+  int64_t n, d, trees, depth, d_out;
+  int64_t nodes() const { return (int64_t(1) << depth) - 1; }
+  int64_t leaves() const { return int64_t(1) << depth; }
+};
+
+using Values = std::vector<double>;
+
+double output(const Shape& s, const Values& z, const Values& thresholds, const Values& leaves, int64_t i, int64_t c) {
+  double total = 0;
+  for (int64_t t = 0; t < s.trees; ++t)
+    for (int64_t leaf = 0; leaf < s.leaves(); ++leaf) {
+      double mu = 1;
+      int64_t node = 0;
+      for (int64_t level = s.depth - 1; level >= 0; --level) {
+        const int64_t at = t * s.nodes() + node, right = leaf >> level & 1;
+        const double logit = z[i * s.d + at % s.d] - thresholds[at];
+        mu *= 1 / (1 + std::exp(right ? logit : -logit));
+        node = 2 * node + 1 + right;
+      }
+      total += mu * leaves[(t * s.leaves() + leaf) * s.d_out + c];
+    }
+  return total / double(s.trees);
+}
+
+void compare(const Shape& s, int threads) {
+  Values z = normal<double>(s.n * s.d, 1), thresholds = normal<double>(s.trees * s.nodes(), 2);
+  Values leaves = normal<double>(s.trees * s.leaves() * s.d_out, 3);
+  const Values grad_out = normal<double>(s.n * s.d_out, 4);
+  const otk::SoftForest<double> forest{z.data(), thresholds.data(), leaves.data(), 1, s.n, s.d, s.trees, s.depth, s.d_out, 0, 0, 0};
+  Guarded<double> out(s.n * s.d_out, -7), grad_z(z.size(), -7), grad_thresholds(thresholds.size(), -7), grad_leaves(leaves.size(), -7);
+  otk::soft_forest_cpu<double>(forest, out.data(), threads);
+  otk::soft_forest_backward_cpu<double>(forest, grad_out.data(), grad_z.data(), grad_thresholds.data(), grad_leaves.data(), threads);
+  CHECK(out.intact() && grad_z.intact() && grad_thresholds.intact() && grad_leaves.intact());
+  for (int64_t i = 0; i < s.n; ++i)
+    for (int64_t c = 0; c < s.d_out; ++c)
+      CHECK(std::abs(out[i * s.d_out + c] - output(s, z, thresholds, leaves, i, c)) <= 1e-13);  // some hundred roundings of 1e-16
+
+  const auto objective = [&] {
+    double total = 0;
+    for (int64_t i = 0; i < s.n; ++i)
+      for (int64_t c = 0; c < s.d_out; ++c) total += grad_out[i * s.d_out + c] * output(s, z, thresholds, leaves, i, c);
+    return total;
+  };
+  const auto slope = [&](double& parameter) {
+    const double kept = parameter, step = 1e-5;
+    parameter = kept + step;
+    const double up = objective();
+    parameter = kept - step;
+    const double down = objective();
+    parameter = kept;
+    return (up - down) / (2 * step);
+  };
+  // central differences err by step^2 (1e-10) times third derivatives of order 1, summed over the outputs, and by 1e-16 / step
+  const double bound = 1e-9 * double(s.n * s.d_out);
+  for (size_t k = 0; k < z.size(); k += 7) CHECK(std::abs(slope(z[k]) - grad_z[k]) <= bound);
+  for (size_t k = 0; k < thresholds.size(); k += 3) CHECK(std::abs(slope(thresholds[k]) - grad_thresholds[k]) <= bound);
+  for (size_t k = 0; k < leaves.size(); k += 11) CHECK(std::abs(slope(leaves[k]) - grad_leaves[k]) <= bound);
+}
+
+}  // namespace
+
+void test_soft_forest() {
+  for (const int threads : {1, 3}) {
+    compare({1, 1, 1, 0, 1}, threads);
+    compare({5, 3, 2, 1, 2}, threads);
+    compare({37, 9, 4, 3, 7}, threads);
+    compare({18, 2, 3, 5, 33}, threads);
+  }
+}

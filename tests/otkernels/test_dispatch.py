@@ -1,0 +1,100 @@
+"""Which implementation runs: by name, by default, by environment; and what is said when one cannot."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+import torch
+
+import otkernels
+from otkernels import _dispatch, _native, available_impls, l2_argmin
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_compiled_extension_is_here():
+    """Every other test of impl='cpu' needs it: a broken build must not pass as 'reference only'."""
+    assert _native.extension is not None, _native.missing_reason
+    assert available_impls("l2_argmin")[0] == "cpu"
+    assert available_impls("soft_forest")[0] == "cpu"
+
+
+def test_auto_takes_the_first_that_runs():
+    assert _dispatch.choose("l2_argmin", "auto", torch.zeros(1))[0] == "cpu"
+    assert _dispatch.choose("l2_argmin", "auto", torch.zeros(1, device="meta"))[0] == "reference"
+
+
+def test_reasons_are_given():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert _dispatch.why_not("l2_argmin", "reference", cuda, torch.float64) == ""
+    assert _dispatch.why_not("l2_argmin", "cpu", cuda, torch.float32) == "the tensors are on cuda"
+    assert _dispatch.why_not("l2_argmin", "cuda", cpu, torch.float32) == "the tensors are on cpu"
+    if not _native.has_cuda():
+        assert "built without CUDA" in _dispatch.why_not("l2_argmin", "cuda", cuda, torch.float32)
+    with pytest.raises(ValueError, match="available_impls: op must be one of l2_argmin, soft_forest, got 'matmul'"):
+        available_impls("matmul")
+
+
+def test_the_environment_overrides_auto_only():
+    code = """
+import torch
+from otkernels import _dispatch
+print(_dispatch.choose("l2_argmin", "auto", torch.zeros(1))[0], _dispatch.choose("l2_argmin", "cpu", torch.zeros(1))[0])
+"""
+    assert python(code, OTKERNELS_IMPL="reference").stdout.split() == ["reference", "cpu"]
+    wrong = python(code, OTKERNELS_IMPL="fast")
+    assert "l2_argmin: impl must be auto or one of" in wrong.stderr
+
+
+def test_without_the_extension_the_reference_runs_and_says_so_once():
+    code = """
+import sys
+sys.modules["otkernels._C"] = None
+import torch, otkernels
+x = torch.randn(5, 3)
+for _ in range(3):
+    value, index = otkernels.l2_argmin(x, x)
+assert index.tolist() == [0, 1, 2, 3, 4]
+assert otkernels.soft_forest(x, torch.zeros(1, 1), torch.ones(1, 2, 4)).shape == (5, 4)
+print(otkernels.available_impls("l2_argmin"))
+try:
+    otkernels.l2_argmin(x, x, impl="cpu")
+except RuntimeError as error:
+    print(error)
+"""
+    result = python(code, TRITON_INTERPRET="0")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("otkernels runs on its reference implementations") == 1
+    assert result.stdout.splitlines()[0] == "['reference']"
+    assert "impl='cpu' cannot run here: the compiled extension otkernels._C did not import" in result.stdout
+
+
+def test_a_call_with_nothing_to_record_equals_the_recorded_one(randn):
+    """The short way round torch's dispatcher gives the same bits as the op."""
+    x, y = randn(70, 20), randn(50, 20)
+    assert _dispatch.is_plain_call(x, y, None)
+    recorded = x.clone().requires_grad_()
+    assert not _dispatch.is_plain_call(recorded, y)
+    short, long = l2_argmin(x, y), l2_argmin(recorded, y)
+    assert torch.equal(short.value, long.value)
+    assert torch.equal(short.index, long.index)
+    seen = []
+
+    def inside(row: torch.Tensor) -> torch.Tensor:
+        seen.append(_dispatch.is_plain_call(row))
+        return l2_argmin(row, y).value
+
+    torch.vmap(inside)(x[None])
+    assert seen == [False]
+
+
+def test_the_version_is_the_package_s():
+    assert otkernels.__version__ == version("otkernels")
