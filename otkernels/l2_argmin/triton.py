@@ -1,0 +1,395 @@
+"""l2_argmin in Triton: value_i = min_j |x_i - y_j|^2 - potential_j and the lowest j that attains it.
+
+Layout    x [B, N, D], y [B, M, D], potential [B, M], any strides. A program owns BLOCK_N rows of one batch element and
+          one part of the columns, which it streams in tiles of BLOCK_M; the parts are joined in order.
+Memory    one float32 per column; two and an index per row and part (more than one when N is small). 64-bit addresses.
+Paths     D <= 8 sums differences directly. Beyond, pass 1 takes lower bounds of all costs from tensor-core products and
+          keeps per row the lowest and second lowest. A row is decided when the second lies above the directly summed
+          cost of the first. Pass 2 sums all costs of the rows that are not, from differences: rare, but all rows where
+          the points lie much farther from the origin than from each other (centre them to be fast).
+Numerics  u = 2^-24, S = |x_i|^2 + |y_j|^2, p = potential_j, G = sum_d |x_d y_d| <= S / 2.
+          Dot product     |error| <= 4u (D + 16) G, as a tensor core's additions truncate at the last bit of the largest
+                          term (Fasi et al. 2021: with blocks of k >= 4 terms, (D / k)(k + 2) 2u G <= 3u D G).
+          tf32x3          operands as two tf32 parts cut at 2^-10 each: 3 * 2^-20 G = 48u G more. Halves: nothing more.
+          Norms           (D + 1) u S; the operations that join them: 8u (S + |p|).
+          Direct sum      (D + 2) u |x_i - y_j|^2 <= 2 (D + 2) u S, and u |p|.
+          A score holds -2 G: together at most (7D + 129) u S + 9u |p|. With S itself computed (D <= 2^20) that is below
+          (8D + 160) u (S + |p|); D 2^-120 more for what underflows. Every bound is lowered by this. Where a norm is
+          beyond 2^120, NaN or Inf, or D > 2^20, the bound is -inf or NaN, which never decides a row: pass 2 does.
+          The value is summed from the differences of the winning pair. Equal rows of y never leave a row decided, and
+          pass 2 sums them alike, so exact ties go to the lowest index.
+Precision "tf32" and "bf16" drop the bound: the argmin of the product's score, value as above. Only rows with a NaN or
+          an overflow then see pass 2. Half inputs are multiplied as they are.
+Launch    no synchronisation, fixed by shapes and strides: capturable in a CUDA graph. Configurations are one fixed
+          table, chosen by registers and shared memory (`python -m benchmarks.triton_resources`), not yet tuned or run
+          on a GPU.
+"""
+
+# ruff: noqa: N803 (kernels name their sizes as the header does)
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .._triton import INTERPRETED, on_device, parts, supports
+
+__all__ = ["l2_argmin", "supports"]
+
+DIRECT_MAX_D = 8
+_BOUND_MAX_D = 1 << 20
+# maxnreg: without it the assembler spills a register or two to fit one more block on a multiprocessor.
+_DIRECT = {"BLOCK_N": 64, "BLOCK_M": 64, "num_warps": 4, "num_stages": 1, "maxnreg": 255}
+_COLUMN = {"BLOCK_M": 32, "BLOCK_D": 32, "num_warps": 4, "maxnreg": 128}
+_SETTLE = {"BLOCK_N": 16, "BLOCK_M": 128, "BLOCK_D": 32, "num_warps": 4, "num_stages": 1, "maxnreg": 128}
+_NORM_MAX = tl.constexpr(2.0**120)
+_INF = tl.constexpr(float("inf"))
+
+
+@triton.jit
+def _squared_norm(rows, row_ok, D, stride, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
+    """|v_i|^2 of BLOCK_N rows, given pointers to them."""
+    total = tl.zeros([BLOCK_N], tl.float32)
+    for start in range(0, D, BLOCK_D):
+        d = start + tl.arange(0, BLOCK_D).to(tl.int64)
+        v = tl.load(rows[:, None] + d[None, :] * stride, mask=row_ok[:, None] & (d < D)[None, :], other=0.0)
+        v = v.to(tl.float32)
+        total += tl.sum(v * v, axis=1)
+    return total
+
+
+@triton.jit
+def _squared_distance(x_rows, y_rows, row_ok, D, sxd, syd, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
+    """|x_i - y_i|^2 of BLOCK_N pairs, given pointers to both rows."""
+    total = tl.zeros([BLOCK_N], tl.float32)
+    for start in range(0, D, BLOCK_D):
+        d = start + tl.arange(0, BLOCK_D).to(tl.int64)
+        mask = row_ok[:, None] & (d < D)[None, :]
+        xv = tl.load(x_rows[:, None] + d[None, :] * sxd, mask=mask, other=0.0).to(tl.float32)
+        yv = tl.load(y_rows[:, None] + d[None, :] * syd, mask=mask, other=0.0).to(tl.float32)
+        total += tl.sum((xv - yv) * (xv - yv), axis=1)
+    return total
+
+
+@triton.jit
+def _direct_tile(
+    best, index, bad, x_rows, row_ok, y, potential, start, M, D, sxd, sym, syd, spm,
+    HAS_POTENTIAL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    """Takes one tile of directly summed costs into the running minimum, its index and the count of NaN."""
+    local = tl.arange(0, BLOCK_M)
+    columns = start + local
+    column_ok = columns < M
+    y_rows = y + columns * sym
+    cost = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+    for _ in range(D):
+        xv = tl.load(x_rows, mask=row_ok, other=0.0).to(tl.float32)
+        yv = tl.load(y_rows, mask=column_ok, other=0.0).to(tl.float32)
+        difference = xv[:, None] - yv[None, :]
+        cost += difference * difference
+        x_rows += sxd
+        y_rows += syd
+    if HAS_POTENTIAL:
+        cost -= tl.load(potential + columns * spm, mask=column_ok, other=0.0).to(tl.float32)[None, :]
+    is_nan = (cost != cost) & column_ok[None, :]
+    bad += tl.sum(is_nan.to(tl.int32), axis=1)
+    cost = tl.where(column_ok[None, :] & (cost == cost), cost, _INF)
+    low, at = tl.min(cost, axis=1, return_indices=True)
+    index = tl.where(low < best, start + at, index)
+    return tl.minimum(low, best), index, bad
+
+
+@triton.jit
+def _place(row_blocks, splits, N, M, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr):
+    """The program's batch element, split, rows [BLOCK_N], and columns [begin, end)."""
+    program = tl.program_id(0).to(tl.int64)
+    split = program % splits
+    block = program // splits
+    rows = (block % row_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
+    tiles = tl.cdiv(M, BLOCK_M).to(tl.int64)
+    begin = split * tiles // splits * BLOCK_M
+    end = tl.minimum((split + 1) * tiles // splits * BLOCK_M, M)
+    return block // row_blocks, split, rows, begin, end
+
+
+@triton.jit
+def _direct_kernel(
+    x, y, potential, value, index, B, N, M, D, row_blocks, splits,
+    sxb, sxn, sxd, syb, sym, syd, spb, spm,
+    HAS_POTENTIAL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    batch, split, rows, begin, end = _place(row_blocks, splits, N, M, BLOCK_N, BLOCK_M)
+    row_ok = rows < N
+    x_rows = x + batch * sxb + rows * sxn
+    best = tl.full([BLOCK_N], _INF, tl.float32)
+    at = tl.zeros([BLOCK_N], tl.int64) + begin
+    bad = tl.zeros([BLOCK_N], tl.int32)
+    for start in range(begin, end, BLOCK_M):
+        best, at, bad = _direct_tile(
+            best, at, bad, x_rows, row_ok, y + batch * syb, potential + batch * spb, start, M, D, sxd, sym, syd, spm,
+            HAS_POTENTIAL, BLOCK_N, BLOCK_M,
+        )  # fmt: skip
+    out = (split * B + batch) * N + rows
+    tl.store(value + out, tl.where(bad == 0, best, float("nan")), mask=row_ok)
+    tl.store(index + out, tl.where(bad == 0, at, -1), mask=row_ok)
+
+
+@triton.jit
+def _column_kernel(
+    y, potential, column, M, D, column_blocks, slack, syb, sym, syd, spb, spm,
+    HAS_POTENTIAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """column_j = |y_j|^2 - p_j - slack (|y_j|^2 + |p_j|), what column j adds to a bound; -inf where that is unsafe."""
+    program = tl.program_id(0).to(tl.int64)
+    batch = program // column_blocks
+    columns = (program % column_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    column_ok = columns < M
+    y_rows = y + batch * syb + columns * sym
+    norm = _squared_norm(y_rows, column_ok, D, syd, BLOCK_M, BLOCK_D)
+    size = norm
+    bound = norm
+    if HAS_POTENTIAL:
+        p = tl.load(potential + batch * spb + columns * spm, mask=column_ok, other=0.0).to(tl.float32)
+        never = p == -_INF  # its cost is +inf, whatever the norm's rounding
+        size = tl.where(never, norm, norm + tl.abs(p))
+        bound = norm - p
+    bound = tl.where(size < _NORM_MAX, bound - slack * size, -_INF)
+    tl.store(column + batch * M + columns, bound, mask=column_ok)
+
+
+@triton.jit
+def _dot(xv, yv, acc, PRECISION: tl.constexpr, OPERAND: tl.constexpr, WIDEN: tl.constexpr):
+    xv = xv.to(OPERAND)
+    yv = yv.to(OPERAND)
+    if WIDEN:  # Triton's interpreter multiplies the bit patterns of bfloat16
+        xv = xv.to(tl.float32)
+        yv = yv.to(tl.float32)
+    return tl.dot(xv, tl.trans(yv), acc, input_precision=PRECISION)
+
+
+@triton.jit
+def _score_kernel(
+    x, y, column, first, second, at, B, N, M, D, row_blocks, splits, sxb, sxn, sxd, syb, sym, syd,
+    EXACT: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr, WIDEN: tl.constexpr, ONE_CHUNK: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Pass 1. Over the split's columns: the lowest column_j - 2 x_i . y_j, its j, and the second lowest."""
+    batch, split, rows, begin, end = _place(row_blocks, splits, N, M, BLOCK_N, BLOCK_M)
+    row_ok = rows < N
+    x_rows = x + batch * sxb + rows * sxn
+    y += batch * syb
+    column += batch * M
+    d = tl.arange(0, BLOCK_D).to(tl.int64)
+    if ONE_CHUNK:
+        x_tile = tl.load(x_rows[:, None] + d[None, :] * sxd, mask=row_ok[:, None] & (d < D)[None, :], other=0.0)
+    local = tl.arange(0, BLOCK_M)
+    low1 = tl.full([BLOCK_N], _INF, tl.float32)
+    low2 = tl.full([BLOCK_N], _INF, tl.float32)
+    best = tl.zeros([BLOCK_N], tl.int64) + begin
+    for start in range(begin, end, BLOCK_M):
+        columns = start + local
+        column_ok = columns < M
+        y_rows = y + columns * sym
+        product = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+        if ONE_CHUNK:
+            yv = tl.load(y_rows[:, None] + d[None, :] * syd, mask=column_ok[:, None] & (d < D)[None, :], other=0.0)
+            product = _dot(x_tile, yv, product, PRECISION, OPERAND, WIDEN)
+        else:
+            for chunk in range(0, D, BLOCK_D):
+                dc = chunk + d
+                d_ok = (dc < D)[None, :]
+                xv = tl.load(x_rows[:, None] + dc[None, :] * sxd, mask=row_ok[:, None] & d_ok, other=0.0)
+                yv = tl.load(y_rows[:, None] + dc[None, :] * syd, mask=column_ok[:, None] & d_ok, other=0.0)
+                product = _dot(xv, yv, product, PRECISION, OPERAND, WIDEN)
+        score = tl.load(column + columns, mask=column_ok, other=_INF)[None, :] - 2 * product
+        score = tl.where(score == score, score, -_INF)  # a NaN is a candidate
+        tile_low, tile_at = tl.min(score, axis=1, return_indices=True)
+        if EXACT:
+            others = tl.where(local[None, :] == tile_at[:, None], _INF, score)
+            low2 = tl.minimum(tl.minimum(low2, tl.min(others, axis=1)), tl.maximum(low1, tile_low))
+        best = tl.where(tile_low < low1, start + tile_at, best)
+        low1 = tl.minimum(low1, tile_low)
+    out = (split * B + batch) * N + rows
+    tl.store(first + out, low1, mask=row_ok)
+    tl.store(second + out, low2, mask=row_ok)
+    tl.store(at + out, best, mask=row_ok)
+
+
+@triton.jit
+def _settle_kernel(
+    x, y, potential, first, second, at, value, index, B, N, M, D, row_blocks, splits, slack, direct_slack, tiny,
+    sxb, sxn, sxd, syb, sym, syd, spb, spm,
+    HAS_POTENTIAL: tl.constexpr, EXACT: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Pass 2. Joins the splits, decides rows by their bounds, and sums all costs of the others from differences."""
+    program = tl.program_id(0).to(tl.int64)
+    batch = program // row_blocks
+    rows = (program % row_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row_ok = rows < N
+    here = batch * N + rows
+    low1 = tl.load(first + here, mask=row_ok, other=_INF)
+    low2 = tl.load(second + here, mask=row_ok, other=_INF)
+    best_at = tl.load(at + here, mask=row_ok, other=0)
+    for split in range(1, splits):
+        there = (split * B + batch) * N + rows
+        new1 = tl.load(first + there, mask=row_ok, other=_INF)
+        new2 = tl.load(second + there, mask=row_ok, other=_INF)
+        new_at = tl.load(at + there, mask=row_ok, other=0)
+        low2 = tl.minimum(tl.minimum(low2, new2), tl.maximum(low1, new1))
+        best_at = tl.where(new1 < low1, new_at, best_at)
+        low1 = tl.minimum(low1, new1)
+
+    x_rows = x + batch * sxb + rows * sxn
+    y += batch * syb
+    potential += batch * spb
+    norm = _squared_norm(x_rows, row_ok, D, sxd, BLOCK_N, BLOCK_D)
+    cost = _squared_distance(x_rows, y + best_at * sym, row_ok, D, sxd, syd, BLOCK_N, BLOCK_D)
+    size = cost
+    if HAS_POTENTIAL:
+        p = tl.load(potential + best_at * spm, mask=row_ok, other=0.0).to(tl.float32)
+        size = cost + tl.abs(p)
+        cost = cost - p
+    safe = norm < _NORM_MAX
+    if EXACT:  # every other bound lies above the direct cost of the first
+        decided = safe & (low2 + (norm - slack * norm - tiny) > cost + (direct_slack * size + tiny))
+    else:
+        decided = safe & (low1 > -_INF)
+    pending = row_ok & (decided == 0)
+    bad = tl.zeros([BLOCK_N], tl.int32)
+    if tl.sum(pending.to(tl.int32), axis=0) > 0:
+        direct = tl.full([BLOCK_N], _INF, tl.float32)
+        direct_at = tl.zeros([BLOCK_N], tl.int64)
+        zero = program * 0
+        for start in range(zero, zero + M, BLOCK_M):
+            direct, direct_at, bad = _direct_tile(
+                direct, direct_at, bad, x_rows, row_ok, y, potential, start, M, D, sxd, sym, syd, spm,
+                HAS_POTENTIAL, BLOCK_N, BLOCK_M,
+            )  # fmt: skip
+        cost = tl.where(pending, direct, cost)
+        best_at = tl.where(pending, direct_at, best_at)
+    is_nan = pending & (bad > 0)
+    tl.store(value + here, tl.where(is_nan, float("nan"), cost), mask=row_ok)
+    tl.store(index + here, tl.where(is_nan, -1, best_at), mask=row_ok)
+
+
+@triton.jit
+def _merge_kernel(part_value, part_index, value, index, rows, splits, BLOCK: tl.constexpr):
+    """The lowest of the splits' minima; on ties the earlier split, which holds the lower columns."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    ok = at < rows
+    best = tl.load(part_value + at, mask=ok, other=0.0)
+    best_at = tl.load(part_index + at, mask=ok, other=0)
+    bad = best_at < 0
+    for split in range(1, splits):
+        here = at + rows.to(tl.int64) * split
+        low = tl.load(part_value + here, mask=ok, other=0.0)
+        low_at = tl.load(part_index + here, mask=ok, other=0)
+        bad |= low_at < 0
+        best_at = tl.where(low < best, low_at, best_at)
+        best = tl.where(low < best, low, best)
+    tl.store(value + at, tl.where(bad, float("nan"), best), mask=ok)
+    tl.store(index + at, tl.where(bad, -1, best_at), mask=ok)
+
+
+def l2_argmin(x: Tensor, y: Tensor, potential: Tensor | None, precision: str = "exact") -> tuple[Tensor, Tensor]:
+    """value_i = min_j |x_i - y_j|^2 - potential_j and the lowest j that attains it; a NaN in row i gives NaN and -1.
+
+    x [B, N, D], y [B, M, D], potential [B, M] or None (float32, float16 or bfloat16, M >= 1, D >= 1)
+    -> value [B, N] float32, index [B, N] int64. precision "exact", "tf32" or "bf16": see the header.
+    """
+    batch, n, d = x.shape
+    value = torch.empty(batch, n, dtype=torch.float32, device=x.device)
+    index = torch.empty(batch, n, dtype=torch.int64, device=x.device)
+    if batch * n == 0:
+        return value, index
+    with on_device(x.device):
+        if d <= DIRECT_MAX_D:
+            _direct(x, y, potential, value, index)
+        else:
+            _tensor(x, y, potential, precision, value, index)
+    return value, index
+
+
+def _direct(x: Tensor, y: Tensor, potential: Tensor | None, value: Tensor, index: Tensor) -> None:
+    batch, n, d = x.shape
+    m = y.shape[1]
+    row_blocks = triton.cdiv(n, _DIRECT["BLOCK_N"])
+    splits = parts(batch * row_blocks, triton.cdiv(m, _DIRECT["BLOCK_M"]), x.device)
+    outs = (value, index) if splits == 1 else (value.new_empty(splits, batch, n), index.new_empty(splits, batch, n))
+    _direct_kernel[(batch * row_blocks * splits,)](
+        x, y, y if potential is None else potential, *outs, batch, n, m, d, row_blocks, splits,
+        *x.stride(), *y.stride(), *_strides(potential), HAS_POTENTIAL=potential is not None, **_DIRECT,
+    )  # fmt: skip
+    if splits > 1:
+        _merge_kernel[(triton.cdiv(batch * n, 128),)](*outs, value, index, batch * n, splits, BLOCK=128, num_warps=4)
+
+
+def _tensor(x: Tensor, y: Tensor, potential: Tensor | None, precision: str, value: Tensor, index: Tensor) -> None:
+    batch, n, d = x.shape
+    first, second, at = _scores(x, y, potential, precision)
+    row_blocks = triton.cdiv(n, _SETTLE["BLOCK_N"])
+    _settle_kernel[(batch * row_blocks,)](
+        x, y, y if potential is None else potential, first, second, at, value, index,
+        batch, n, y.shape[1], d, row_blocks, first.shape[0], *_error_bound(d, precision),
+        *x.stride(), *y.stride(), *_strides(potential), HAS_POTENTIAL=potential is not None, EXACT=precision == "exact",
+        **_SETTLE,
+    )  # fmt: skip
+
+
+def _scores(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Per part of the columns and row, the lowest bound of cost - |x_i|^2, the second lowest, the j: [S, B, N] each."""
+    batch, n, d = x.shape
+    m = y.shape[1]
+    column = torch.empty(batch, m, dtype=torch.float32, device=x.device)
+    column_blocks = triton.cdiv(m, _COLUMN["BLOCK_M"])
+    _column_kernel[(batch * column_blocks,)](
+        y, y if potential is None else potential, column, m, d, column_blocks, _error_bound(d, precision)[0],
+        *y.stride(), *_strides(potential), HAS_POTENTIAL=potential is not None, **_COLUMN,
+    )  # fmt: skip
+    config = _score_config(x.dtype, d, precision)
+    row_blocks = triton.cdiv(n, config["BLOCK_N"])
+    splits = parts(batch * row_blocks, triton.cdiv(m, config["BLOCK_M"]), x.device)
+    first = torch.empty(splits, batch, n, dtype=torch.float32, device=x.device)
+    second = torch.empty_like(first)
+    at = torch.empty_like(first, dtype=torch.int64)
+    _score_kernel[(batch * row_blocks * splits,)](
+        x, y, column, first, second, at, batch, n, m, d, row_blocks, splits, *x.stride(), *y.stride(),
+        EXACT=precision == "exact", **config,
+    )  # fmt: skip
+    return first, second, at
+
+
+def _strides(potential: Tensor | None) -> tuple[int, ...]:
+    return (0, 0) if potential is None else potential.stride()
+
+
+def _error_bound(d: int, precision: str) -> tuple[float, float, float]:
+    """The header's relative bound of a score, four times that of a direct sum, and the absolute bound of underflow."""
+    if precision != "exact":
+        return 0.0, 0.0, 0.0
+    slack = (8 * d + 160) * 2.0**-24 if d <= _BOUND_MAX_D else float("inf")
+    return slack, 4 * (d + 4) * 2.0**-24, d * 2.0**-120
+
+
+def _score_config(dtype: torch.dtype, d: int, precision: str) -> dict[str, object]:
+    half = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}.get(dtype)
+    operand = half or (tl.bfloat16 if precision == "bf16" else tl.float32)
+    split = operand == tl.float32 and precision == "exact"  # three products of two parts: smaller pieces, more warps
+    chunk = 16 if split else 32  # features of x and y read at a time, unless x's rows stay on the chip
+    resident = d <= (16 if split else 128)
+    return {
+        "OPERAND": operand,
+        "PRECISION": "tf32x3" if split else "tf32",
+        "WIDEN": INTERPRETED and operand == tl.bfloat16,
+        "ONE_CHUNK": resident,
+        "BLOCK_N": 128 if split else 64,
+        "BLOCK_M": 64,
+        "BLOCK_D": max(16, triton.next_power_of_2(d)) if resident else chunk,
+        "num_warps": 8 if split else 4,
+        "num_stages": 2,
+        "maxnreg": 255,
+    }
