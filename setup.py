@@ -6,6 +6,7 @@ OTKERNELS_CMAKE_ARGS      further arguments for CMake, separated by spaces
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -26,6 +27,12 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX", "c++").split()[0], "g++", "clang++"))
 
 
+def missing_tools() -> list[str]:
+    """What pip's build isolation brings and `python setup.py develop` finds in the environment or not at all."""
+    missing = [name for name in ("cmake", "ninja") if not shutil.which(name)]
+    return missing + ([] if importlib.util.find_spec("pybind11") else ["pybind11"])
+
+
 class CMakeBuild(build_ext):
     """Runs CMake for the one extension; without a C++ compiler the package is pure Python and says so."""
 
@@ -38,6 +45,8 @@ class CMakeBuild(build_ext):
                 raise SystemExit("otkernels: OTKERNELS_CUDA=1 needs a C++ compiler, and none was found")
             say("no C++ compiler found: installing without the compiled extension, ops run on their reference")
             return
+        if missing_tools():
+            raise SystemExit(f"otkernels: building needs {', '.join(missing_tools())}: pip install {' '.join(missing_tools())}")
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         build = Path(self.build_temp).resolve()
         configure = [

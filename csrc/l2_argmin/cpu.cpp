@@ -115,10 +115,10 @@ struct Solver : Points<T> {
         const T p = potential && c < count ? potential[j0 + c] : T(0);
         half[panel * C + c] = c < count ? (p - sizes.norm[l]) / 2 : -kInf<T>;
         const Error<T> e = error_of(sizes.norm[l], sizes.residual[l], p < 0 ? -p : p);
-        // "not <=" keeps a NaN: its panel is then all candidates
-        if (!(e.fixed <= largest.fixed)) largest.fixed = e.fixed;
-        if (!(e.norm + e.residual <= largest.norm)) largest.norm = e.norm + e.residual;  // >= |h(y)|
-        if (!(e.residual <= largest.residual)) largest.residual = e.residual;
+        // A NaN need not enlarge these: its own column's scores are NaN, candidates whatever the bound.
+        largest.fixed = std::max(largest.fixed, e.fixed);
+        largest.norm = std::max(largest.norm, e.norm + e.residual);  // >= |h(y)|
+        largest.residual = std::max(largest.residual, e.residual);
       }
     }
     largest.fixed += absolute;
