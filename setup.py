@@ -58,9 +58,16 @@ class CMakeBuild(build_ext):
             *os.environ.get("OTKERNELS_CMAKE_ARGS", "").split(),
         ]  # fmt: skip
         target.parent.mkdir(parents=True, exist_ok=True)
+        # A cache left by pip's isolated build names tools in a folder that is gone; objects are kept either way.
+        (build / "CMakeCache.txt").unlink(missing_ok=True)
         subprocess.run(configure, check=True)
         subprocess.run(["cmake", "--build", str(build), "--target", "_C"], check=True)
 
 
 # The license stands here because older setuptools (a fresh Python 3.11 has 65) reject its name in pyproject.toml.
-setup(license="Apache-2.0", license_files=["LICENSE"], ext_modules=[Extension("otkernels._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+setup(
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    ext_modules=[Extension("otkernels._C", sources=[])],
+    cmdclass={"build_ext": CMakeBuild},
+)
