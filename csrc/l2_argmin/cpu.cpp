@@ -61,36 +61,22 @@ struct Points {
   int64_t n, m, d;
 };
 
-// What a candidate's score may err by, apart for rows and panels:
-// e = row.fixed + panel.fixed + row.norm * panel.residual + row.residual * panel.norm   (the last two for Bf16 alone)
-template <class T>
-struct Error {
-  T fixed, norm, residual;
-};
-
 template <class T, class Product>
 struct Solver : Points<T> {
   using Points<T>::x, Points<T>::y, Points<T>::potential, Points<T>::value, Points<T>::index;
   using Points<T>::n, Points<T>::m, Points<T>::d;
 
-  T relative, absolute;
-  T* centre;         // [d]
-  T* panels;         // the chunk's y, panel after panel
-  T* half;           // -(|y_j|^2 - potential_j) / 2, -inf beyond m
-  Error<T>* spread;  // the largest error terms of each panel
-  T* lower;          // [n] L_i
-  T* x_panels;       // this thread's packed rows
-  Error<T>* x_error;
+  T relative, absolute;  // e_ij = relative (|x'_i|^2 + |y'_j|^2 + |p_j|) + absolute, apart for rows and panels
+  T* centre;    // [d]
+  T* panels;    // the chunk's y, panel after panel
+  T* half;      // -(|y_j|^2 - potential_j) / 2, -inf beyond m
+  T* spread;    // relative * max (|y'_j|^2 + |p_j|) + absolute, per panel
+  T* lower;     // [n] L_i
+  T* x_panels;  // this thread's packed rows
+  T* x_error;   // relative * |x'_i|^2
   int64_t considered = 0;
 
   static constexpr int C = kCols<T>, L = simd<T>::lanes;
-
-  Error<T> error_of(T norm, T residual, T potential_size) const {
-    if constexpr (!Product::kRounds) return {relative * (norm + potential_size), 0, 0};
-    // square roots of sums that may have underflowed, and were rounded: widen them
-    const T tiny = std::sqrt(T(d)) * T(1e-22);
-    return {relative * (norm + potential_size), T(1.001) * std::sqrt(norm) + tiny, T(1.001) * std::sqrt(residual) + tiny};
-  }
 
   void find_centre() {
     const int64_t rows = std::min(m, kCentreRows), step = m / rows;
@@ -106,23 +92,19 @@ struct Solver : Points<T> {
 
   void pack_y(int64_t start, int64_t panel) {
     const int64_t j0 = start + panel * C, count = std::min<int64_t>(C, m - j0);
-    Error<T> largest{};
+    T largest = 0;
     for (int64_t first = 0; first < C; first += L) {
-      const Sizes<T> sizes =
-          Product::template pack<C>(y + j0 * d, first, count, d, centre, panels + panel * C * Product::words(d));
+      const vec<T> norm =
+          pack_points<Product, C>(y + j0 * d, first, count, d, centre, panels + panel * C * Product::words(d));
       for (int l = 0; l < L; ++l) {
         const int64_t c = first + l;
         const T p = potential && c < count ? potential[j0 + c] : T(0);
-        half[panel * C + c] = c < count ? (p - sizes.norm[l]) / 2 : -kInf<T>;
-        const Error<T> e = error_of(sizes.norm[l], sizes.residual[l], p < 0 ? -p : p);
-        // A NaN need not enlarge these: its own column's scores are NaN, candidates whatever the bound.
-        largest.fixed = std::max(largest.fixed, e.fixed);
-        largest.norm = std::max(largest.norm, e.norm + e.residual);  // >= |h(y)|
-        largest.residual = std::max(largest.residual, e.residual);
+        half[panel * C + c] = c < count ? (p - norm[l]) / 2 : -kInf<T>;
+        // A NaN need not enlarge this: its own column's scores are NaN, candidates whatever the bound.
+        largest = std::max(largest, norm[l] + (p < 0 ? -p : p));
       }
     }
-    largest.fixed += absolute;
-    spread[panel] = largest;
+    spread[panel] = relative * largest + absolute;
   }
 
   void consider(int64_t i, int64_t j) {
@@ -159,13 +141,12 @@ struct Solver : Points<T> {
   void scan(int64_t i0, int64_t count, int64_t start, int64_t panel_count) {
     const int64_t words = Product::words(d), groups = divide_up(count, kRows);
     for (int64_t first = 0; first < count; first += L) {
-      const Sizes<T> sizes = Product::template pack<kRows>(x + i0 * d, first, count, d, centre, x_panels);
-      for (int l = 0; l < L; ++l) x_error[first + l] = error_of(sizes.norm[l], sizes.residual[l], 0);
+      const vec<T> norm = pack_points<Product, kRows>(x + i0 * d, first, count, d, centre, x_panels);
+      store<T>(x_error + first, relative * norm);
     }
     for (int64_t panel = 0; panel < panel_count; ++panel) {
       const T* b = panels + panel * C * words;
       const vec<T> h0 = load<T>(half + panel * C), h1 = load<T>(half + panel * C + L);
-      const Error<T> column = spread[panel];
       for (int64_t g = 0; g < groups; ++g) {
         const int64_t row = i0 + g * kRows, rows = std::min<int64_t>(kRows, count - g * kRows);
         Tile<T> tile;
@@ -174,8 +155,7 @@ struct Solver : Points<T> {
         Product::multiply_add(tile, x_panels + g * kRows * words, b, words);
         T error[kRows], bar[kRows];
         for (int r = 0; r < kRows; ++r) {
-          const Error<T>& e = x_error[g * kRows + r];
-          error[r] = e.fixed + column.fixed + e.norm * column.residual + e.residual * column.norm;
+          error[r] = x_error[g * kRows + r] + spread[panel];
           bar[r] = r < rows ? lower[row + r] - error[r] : kInf<T>;
         }
         uint32_t hit = 0;
@@ -198,19 +178,18 @@ int64_t solve_rows(const Points<T>& points, int64_t from, int64_t to, int thread
   const int64_t task_rows = round_up(std::min(std::clamp<int64_t>(kTaskBytes / bytes, L, 128), per_thread), kRows);
   const int64_t tasks = divide_up(n, task_rows), packed_rows = round_up(task_rows, L);
 
-  const Scratch<T> scratch(chunk_panels * C * (words + 1) + d + n);
-  const Scratch<T> rows(threads * packed_rows * words);
-  const Scratch<Error<T>> errors(chunk_panels + threads * packed_rows);
+  const int64_t thread_size = packed_rows * (words + 1);
+  const Scratch<T> scratch(chunk_panels * (C * words + C + 1) + d + n + threads * thread_size);
   Solver<T, Product> shared{};
   static_cast<Points<T>&>(shared) = points;
   shared.x += from * d, shared.value += from, shared.index += from, shared.n = n;
-  shared.relative = (T(d) + 16) * std::numeric_limits<T>::epsilon();
+  shared.relative = (T(d) + 16) * std::numeric_limits<T>::epsilon() + Product::kRelative;
   shared.absolute = 4 * (T(d) + 1) * Product::kFlush;
   shared.panels = scratch.get();
   shared.half = shared.panels + chunk_panels * C * words;
-  shared.centre = shared.half + chunk_panels * C;
+  shared.spread = shared.half + chunk_panels * C;
+  shared.centre = shared.spread + chunk_panels;
   shared.lower = shared.centre + d;
-  shared.spread = errors.get();
   shared.find_centre();
   for (int64_t i = 0; i < n; ++i) shared.lower[i] = -kInf<T>, shared.index[i] = kNothing;
 
@@ -222,8 +201,8 @@ int64_t solve_rows(const Points<T>& points, int64_t from, int64_t to, int thread
 #ifdef _OPENMP
     thread = omp_get_thread_num();
 #endif
-    mine.x_panels = rows.get() + thread * packed_rows * words;
-    mine.x_error = errors.get() + chunk_panels + thread * packed_rows;
+    mine.x_panels = shared.lower + n + thread * thread_size;
+    mine.x_error = mine.x_panels + packed_rows * words;
     for (int64_t start = 0; start < m; start += chunk_panels * C) {
       const int64_t panel_count = std::min(chunk_panels, divide_up(m - start, C));
 #pragma omp for schedule(static)

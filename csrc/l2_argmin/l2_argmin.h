@@ -14,7 +14,8 @@
 //                 <= e_ij := 2 (d + 16) u (|x'_i|^2 + |y'_j|^2 + |p_j|) + underflow,
 // with room for second-order terms, for the rounding of e itself and for d u < 1/8. Let L_i be the largest fl(s_ij) - e_ij seen so far. It never exceeds
 // the true maximum of s_i, so a j with fl(s_ij) + e_ij < L_i cannot be nearest and every other j is a candidate: its
-// distance is summed again from the differences of the points as given, and decides. Comparisons are written so that NaN
+// distance is summed again from the differences of the points as given, and decides. Candidates may also be formed from
+// bfloat16 products; product.h says what e grows by. Comparisons are written so that NaN
 // and infinity (overflowed norms, too) make candidates, never losers.
 #pragma once
 #include <cstdint>
