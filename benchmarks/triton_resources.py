@@ -27,7 +27,7 @@ from triton.runtime.jit import JITFunction
 
 ARCHITECTURES = (80, 90, 100)
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}  # bytes a block may ask for
-_ROW = "{:<20}{:<38}{:>7}{:>7}{:>6}{:>7}{:>8} {}"
+_ROW = "{:<17}{:<44}{:>7}{:>7}{:>6}{:>7}{:>8} {}"
 FLOATS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -76,20 +76,25 @@ def l2_argmin_cases() -> Iterator[str]:
             x, y = torch.zeros(1, 64, d, dtype=dtype), torch.zeros(1, 4096, d, dtype=dtype)
             l2_argmin(x, y, torch.zeros(1, 4096, dtype=dtype) if with_potential else None, precision)
             yield f"{name} {precision} D={d}{' potential' if with_potential else ''}"
+    for n, m, d in itertools.product((1, 64), (1, 4096), (1, 9)):  # Triton makes constants of sizes that are 1
+        l2_argmin(torch.zeros(1, n, d), torch.zeros(1, m, d), torch.zeros(1, m), "exact")
+        yield f"f32 exact N={n} M={m} D={d}"
 
 
 def soft_forest_cases() -> Iterator[str]:
     from otkernels.soft_forest.triton import soft_forest, soft_forest_backward
 
-    for (name, dtype), (trees, depth, d, d_out) in itertools.product(
-        FLOATS.items(), ((16, 3, 2, 2), (18, 3, 128, 128), (4, 6, 64, 300), (2, 12, 128, 128))
-    ):
-        z, grad_out = torch.zeros(1, 4096, d, dtype=dtype), torch.zeros(1, 4096, d_out, dtype=dtype)
+    sizes = ((4096, 16, 3, 2, 2), (4096, 18, 3, 128, 128), (4096, 4, 6, 64, 300), (4096, 2, 12, 128, 128))
+    ones = ((1, 1, 1, 1, 1), (1, 1, 0, 1, 1), (64, 1, 1, 3, 3), (64, 1, 6, 1, 1))  # Triton makes constants of them
+    for (name, dtype), (n, trees, depth, d, d_out) in itertools.product(FLOATS.items(), sizes + ones):
+        if n < 4096 and name != "f32":
+            continue
+        z, grad_out = torch.zeros(1, n, d, dtype=dtype), torch.zeros(1, n, d_out, dtype=dtype)
         thresholds = torch.zeros(1, trees, 2**depth - 1, dtype=dtype)
         leaves = torch.zeros(1, trees, 2**depth, d_out, dtype=dtype)
         soft_forest(z, thresholds, leaves)
         soft_forest_backward(grad_out, z, thresholds, leaves)
-        yield f"{name} T={trees} depth={depth} d={d} d_out={d_out}"
+        yield f"{name} N={n} T={trees} depth={depth} d={d} d_out={d_out}"
 
 
 CASES = {"l2_argmin": l2_argmin_cases, "soft_forest": soft_forest_cases}

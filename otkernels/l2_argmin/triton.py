@@ -109,7 +109,7 @@ def _place(row_blocks, splits, N, M, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexp
     split = program % splits
     block = program // splits
     rows = (block % row_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
-    tiles = tl.cdiv(M, BLOCK_M).to(tl.int64)
+    tiles = tl.cdiv(M, BLOCK_M)
     begin = split * tiles // splits * BLOCK_M
     end = tl.minimum((split + 1) * tiles // splits * BLOCK_M, M)
     return block // row_blocks, split, rows, begin, end
@@ -284,10 +284,11 @@ def _merge_kernel(part_value, part_index, value, index, rows, splits, BLOCK: tl.
     best = tl.load(part_value + at, mask=ok, other=0.0)
     best_at = tl.load(part_index + at, mask=ok, other=0)
     bad = best_at < 0
-    for split in range(1, splits):
-        here = at + rows.to(tl.int64) * split
-        low = tl.load(part_value + here, mask=ok, other=0.0)
-        low_at = tl.load(part_index + here, mask=ok, other=0)
+    for _ in range(1, splits):
+        part_value += rows
+        part_index += rows
+        low = tl.load(part_value + at, mask=ok, other=0.0)
+        low_at = tl.load(part_index + at, mask=ok, other=0)
         bad |= low_at < 0
         best_at = tl.where(low < best, low_at, best_at)
         best = tl.where(low < best, low, best)
@@ -379,8 +380,9 @@ def _score_config(dtype: torch.dtype, d: int, precision: str) -> dict[str, objec
     half = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}.get(dtype)
     operand = half or (tl.bfloat16 if precision == "bf16" else tl.float32)
     split = operand == tl.float32 and precision == "exact"  # three products of two parts: smaller pieces, more warps
-    chunk = 16 if split else 32  # features of x and y read at a time, unless x's rows stay on the chip
-    resident = d <= (16 if split else 128)
+    rounded = half is None and operand == tl.bfloat16  # float32 in memory, bfloat16 in the product
+    resident = d <= (16 if split else 64 if rounded else 128)  # x's rows stay on the chip
+    chunk = 16 if split else 32  # else features of x and y read at a time
     return {
         "OPERAND": operand,
         "PRECISION": "tf32x3" if split else "tf32",
