@@ -1,0 +1,63 @@
+"""What a table of numbers must carry: processor, versions, commit, date, command. No host name, no path."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+from otkernels import _native
+
+PACKAGES = ("otkernels", "torch", "numpy", "faiss-cpu", "scikit-learn")
+ROOT = Path(__file__).parents[1]
+
+
+def describe(command: str) -> dict:
+    """The machine and the software that the numbers belong to."""
+    return {
+        "cpu": cpu_model(),
+        "cores": cores(),
+        "isa": _native.extension.cpu_isa() if _native.extension else f"none: {_native.missing_reason}",
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": command,
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return match[1] if match else platform.processor() or platform.machine()
+
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def commit() -> str:
+    """The commit, with a plus if what is measured differs from it."""
+    try:
+        revision = _git("rev-parse", "--short=12", "HEAD")
+        return revision + ("+" if _git("status", "--porcelain", "--", "otkernels", "csrc", "CMakeLists.txt") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,81 @@
+"""Times a case: the contestants take turns, in another order each round; medians, quartiles and ratios to ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from .contestants import OURS, Case
+
+TURN = 0.01  # seconds that a turn of a short call lasts
+GAP = 0.006  # seconds between turns: the last contestant's idle threads stop spinning (libgomp: a few milliseconds)
+MOST_CALLS, MOST_ROUNDS = 1000, 30
+
+
+class Askable(Protocol):
+    """A contestant that answers requests: `pool.Worker`."""
+
+    contestant: str
+
+    def ask(self, do: str, **fields: Any) -> dict[str, Any]: ...
+
+
+def measure(case: Case, workers: Sequence[Askable], expected: list[str], budget: float, fewest: int) -> list[dict]:
+    """One row per worker. Only contestants whose results are right are timed; the others' rows say what was wrong.
+
+    budget is the seconds of timed calls of all contestants together, spent on at least `fewest` rounds.
+    """
+    rows, timed = {}, []
+    for worker in workers:
+        answer = worker.ask("prepare", case=dataclasses.asdict(case), expected=expected)
+        rows[worker.contestant] = {"contestant": worker.contestant, **describe(answer)}
+        if rows[worker.contestant]["status"] == "ok":
+            timed.append((worker, calls_per_turn(answer["seconds"]), answer["seconds"]))
+    rounds = rounds_within(budget, sum(calls * seconds for _, calls, seconds in timed), fewest)
+    samples: dict[str, list[float]] = {worker.contestant: [] for worker, _, _ in timed}
+    order = random.Random(0)
+    for _ in range(rounds):
+        for worker, calls, _ in order.sample(timed, len(timed)):
+            time.sleep(GAP)
+            answer = worker.ask("turn", calls=calls)
+            if "failed" in answer:
+                raise RuntimeError(f"{worker.contestant} failed while it was timed: {answer['failed']}")
+            samples[worker.contestant].append(answer["seconds"])
+    for worker, calls, _ in timed:
+        name = worker.contestant
+        rows[name] |= summary(samples[name], samples.get(OURS)) | {"calls_per_turn": calls}
+    return list(rows.values())
+
+
+def describe(answer: dict[str, Any]) -> dict[str, Any]:
+    """status ok, wrong (with its error) or failed (with the reason)."""
+    if "failed" in answer:
+        return {"status": "failed", "reason": answer["failed"]}
+    return {"status": "ok" if answer["right"] else "wrong", "error": answer["error"]}
+
+
+def calls_per_turn(seconds: float) -> int:
+    return min(MOST_CALLS, max(1, round(TURN / max(seconds, 1e-9))))
+
+
+def rounds_within(budget: float, seconds_per_round: float, fewest: int) -> int:
+    return min(MOST_ROUNDS, max(fewest, int(budget / max(seconds_per_round, 1e-9))))
+
+
+def summary(samples: Sequence[float], ours: Sequence[float] | None) -> dict[str, Any]:
+    """Median and quartiles in seconds, and the median over rounds of this time / our time (None without ours)."""
+    first, median, third = statistics.quantiles(samples, n=4, method="inclusive")
+    ratio = None
+    if ours is not None:
+        ratio = statistics.median(mine / other for mine, other in zip(samples, ours, strict=True))
+    return {
+        "median_s": median,
+        "first_quartile_s": first,
+        "third_quartile_s": third,
+        "ratio_to_ours": ratio,
+        "rounds": len(samples),
+    }
