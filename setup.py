@@ -46,7 +46,9 @@ class CMakeBuild(build_ext):
             say("no C++ compiler found: installing without the compiled extension, ops run on their reference")
             return
         if missing_tools():
-            raise SystemExit(f"otkernels: building needs {', '.join(missing_tools())}: pip install {' '.join(missing_tools())}")
+            raise SystemExit(
+                f"otkernels: building needs {', '.join(missing_tools())}: pip install {' '.join(missing_tools())}"
+            )
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         build = Path(self.build_temp).resolve()
         configure = [

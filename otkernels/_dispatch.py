@@ -1,12 +1,13 @@
 """Which implementation of an op runs where. The only place that chooses.
 
-`auto` takes the first row of an op's table that can run the call; a named implementation runs or raises with the reason.
-OTKERNELS_IMPL replaces `auto` (for debugging). The compiled CUDA kernels stand behind Triton until they have been measured
-on a GPU.
+`auto` takes the first row of an op's table that can run the call; a named implementation runs or raises with the
+reason. OTKERNELS_IMPL, read at import, replaces `auto` (for debugging). The compiled CUDA kernel stands behind Triton
+until both have been measured on a GPU.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from types import ModuleType
@@ -20,36 +21,42 @@ ORDER: dict[str, tuple[str, ...]] = {
     "l2_argmin": ("cpu", "triton", "cuda", "reference"),
     "soft_forest": ("cpu", "triton", "reference"),
 }
+AUTO = os.environ.get("OTKERNELS_IMPL", "auto")
 _MODULES = {"reference": "reference", "cpu": "native", "cuda": "native", "triton": "triton"}
 
 
 def choose(op: str, impl: str, tensor: Tensor) -> tuple[str, ModuleType]:
-    """The name and the module that run `op` on tensors like `tensor`; ValueError or RuntimeError with the reason if none."""
-    if impl == "auto":
-        impl = os.environ.get("OTKERNELS_IMPL", "auto")
+    """The name and the module that run `op` on tensors like `tensor`; an error says why none does."""
+    return _choose(op, AUTO if impl == "auto" else impl, tensor.device, tensor.dtype)
+
+
+@functools.cache
+def _choose(op: str, impl: str, device: torch.device, dtype: torch.dtype) -> tuple[str, ModuleType]:
     if impl != "auto":
         if impl not in ORDER[op]:
             raise ValueError(f"{op}: impl must be auto or one of {', '.join(ORDER[op])}, got {impl!r}")
-        reason = why_not(op, impl, tensor.device, tensor.dtype)
+        reason = why_not(op, impl, device, dtype)
         if reason:
             raise RuntimeError(f"{op}: impl={impl!r} cannot run here: {reason}")
         return impl, module(op, impl)
     for name in ORDER[op]:
         # In Triton's interpreter `auto` would be a surprise: only tests ask for it, by name.
-        if name == "triton" and tensor.device.type != "cuda":
+        if name == "triton" and device.type != "cuda":
             continue
-        if not why_not(op, name, tensor.device, tensor.dtype):
+        if not why_not(op, name, device, dtype):
             return name, module(op, name)
-    raise RuntimeError(f"{op}: no implementation runs on {tensor.device} with {tensor.dtype}")
+    raise RuntimeError(f"{op}: no implementation runs on {device} with {dtype}")
 
 
 def is_plain_call(*tensors: Tensor | None) -> bool:
     """Whether nothing traces, transforms or differentiates this call, so that torch's dispatcher has nothing to add."""
+    for tensor in tensors:
+        if tensor is not None and (type(tensor) is not Tensor or tensor.requires_grad):
+            return False
     return (
         not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.maybe_current_level() is None
-        and all(t is None or (type(t) is Tensor and not t.requires_grad) for t in tensors)
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
-extension: ModuleType | None = None
+extension: Any = None  # the module otkernels._C, or None with the reason below
 missing_reason = ""
 
 try:

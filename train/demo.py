@@ -36,7 +36,7 @@ COLUMNS = {
 class DemoConfig:
     """POT-GAN on 8 Gaussians in the plane, then WGAN-GP with the same networks, data, seed and number of iterations."""
 
-    iterations: int = 5000
+    iterations: int = 6000
     """Generator updates of each."""
     seed: int = 0
     """Seed of weights, noise and data."""

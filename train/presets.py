@@ -12,21 +12,22 @@ from typing import Any
 from models.games.export import from_dict
 from train.config import R
 
+# docs/forest.md says how the toy values were found.
 _TOY: dict[str, Any] = {
-    "iterations": 5000,
+    "iterations": 6000,
     "batch_size": 128,
-    "lr": 1e-3,
+    "lr": 4e-3,
+    "betas": (0.5, 0.9),
     "lr_decay": "linear",
     "ema": 0.998,
 }
-_TOY_NETWORKS = {"name": "mlp", "width": 128, "depth": 3, "noise_dim": 2}
-_TOY_GAN = {"networks": _TOY_NETWORKS, "critic_steps": 3, "gradient_penalty_weight": 0.1}
+_TOY_NETWORKS = {"name": "mlp", "width": 64, "depth": 3, "noise_dim": 2}
+_TOY_GAN = {"networks": _TOY_NETWORKS, "critic_steps": 1, "gradient_penalty_weight": 0.02}
+_TOY_FOREST = {"trees": 16, "depth": 3, "thresholds": "latents", "leaves": "identity", "lr": 4e-3, "inner_steps": 1}
 _TOY_GAMES: dict[str, Any] = {
     "vae": {"game": {"networks": _TOY_NETWORKS}},
     "wgan-gp": {"game": _TOY_GAN},
-    "potgan": {
-        "game": {**_TOY_GAN, "transport_weight": 1.0, "forest": {"trees": 16, "lr": 1e-2, "leaves": "identity"}},
-    },
+    "potgan": {"game": {**_TOY_GAN, "transport_weight": 4.0, "forest": _TOY_FOREST}},
 }
 _SMALL = {"name": "dcgan", "width": 32, "noise_dim": 128}
 _SMALL_GAMES: dict[str, Any] = {

@@ -163,9 +163,8 @@ class Trainer:
     def _make_optimizers(self) -> tuple[dict[str, torch.optim.Optimizer], dict[str, float]]:
         optimizers: dict[str, torch.optim.Optimizer] = {}
         base_lr: dict[str, float] = {}
-        options_of = getattr(self.game, "optimizer_options", _no_options)
         for player, module in self.game.players.items():
-            options = {"lr": self.config.lr, "betas": self.config.betas, **options_of(player)}
+            options = {"lr": self.config.lr, "betas": self.config.betas, **self.game.optimizer_options(player)}
             optimizers[player] = torch.optim.Adam(module.parameters(), fused=True, **options)
             base_lr[player] = options["lr"]
         return optimizers, base_lr
@@ -229,7 +228,3 @@ class Trainer:
         stopped = Stopped(self._signal, self.step, str(self.directory))
         log.say(f"{stopped}\nresume with: {resume_command}")
         raise stopped
-
-
-def _no_options(player: str) -> dict[str, Any]:
-    return {}

@@ -179,7 +179,7 @@ int64_t solve_rows(const Points<T>& points, int64_t from, int64_t to, int thread
   const int64_t tasks = divide_up(n, task_rows), packed_rows = round_up(task_rows, L);
 
   const int64_t thread_size = packed_rows * (words + 1);
-  const Scratch<T> scratch(chunk_panels * (C * words + C + 1) + d + n + threads * thread_size);
+  Scratch<T> scratch(chunk_panels * (C * words + C + 1) + d + n + threads * thread_size);
   Solver<T, Product> shared{};
   static_cast<Points<T>&>(shared) = points;
   shared.x += from * d, shared.value += from, shared.index += from, shared.n = n;

@@ -182,9 +182,9 @@ void soft_forest(const SoftForest<T>& f, T* out, int threads) {
   const Sizes<T> s(f);
   threads = useful_threads(f, s, threads);
   const int64_t forests = f.leaves_stride ? f.batch : 1, padded = round_up(f.d_out, kRows);
-  const Scratch<T> panels(forests * padded * s.all_leaves);
+  Scratch<T> panels(forests * padded * s.all_leaves);
   const int64_t size = R * (f.d + s.group_leaves + padded);
-  const Scratch<T> scratch(threads * size);
+  Scratch<T> scratch(threads * size);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
 #pragma omp for schedule(static)
@@ -213,9 +213,9 @@ void soft_forest_backward(const SoftForest<T>& f, const T* grad_out, T* grad_z, 
   const int64_t wanted = std::min(s.blocks, std::max<int64_t>(1, kChunks / std::max<int64_t>(1, f.batch)));
   const int64_t chunks = std::clamp<int64_t>(affordable, 1, std::max<int64_t>(1, wanted));
 
-  const Scratch<T> panels(forests * leaf_rows * f.d_out), sums(f.batch * chunks * partial);
+  Scratch<T> panels(forests * leaf_rows * f.d_out), sums(f.batch * chunks * partial);
   const int64_t size = Backward<T>::scratch_size(f, s, width);
-  const Scratch<T> scratch(threads * size);
+  Scratch<T> scratch(threads * size);
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
 #pragma omp for schedule(static)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,10 @@ class Game(nn.Module):
     def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Noise [n, noise_dim] on the game's device."""
         raise NotImplementedError(f"{type(self).__name__} defines no draw_noise")
+
+    def optimizer_options(self, player: str) -> dict[str, Any]:
+        """What ``player``'s optimizer has instead of the trainer's defaults, such as {"lr": 1e-2}."""
+        return {}
 
     def step(self, player: str, real: Tensor, noise: Tensor, optimizer: torch.optim.Optimizer) -> Loss:
         """One optimisation step of ``player``; no other player's parameters or gradients are touched."""

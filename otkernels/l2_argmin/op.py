@@ -17,7 +17,7 @@ class L2Argmin(NamedTuple):
     """value [..., N] and index [..., N] (int64)."""
 
     value: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody misses here
 
 
 def l2_argmin(
@@ -48,7 +48,8 @@ def l2_argmin(
         RuntimeError: the named impl cannot run here.
     """
     if torch.is_autocast_enabled(x.device.type if isinstance(x, Tensor) else "cpu"):
-        x, y, potential = (t.float() if isinstance(t, Tensor) and t.is_floating_point() else t for t in (x, y, potential))
+        x, y = _in_float32(x), _in_float32(y)
+        potential = None if potential is None else _in_float32(potential)
     _check(x, y, potential, precision)
     if x.dim() == 2 and x.device.type == "cpu" and _dispatch.is_plain_call(x, y, potential):
         name, module = _dispatch.choose("l2_argmin", impl, x)
@@ -63,6 +64,10 @@ def l2_argmin(
         potential = None if potential is None else potential.flatten(0, -2)
     value, index = torch.ops.otkernels.l2_argmin(x, y, potential, precision, impl)
     return L2Argmin(value.view(*lead, n), index.view(*lead, n))
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if isinstance(tensor, Tensor) and tensor.is_floating_point() else tensor
 
 
 def _check(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> None:
@@ -109,7 +114,9 @@ def _backward(ctx: Any, grad_value: Tensor, _: Tensor) -> tuple[Tensor | None, .
     safe = index.clamp_min(0)
     grad = torch.where(seen, grad_value, 0)
     pairs = safe[..., None].expand_as(x)  # [B, N, D]
-    pull = 2 * grad[..., None] * torch.where(seen[..., None], reference.widen(x) - reference.widen(y).gather(1, pairs), 0)
+    pull = (
+        2 * grad[..., None] * torch.where(seen[..., None], reference.widen(x) - reference.widen(y).gather(1, pairs), 0)
+    )
     grad_x = torch.where(seen[..., None], pull, torch.nan).to(x.dtype) if ctx.needs_input_grad[0] else None
     grad_y = grad_potential = None
     if ctx.needs_input_grad[1]:
@@ -120,7 +127,13 @@ def _backward(ctx: Any, grad_value: Tensor, _: Tensor) -> tuple[Tensor | None, .
 
 
 def _vmap(
-    info: Any, in_dims: tuple[int | None, ...], x: Tensor, y: Tensor, potential: Tensor | None, precision: str, impl: str
+    info: Any,
+    in_dims: tuple[int | None, ...],
+    x: Tensor,
+    y: Tensor,
+    potential: Tensor | None,
+    precision: str,
+    impl: str,
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     def fold(tensor: Tensor | None, dim: int | None) -> Tensor | None:
         if tensor is None:

@@ -12,7 +12,7 @@ def l2_argmin(x: Tensor, y: Tensor, potential: Tensor | None, precision: str = "
     """value_i = min_j |x_i - y_j|^2 - potential_j and the lowest j that attains it.
 
     x [B, N, D], y [B, M, D], potential [B, M] or None -> value [B, N], index [B, N] int64.
-    Differentiable. Every precision is met, since this one is the most exact. A row of costs with a NaN gives -1 and NaN.
+    Differentiable. Every precision is met: nothing is more exact. A row of costs with a NaN gives -1 and NaN.
     """
     index = argmin(x, y, potential)
     return value_at(x, y, potential, index), index

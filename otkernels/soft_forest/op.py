@@ -59,7 +59,7 @@ def _check(z: Tensor, thresholds: Tensor, leaves: Tensor) -> bool:
     trees, width, d_out = leaves.shape[-3:]
     if trees < 1 or d_out < 1 or width < 1 or width & (width - 1):
         raise ValueError(
-            "soft_forest: leaves must be [..., T, 2^D, d_out] with T, d_out >= 1 and a power of two of leaves per tree, "
+            "soft_forest: leaves must be [..., T, 2^D, d_out] with T, d_out >= 1 and a power of two of leaves a tree, "
             f"got {_checks.shape(leaves)}"
         )
     lead = leaves.shape[:-3]
@@ -77,7 +77,7 @@ def _check(z: Tensor, thresholds: Tensor, leaves: Tensor) -> bool:
 
 
 def _forward(z: Tensor, thresholds: Tensor, leaves: Tensor, impl: str) -> Tensor:
-    name, module = _dispatch.choose("soft_forest", impl, z)
+    _, module = _dispatch.choose("soft_forest", impl, z)
     return module.soft_forest(z, thresholds, leaves)
 
 
@@ -98,7 +98,7 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
 def _forward_backward(
     grad_out: Tensor, z: Tensor, thresholds: Tensor, leaves: Tensor, impl: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    name, module = _dispatch.choose("soft_forest", impl, z)
+    _, module = _dispatch.choose("soft_forest", impl, z)
     return module.soft_forest_backward(grad_out, z, thresholds, leaves)
 
 
@@ -115,7 +115,7 @@ def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Ten
 
 def _double_backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
     """Differentiates the reference's backward formula: [B, N, T, 2^D] in memory, never times d_out."""
-    _, pull = torch.func.vjp(reference.soft_forest_backward, *ctx.saved_tensors)
+    _, pull, *_ = torch.func.vjp(reference.soft_forest_backward, *ctx.saved_tensors)
     return (*pull(cotangents), None)
 
 
@@ -130,7 +130,9 @@ def _vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Ten
     return torch.ops.otkernels.soft_forest(*tensors, inputs[3]).unflatten(0, (size, -1)), 0
 
 
-def _vmap_backward(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+def _vmap_backward(
+    info: Any, in_dims: tuple[int | None, ...], *inputs: Any
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
     size = info.batch_size
     tensors = [_fold(t, dim, size) for t, dim in zip(inputs[:4], in_dims[:4], strict=True)]
     grads = torch.ops.otkernels.soft_forest_backward(*tensors, inputs[4])

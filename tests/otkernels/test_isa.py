@@ -17,7 +17,9 @@ ASK = "from otkernels import _native; print(_native.extension.cpu_isa())"
 
 def run(isa: str, *command: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OTKERNELS_CPU": isa}
-    return subprocess.run([sys.executable, *command], env=environment, cwd=HERE, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, *command], env=environment, cwd=HERE, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])

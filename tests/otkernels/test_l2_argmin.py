@@ -24,7 +24,7 @@ def costs(x: Tensor, y: Tensor, potential: Tensor | None = None) -> Tensor:
 def summation_bound(cost: Tensor, d: int, dtype: torch.dtype, potential: Tensor | None = None) -> Tensor:
     """Error of a distance summed from differences: d additions, a difference and a square each lose at most u.
 
-    Higham 2002, eq. 3.4: (d + 2) u times the sum of the (positive) terms, to first order; d denormal squares may vanish.
+    Higham 2002, eq. 3.4: (d + 2) u times the sum of the (positive) terms, to first order; d squares may vanish.
     """
     info = torch.finfo(dtype)
     size = cost.abs() if potential is None else cost.abs() + 2 * potential.double().abs().amax(-1, keepdim=True)
@@ -47,7 +47,8 @@ def assert_nearest(value: Tensor, index: Tensor, x: Tensor, y: Tensor, potential
 @everywhere
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("n", "m", "d"), [(1, 1, 1), (2, 3, 2), (65, 129, 17), (64, 64, 128), (33, 31, 100), (1100, 70, 16), (256, 512, 128)]
+    ("n", "m", "d"),
+    [(1, 1, 1), (2, 3, 2), (65, 129, 17), (64, 64, 128), (33, 31, 100), (1100, 70, 16), (256, 512, 128)],
 )
 def test_index_attains_the_float64_minimum(n, m, d, dtype, device, impl, randn):
     if dtype == torch.float64 and device == "cuda" and impl != "reference":
@@ -65,7 +66,11 @@ def test_potential_is_subtracted(m, device, impl, randn):
 
 @everywhere
 def test_batches_are_independent(device, impl, randn):
-    x, y, potential = randn(2, 3, 20, 5, device=device), randn(2, 3, 33, 5, device=device), randn(2, 3, 33, device=device)
+    x, y, potential = (
+        randn(2, 3, 20, 5, device=device),
+        randn(2, 3, 33, 5, device=device),
+        randn(2, 3, 33, device=device),
+    )
     value, index = l2_argmin(x, y, potential, impl=impl)
     assert value.shape == index.shape == (2, 3, 20)
     for a in range(2):
@@ -86,7 +91,7 @@ def test_a_far_cloud_keeps_its_digits(d, device, impl, randn):
 
 @everywhere
 def test_two_tight_clusters_far_apart(device, impl, randn):
-    """No common centre helps: all points of the near cluster lie inside the product form's error, each must be re-summed."""
+    """No common centre helps: a whole cluster lies inside the product form's error and is re-summed."""
     centres = torch.tensor([[-1e3], [1e3]], device=device)
     y = (centres[:, None] + 1e-3 * randn(2, 300, 24, device=device)).flatten(0, 1)
     x = (centres[:, None] + 1e-3 * randn(2, 50, 24, device=device)).flatten(0, 1)
@@ -333,7 +338,7 @@ def test_bad_input_is_named(arguments, message):
 def test_bad_options_are_named():
     with pytest.raises(ValueError, match="precision must be one of exact, tf32, bf16, got 'fp8'"):
         l2_argmin(X, X, precision="fp8")
-    with pytest.raises(ValueError, match="impl must be auto or one of .*, got 'cublas'"):
+    with pytest.raises(ValueError, match=r"impl must be auto or one of .*, got 'cublas'"):
         l2_argmin(X, X, impl="cublas")
     with pytest.raises(RuntimeError, match="impl='cuda' cannot run here: the tensors are on cpu"):
         l2_argmin(X, X, impl="cuda")

@@ -271,7 +271,7 @@ Z, THRESHOLDS, LEAVES = torch.zeros(3, 4), torch.zeros(2, 7), torch.zeros(2, 8, 
         ((Z, THRESHOLDS, LEAVES[0]), "soft_forest: leaves must be [..., T, 2^D, d_out], got [8, 5]"),
         (
             (Z, THRESHOLDS[:, :5], LEAVES[:, :6]),
-            "soft_forest: leaves must be [..., T, 2^D, d_out] with T, d_out >= 1 and a power of two of leaves per tree, "
+            "soft_forest: leaves must be [..., T, 2^D, d_out] with T, d_out >= 1 and a power of two of leaves a tree, "
             "got [2, 6, 5]",
         ),
         (
@@ -282,9 +282,15 @@ Z, THRESHOLDS, LEAVES = torch.zeros(3, 4), torch.zeros(2, 7), torch.zeros(2, 8, 
             (Z, THRESHOLDS, LEAVES.expand(3, 2, 8, 5)),
             "soft_forest: leaves must be [T, 2^D, d_out] or have z's leading dimensions [], got [3, 2, 8, 5]",
         ),
-        ((Z, THRESHOLDS, LEAVES.double()), "soft_forest: leaves must have z's dtype torch.float32, got torch.float64 [2, 8, 5]"),
+        (
+            (Z, THRESHOLDS, LEAVES.double()),
+            "soft_forest: leaves must have z's dtype torch.float32, got torch.float64 [2, 8, 5]",
+        ),
         ((Z, THRESHOLDS.to("meta"), LEAVES), "soft_forest: thresholds must be on z's device cpu, got meta [2, 7]"),
-        ((Z.int(), THRESHOLDS, LEAVES), "soft_forest: z must be float32, float64, float16 or bfloat16, got torch.int32 [3, 4]"),
+        (
+            (Z.int(), THRESHOLDS, LEAVES),
+            "soft_forest: z must be float32, float64, float16 or bfloat16, got torch.int32 [3, 4]",
+        ),
     ],
 )
 def test_bad_input_is_named(arguments, message):
