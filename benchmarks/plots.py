@@ -37,6 +37,8 @@ def plot(rows: list[dict[str, Any]], machine: dict[str, Any], path: Path) -> Non
 
 
 def _panel(ax: Any, rows: list[dict[str, Any]], names: list[str]) -> None:
+    from matplotlib.ticker import LogLocator
+
     sizes = list(dict.fromkeys(_size(row) for row in rows))
     ax.axhline(1, color="black", linewidth=1.5, label=OURS)
     for color, name in enumerate(names):
@@ -50,7 +52,9 @@ def _panel(ax: Any, rows: list[dict[str, Any]], names: list[str]) -> None:
     ax.set_yscale("log")
     ax.set_xticks(range(len(sizes)), sizes, fontsize=8)
     ax.set_xlim(-0.3, len(sizes) - 0.7)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("")
     ax.grid(alpha=0.3, which="both")
 
 

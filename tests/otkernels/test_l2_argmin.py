@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from cases import devices_and_impls
 from torch import Tensor
 
 from otkernels import l2_argmin
+from tests.otkernels.cases import devices_and_impls
 
 everywhere = pytest.mark.parametrize(("device", "impl"), devices_and_impls("l2_argmin"))
 INF, NAN = math.inf, math.nan

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from cases import devices_and_impls
 from torch import Tensor
 
 from otkernels import soft_forest
+from tests.otkernels.cases import devices_and_impls
 
 everywhere = pytest.mark.parametrize(("device", "impl"), devices_and_impls("soft_forest"))
 SIZES = [  # n, trees, depth, d, d_out
