@@ -41,7 +41,7 @@ class Options:
 
     @property
     def budget(self) -> float:
-        return 0.5 if self.quick else 2.0
+        return 0.5 if self.quick else 1.5
 
     @property
     def fewest(self) -> int:
