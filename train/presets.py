@@ -38,9 +38,9 @@ _SMALL_GAMES: dict[str, Any] = {
 _CPU = {"name": "dcgan", "width": 16, "noise_dim": 128}
 _CPU_GAN = {"networks": _CPU, "critic_steps": 2}
 _CPU_GAMES: dict[str, Any] = {
-    "vae": {"game": {"networks": _CPU}, "iterations": 600, "betas": (0.9, 0.999)},
+    "vae": {"game": {"networks": _CPU}, "iterations": 2000, "betas": (0.9, 0.999)},
     "wgan-gp": {"game": _CPU_GAN},
-    "potgan": {"game": _CPU_GAN, "vae": {"game": {"networks": _CPU}, "iterations": 600, "lr": 1e-3}},
+    "potgan": {"game": _CPU_GAN, "vae": {"game": {"networks": _CPU}, "iterations": 2000, "lr": 1e-3}},
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -51,12 +51,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cifar10": {"data": {"name": "cifar10", "size": 32}},
     "folder32-cpu": {
         "data": {"name": "folder", "size": 32},
-        "iterations": 300,
+        "iterations": 1500,
         "lr": 1e-3,
-        "ema": 0.95,
-        "log_every": 10,
-        "sample_every": 50,
-        "checkpoint_every": 50,
+        "ema": 0.99,
+        "log_every": 25,
+        "sample_every": 250,
+        "checkpoint_every": 250,
         "games": _CPU_GAMES,
     },
     "folder32": {"data": {"name": "folder", "size": 32}},
