@@ -99,6 +99,22 @@ inline void transpose(vec<T>* rows) {
   }
 }
 
+template <int step, class V, int... lane>
+inline V rotate(V v, std::integer_sequence<int, lane...>) {
+  return __builtin_shufflevector(v, v, ((lane + step) % int(sizeof...(lane)))...);
+}
+
+// The largest lane; where lanes are NaN, some lane or NaN.
+template <class T, int step = simd<T>::lanes / 2>
+inline T max_lane(vec<T> v) {
+  if constexpr (step == 0) {
+    return v[0];
+  } else {
+    const vec<T> other = rotate<step>(v, std::make_integer_sequence<int, simd<T>::lanes>());
+    return max_lane<T, step / 2>(v > other ? v : other);
+  }
+}
+
 // The sum of the lanes, always in the same order.
 template <class T>
 inline T sum_lanes(vec<T> v) {

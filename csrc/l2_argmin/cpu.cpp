@@ -71,7 +71,7 @@ struct Solver : Points<T> {
   T* panels;    // the chunk's y, panel after panel
   T* half;      // -(|y_j|^2 - potential_j) / 2, -inf beyond m
   T* spread;    // relative * max (|y'_j|^2 + |p_j|) + absolute, per panel
-  T* lower;     // [n] L_i
+  T* lower;     // [n] L_i, then kRows times +inf: rows past the end have no candidates
   T* x_panels;  // this thread's packed rows
   T* x_error;   // relative * |x'_i|^2
   int64_t considered = 0;
@@ -126,9 +126,7 @@ struct Solver : Points<T> {
     for (int64_t r = 0; r < rows; ++r) {
       const vec<T> s0 = tile.acc[r][0], s1 = tile.acc[r][1];
       if (!(not_less<T>(s0, bar[r]) | not_less<T>(s1, bar[r]))) continue;
-      const vec<T> larger = s0 > s1 ? s0 : s1;
-      T best = larger[0];
-      for (int l = 1; l < L; ++l) best = larger[l] > best ? larger[l] : best;
+      const T best = max_lane<T>(s0 > s1 ? s0 : s1);
       T& low = lower[i0 + r];
       if (best - error[r] > low) low = best - error[r];
       uint64_t candidates = not_less<T>(s0, low - error[r]) | uint64_t(not_less<T>(s1, low - error[r])) << L;
@@ -156,7 +154,7 @@ struct Solver : Points<T> {
         T error[kRows], bar[kRows];
         for (int r = 0; r < kRows; ++r) {
           error[r] = x_error[g * kRows + r] + spread[panel];
-          bar[r] = r < rows ? lower[row + r] - error[r] : kInf<T>;
+          bar[r] = lower[row + r] - error[r];
         }
         uint32_t hit = 0;
 #pragma GCC unroll 16
@@ -179,7 +177,7 @@ int64_t solve_rows(const Points<T>& points, int64_t from, int64_t to, int thread
   const int64_t tasks = divide_up(n, task_rows), packed_rows = round_up(task_rows, L);
 
   const int64_t thread_size = packed_rows * (words + 1);
-  Scratch<T> scratch(chunk_panels * (C * words + C + 1) + d + n + threads * thread_size);
+  Scratch<T> scratch(chunk_panels * (C * words + C + 1) + d + n + kRows + threads * thread_size);
   Solver<T, Product> shared{};
   static_cast<Points<T>&>(shared) = points;
   shared.x += from * d, shared.value += from, shared.index += from, shared.n = n;
@@ -192,6 +190,7 @@ int64_t solve_rows(const Points<T>& points, int64_t from, int64_t to, int thread
   shared.lower = shared.centre + d;
   shared.find_centre();
   for (int64_t i = 0; i < n; ++i) shared.lower[i] = -kInf<T>, shared.index[i] = kNothing;
+  std::fill_n(shared.lower + n, kRows, kInf<T>);
 
   int64_t considered = 0;
 #pragma omp parallel num_threads(threads) if (threads > 1) reduction(+ : considered)
@@ -201,7 +200,7 @@ int64_t solve_rows(const Points<T>& points, int64_t from, int64_t to, int thread
 #ifdef _OPENMP
     thread = omp_get_thread_num();
 #endif
-    mine.x_panels = shared.lower + n + thread * thread_size;
+    mine.x_panels = shared.lower + n + kRows + thread * thread_size;
     mine.x_error = mine.x_panels + packed_rows * words;
     for (int64_t start = 0; start < m; start += chunk_panels * C) {
       const int64_t panel_count = std::min(chunk_panels, divide_up(m - start, C));
