@@ -4,10 +4,21 @@
 // registers. `Fetch` makes the words: fetch(r, k) is the vector of words k.. of point r, zeros past the end.
 #pragma once
 #include <cstring>
+#include <utility>
 
 #include "common/simd.h"
 
 namespace otk::OTK_ISA {
+
+// Stores lanes [part, part + piece) of v. Through registers: an address of v would push whole blocks to the stack.
+template <class T, int piece, int... lane>
+inline void store_part(T* to, vec<T> v, int part, std::integer_sequence<int, lane...>) {
+  typedef T some __attribute__((vector_size(piece * sizeof(T))));
+  some kept = __builtin_shufflevector(v, v, lane...);
+  if constexpr (piece < simd<T>::lanes)
+    if (part) kept = __builtin_shufflevector(v, v, (simd<T>::lanes - piece + lane)...);
+  std::memcpy(to, &kept, sizeof(kept));
+}
 
 // Points [first, first + lanes) of a panel group whose panels are `width` points wide and `words` words long.
 template <class T, int width, class Fetch>
@@ -19,13 +30,16 @@ inline void pack_block(int64_t first, int64_t words, T* panels, Fetch&& fetch) {
     for (int r = 0; r < L; ++r) block[r] = fetch(r, k);
     transpose<T>(block);
     const int64_t count = words - k < L ? words - k : L;
-    for (int64_t i = 0; i < count; ++i)
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) {
+      if (i >= count) break;
 #pragma GCC unroll 16
       for (int part = 0; part < L; part += piece) {
         const int64_t point = first + part;
         T* to = panels + (point / width) * width * words + (k + i) * width + point % width;
-        std::memcpy(to, reinterpret_cast<const T*>(&block[i]) + part, piece * sizeof(T));
+        store_part<T, piece>(to, block[i], part, std::make_integer_sequence<int, piece>());
       }
+    }
   }
 }
 

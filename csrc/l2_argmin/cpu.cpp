@@ -1,7 +1,7 @@
 // cpu.cpp - l2_argmin on one instruction set (see l2_argmin.h for the bound that makes it exact).
 //
 // y is packed chunk by chunk (kChunkBytes, so memory stays bounded) in panels of kCols points; a task is a few panels of
-// kRows rows of x. A y panel stays in L1 while a task's rows pass over it. Most tiles end after one comparison per vector.
+// kRows rows of x. Points of up to kLowDimension coordinates go their own way (low_dimension.h). A y panel stays in L1 while a task's rows pass over it. Most tiles end after one comparison per vector.
 // Where the machine multiplies bfloat16, candidates come from there: twice the rate, and on clouds whose neighbours lie
 // closer than bfloat16 resolves (kProbeRows tell) float32 takes over.
 #include "l2_argmin/l2_argmin.h"
@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "common/memory.h"
+#include "l2_argmin/low_dimension.h"
 #include "l2_argmin/product.h"
 
 #ifdef _OPENMP
@@ -217,8 +218,20 @@ int64_t solve_rows(const Points<T>& points, int64_t from, int64_t to, int thread
   return considered;
 }
 
+// Whether the points are few-dimensional and finite, so that they were solved without candidates.
+template <class T, int d = kLowDimension>
+bool solved_directly(const Points<T>& p, int threads) {
+  if (p.d > d) return false;
+  if constexpr (d > 1)
+    if (p.d < d) return solved_directly<T, d - 1>(p, threads);
+  if (!all_finite(p.x, p.n * d) || !all_finite(p.y, p.m * d) || (p.potential && !all_finite(p.potential, p.m))) return false;
+  solve_low<d>(p.x, p.y, p.potential, p.value, p.index, p.n, p.m, threads);
+  return true;
+}
+
 template <class T>
 void solve(const Points<T>& points, int threads) {
+  if (solved_directly(points, threads)) return;
   int64_t done = 0;
 #if defined(__AVX512BF16__)
   if constexpr (sizeof(T) == 4) {

@@ -47,10 +47,14 @@ void pack_panels(const T* source, int64_t rows, int64_t row_stride, int64_t step
 // rows [count <= R, width] row-major -> columns [width, R], zero rows past the end
 template <class T>
 void to_columns(const T* rows, int64_t count, int64_t width, T* columns) {
-  for (int64_t first = 0; first < kCols<T>; first += simd<T>::lanes)
-    pack_block<T, kCols<T>>(first, width, columns, [&](int r, int64_t k) {
-      return first + r < count ? load_tail<T>(rows + (first + r) * width, k, width) : vec<T>{};
-    });
+  constexpr int V = simd<T>::lanes;
+  for (int64_t first = 0; first < kCols<T>; first += V)
+    if (first + V <= count && width % V == 0)
+      pack_block<T, kCols<T>>(first, width, columns, [&](int r, int64_t k) { return load<T>(rows + (first + r) * width + k); });
+    else
+      pack_block<T, kCols<T>>(first, width, columns, [&](int r, int64_t k) {
+        return first + r < count ? load_tail<T>(rows + (first + r) * width, k, width) : vec<T>{};
+      });
 }
 
 // columns [width, R] -> rows [count <= R, width] row-major
@@ -59,12 +63,21 @@ void to_rows(const T* columns, int64_t count, int64_t width, T* rows) {
   constexpr int V = simd<T>::lanes;
   for (int64_t first = 0; first < count; first += V)
     for (int64_t k = 0; k < width; k += V) {
+      const int64_t valid = std::min<int64_t>(V, width - k), points = std::min<int64_t>(V, count - first);
       vec<T> block[V];
-      for (int i = 0; i < V; ++i) block[i] = k + i < width ? load<T>(columns + (k + i) * kCols<T> + first) : vec<T>{};
+#pragma GCC unroll 16
+      for (int i = 0; i < V; ++i) block[i] = i < valid ? load<T>(columns + (k + i) * kCols<T> + first) : vec<T>{};
       transpose<T>(block);
-      const int64_t valid = std::min<int64_t>(V, width - k);
-      for (int64_t r = 0; r < std::min<int64_t>(V, count - first); ++r)
-        std::memcpy(rows + (first + r) * width + k, &block[r], valid * sizeof(T));
+#pragma GCC unroll 16
+      for (int r = 0; r < V; ++r) {
+        if (r >= points) break;
+        T* to = rows + (first + r) * width + k;
+        const vec<T> row = block[r];
+        if (valid == V)
+          store<T>(to, row);
+        else
+          for (int i = 0; i < valid; ++i) to[i] = row[i];
+      }
     }
 }
 
@@ -128,9 +141,12 @@ struct Backward {
     to_columns<T>(z + first * f.d, count, f.d, columns);
     to_columns<T>(grad_out + first * f.d_out, count, f.d_out, out_columns);
     std::fill(grad_columns, grad_columns + f.d * R, T(0));
-    std::fill(out_rows, out_rows + width * R, T(0));
-    for (int64_t r = 0; r < count; ++r)
-      std::memcpy(out_rows + r * width, grad_out + (first + r) * f.d_out, f.d_out * sizeof(T));
+    const T* rows = grad_out + first * f.d_out;
+    if (count < R || f.d_out < width) {  // a ragged block is copied into whole tiles
+      std::fill(out_rows, out_rows + width * R, T(0));
+      for (int64_t r = 0; r < count; ++r) std::memcpy(out_rows + r * width, rows + r * f.d_out, f.d_out * sizeof(T));
+      rows = out_rows;
+    }
     const Routing<T> routing{f.d, s.nodes, columns, thresholds};
     for (int64_t tree = 0; tree < f.trees; tree += s.group_trees) {
       const int64_t trees = std::min(s.group_trees, f.trees - tree), begin = tree * s.leaves, count_leaves = trees * s.leaves;
@@ -138,7 +154,7 @@ struct Backward {
       for (int64_t k = count_leaves; k < round_up(count_leaves, kRows); ++k) std::fill(mu + k * R, mu + (k + 1) * R, T(0));
       for (int64_t k = 0; k < count_leaves; k += kRows) {
         pull_value(begin + k, out_columns, value + k * R);
-        push_leaves(begin + k, mu + k * R, out_rows);
+        push_leaves(begin + k, mu + k * R, rows);
       }
       routing.backward(tree, trees, reach, left, right, value, grad_columns, grad_thresholds);
     }
@@ -155,13 +171,13 @@ struct Backward {
   }
 
   // this block's share of the gradient of kRows leaves
-  void push_leaves(int64_t leaf, const T* mu, const T* out_rows) const {
+  void push_leaves(int64_t leaf, const T* mu, const T* rows) const {
     for (int64_t c = 0; c < width; c += R) {
       Tile<T> tile;
       T* to = grad_leaves + leaf * width + c;
       for (int i = 0; i < kRows; ++i)
         for (int part = 0; part < 2; ++part) tile.acc[i][part] = load<T>(to + i * width + part * V);
-      tile.template multiply_add<R, 1>(mu, out_rows + c, R, width);
+      tile.template multiply_add<R, 1>(mu, rows + c, R, width);
       for (int i = 0; i < kRows; ++i)
         for (int part = 0; part < 2; ++part) store<T>(to + i * width + part * V, tile.acc[i][part]);
     }
