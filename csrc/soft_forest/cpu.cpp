@@ -141,12 +141,9 @@ struct Backward {
     to_columns<T>(z + first * f.d, count, f.d, columns);
     to_columns<T>(grad_out + first * f.d_out, count, f.d_out, out_columns);
     std::fill(grad_columns, grad_columns + f.d * R, T(0));
-    const T* rows = grad_out + first * f.d_out;
-    if (count < R || f.d_out < width) {  // a ragged block is copied into whole tiles
-      std::fill(out_rows, out_rows + width * R, T(0));
-      for (int64_t r = 0; r < count; ++r) std::memcpy(out_rows + r * width, rows + r * f.d_out, f.d_out * sizeof(T));
-      rows = out_rows;
-    }
+    std::fill(out_rows, out_rows + width * R, T(0));
+    for (int64_t r = 0; r < count; ++r)
+      std::memcpy(out_rows + r * width, grad_out + (first + r) * f.d_out, f.d_out * sizeof(T));
     const Routing<T> routing{f.d, s.nodes, columns, thresholds};
     for (int64_t tree = 0; tree < f.trees; tree += s.group_trees) {
       const int64_t trees = std::min(s.group_trees, f.trees - tree), begin = tree * s.leaves, count_leaves = trees * s.leaves;
@@ -154,7 +151,7 @@ struct Backward {
       for (int64_t k = count_leaves; k < round_up(count_leaves, kRows); ++k) std::fill(mu + k * R, mu + (k + 1) * R, T(0));
       for (int64_t k = 0; k < count_leaves; k += kRows) {
         pull_value(begin + k, out_columns, value + k * R);
-        push_leaves(begin + k, mu + k * R, rows);
+        push_leaves(begin + k, mu + k * R, out_rows);
       }
       routing.backward(tree, trees, reach, left, right, value, grad_columns, grad_thresholds);
     }
@@ -171,13 +168,13 @@ struct Backward {
   }
 
   // this block's share of the gradient of kRows leaves
-  void push_leaves(int64_t leaf, const T* mu, const T* rows) const {
+  void push_leaves(int64_t leaf, const T* mu, const T* out_rows) const {
     for (int64_t c = 0; c < width; c += R) {
       Tile<T> tile;
       T* to = grad_leaves + leaf * width + c;
       for (int i = 0; i < kRows; ++i)
         for (int part = 0; part < 2; ++part) tile.acc[i][part] = load<T>(to + i * width + part * V);
-      tile.template multiply_add<R, 1>(mu, rows + c, R, width);
+      tile.template multiply_add<R, 1>(mu, out_rows + c, R, width);
       for (int i = 0; i < kRows; ++i)
         for (int part = 0; part < 2; ++part) store<T>(to + i * width + part * V, tile.acc[i][part]);
     }
