@@ -28,8 +28,9 @@ class Pairs:
     def cost(self, z_r: Tensor, transformed: Tensor) -> Tensor:
         """The matched cost sum_k weight[k] |z_r[real[k]] - F(z_g)[generated[k]]|^2, a scalar (Eq. 13's last term).
 
-        Differentiable in z_r [N, d] and transformed = F(z_g) [M, d] with the pairs held fixed. For ``cover``,
-        ``literal`` and ``assignment`` that is the gradient of the minimised cost itself (Danskin's theorem).
+        Differentiable in z_r [N, d] and transformed = F(z_g) [M, d] with the pairs held fixed. For ``cover`` and
+        ``assignment`` that is the gradient of the minimised cost itself (Danskin's theorem); the rho of ``literal``
+        minimises the cost of ``cover``, not the one matched here, and the plan of ``sinkhorn`` an entropic one.
         """
         difference = z_r[self.real] - transformed[self.generated]  # [K, d]
         return (self.weight * difference.square().sum(1)).sum()
@@ -50,7 +51,7 @@ def _undefined(n: int, like: Tensor) -> Pairs:
 def cover(z_r: Tensor, transformed: Tensor) -> Pairs:
     """(z_r[i], F(z_g[rho_i])), rho_i = argmin_j |z_r[i] - F(z_g[j])|^2 (section 4.1: each real point is covered)."""
     real = torch.arange(len(z_r), device=z_r.device)
-    return _uniform(real, l2_argmin(z_r, transformed).index, z_r.dtype)
+    return _uniform(real, l2_argmin(z_r.detach(), transformed.detach()).index, z_r.dtype)
 
 
 def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
@@ -61,7 +62,7 @@ def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
     if len(z_r) != len(transformed):
         raise ValueError(f"literal: z_r and F(z_g) must have equal length, got {len(z_r)} and {len(transformed)}")
     generated = torch.arange(len(transformed), device=z_r.device)
-    return _uniform(l2_argmin(z_r, transformed).index, generated, z_r.dtype)
+    return _uniform(l2_argmin(z_r.detach(), transformed.detach()).index, generated, z_r.dtype)
 
 
 def assignment(z_r: Tensor, transformed: Tensor) -> Pairs:

@@ -5,7 +5,9 @@ import ot
 import pytest
 import torch
 
+from models import pairing
 from models.pairing import PAIRINGS, sinkhorn
+from otkernels import l2_argmin
 
 Z_R = torch.tensor([[0.0], [5.0], [6.0]])
 F = torch.tensor([[5.0], [0.5], [9.0]])
@@ -99,6 +101,20 @@ def test_more_generated_than_real(name):
     pairs = PAIRINGS[name](z_r, transformed)
     assert set(pairs.real.tolist()) == {0, 1, 2}
     assert pairs.generated.max() < 7
+
+
+@pytest.mark.parametrize("name", ["cover", "literal"])
+def test_the_search_for_pairs_records_no_graph(name, monkeypatch):
+    seen = []
+
+    def search(x, y):
+        seen.append(x.requires_grad or y.requires_grad)
+        return l2_argmin(x, y)
+
+    monkeypatch.setattr(pairing, "l2_argmin", search)
+    z_r, transformed = torch.randn(4, 2, requires_grad=True), torch.randn(4, 2, requires_grad=True)
+    assert PAIRINGS[name](z_r, transformed).cost(z_r, transformed).requires_grad
+    assert seen == [False]
 
 
 def test_literal_needs_equal_sizes():
