@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import zipfile
+import zlib
 
 import pytest
 import torch
@@ -42,6 +45,27 @@ def test_an_empty_or_missing_file_is_damage_and_an_empty_folder_is_none(tmp_path
     warnings: list[str] = []
     assert checkpoint.newest_valid(tmp_path, warnings.append) is None
     assert len(warnings) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [EOFError(), struct.error("short"), NotImplementedError("method"), zlib.error("-3"), KeyError("name")]
+)
+def test_whatever_the_parser_raises_the_older_checkpoint_is_taken(tmp_path, monkeypatch, error):
+    save(tmp_path, 1)
+    newest = save(tmp_path, 2)
+    test = zipfile.ZipFile.testzip
+
+    def broken(self):
+        if self.filename == str(newest):
+            raise error
+        return test(self)
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", broken)
+    warnings: list[str] = []
+    state = checkpoint.newest_valid(tmp_path, warnings.append)
+    assert state is not None
+    assert state["step"] == 1
+    assert warnings == [f"checkpoint: {newest} is damaged: {str(error) or 'EOFError'}; skipped"]
 
 
 def test_the_newest_k_stay(tmp_path):
