@@ -24,7 +24,7 @@ from models.games.potgan import PotGanConfig
 from models.games.vae import Vae, VaeConfig
 from train.cli import guarded, parse
 from train.config import TrainConfig, run_config, save_config
-from train.data import Dataset
+from train.data import Dataset, ImageSet
 from train.outputs import EXPORT
 from train.runs import load_data, make_trainer, open_run, run_directory
 
@@ -74,13 +74,12 @@ def train(config: PotGanRun, resume: Path | None, prog: str) -> dict[str, float]
     data = load_data(config)
     resume_command = f"{prog} --resume {shlex.quote(str(directory))}"
     game = config.game
-    images = data.target is None
-    if images and config.vae.iterations > 0 and game.encoder == "identity":
+    if isinstance(data, ImageSet) and config.vae.iterations > 0 and game.encoder == "identity":
         game = replace(game, encoder=str(pretrain(config, data, directory, resume_command)))
     trainer = make_trainer("potgan", replace(config, game=game), data, directory)
     open_run(directory, "potgan", config)
     metrics = trainer.run(resume_command)
-    if images and game.encoder != "identity":
+    if isinstance(data, ImageSet) and game.encoder != "identity":
         show_reconstructions(Path(game.encoder), data, directory / "reconstructions.png")
     return metrics
 
@@ -108,16 +107,17 @@ def phase_config(config: PotGanRun) -> TrainConfig:
     return run_config("vae")(**{**shared, "ema": 0.0, "lr_decay": "constant", "out": None, **own})
 
 
-def show_reconstructions(exported: Path, data: Dataset, path: Path) -> None:
-    """A grid of images, each above what the exported VAE makes of it."""
+def show_reconstructions(exported: Path, data: ImageSet, path: Path) -> None:
+    """A grid of up to 32 images in whole rows, each above what the exported VAE makes of it."""
     from train import plots  # matplotlib is slow to import
 
     vae = cast(Vae, load_game(exported, {"vae": Vae})[0])
-    real = data.preview(SHOWN)
+    columns = min(COLUMNS, len(data))
+    real = data.preview(min(SHOWN, len(data) // columns * columns))
     with torch.no_grad():
         rebuilt = vae.to(real.device).reconstruct(real)
-    rows = [part for pair in zip(real.split(COLUMNS), rebuilt.split(COLUMNS), strict=True) for part in pair]
-    plots.image_grid(torch.cat(rows), path, columns=COLUMNS)
+    rows = [part for pair in zip(real.split(columns), rebuilt.split(columns), strict=True) for part in pair]
+    plots.image_grid(torch.cat(rows), path, columns=columns)
     print(f"reconstructions {path}", flush=True)
 
 

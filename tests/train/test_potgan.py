@@ -15,10 +15,10 @@ from models.games.export import load_game
 from models.games.potgan import ForestConfig, PotGanConfig
 from models.games.vae import VaeConfig
 from models.networks import NetworkConfig
-from train import checkpoint
-from train.data import DataConfig
+from train import checkpoint, plots
+from train.data import DataConfig, ImageSet
 from train.errors import Stopped
-from train.potgan import PotGanRun, VaePhase, train
+from train.potgan import PotGanRun, VaePhase, show_reconstructions, train
 
 MLP = NetworkConfig(name="mlp", width=8, depth=1, noise_dim=4)
 DIGITS = PotGanRun(
@@ -104,6 +104,16 @@ def test_a_given_encoder_is_used_without_pre_training(run):
     assert (again / "reconstructions.png").exists()
     name = "encoder.head.weight"
     assert torch.equal(game_state(again)[name], game_state(first)[name])
+
+
+@pytest.mark.parametrize(("images", "shown"), [(1, 1), (5, 5), (13, 8), (100, 32)])
+def test_reconstructions_of_few_images_fill_whole_rows(tmp_path, monkeypatch, images, shown):
+    grids = []
+    monkeypatch.setattr(plots, "image_grid", lambda grid, path, columns: grids.append((len(grid), columns)))
+    checkpoint.export(tmp_path, "vae", Vae.build(VaeConfig(networks=MLP), (1, 8, 8)), (1, 8, 8))
+    data = ImageSet("few", torch.zeros(images, 1, 8, 8, dtype=torch.uint8), seed=0)
+    show_reconstructions(tmp_path, data, tmp_path / "grid.png")
+    assert grids == [(2 * shown, min(8, images))]
 
 
 def test_no_vae_iterations_leaves_the_image_itself_as_latent(run):
