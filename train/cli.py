@@ -24,7 +24,7 @@ C = TypeVar("C")
 R = TypeVar("R", bound=TrainConfig)
 DESCRIPTION = (
     f"Also: --preset NAME starts from named settings ({', '.join(PRESETS)}); --resume DIR continues the run in DIR "
-    "with its settings. Fields given beside either override it."
+    "with its settings. Fields given beside either override it (a resumed run keeps out and seed)."
 )
 
 
@@ -48,6 +48,8 @@ def parse(game: str, kind: type[R], argv: Sequence[str], prog: str) -> tuple[R, 
     config = parse_fields(kind, default, rest, prog, DESCRIPTION)
     if chosen.resume is not None and config.out != default.out:
         raise ValueError("train: out cannot change when a run is resumed")
+    if chosen.resume is not None and config.seed != default.seed:
+        raise ValueError("train: seed cannot change when a run is resumed")
     return config, chosen.resume
 
 
@@ -61,7 +63,7 @@ def guarded(main: Callable[[], None]) -> int:
     except Stopped as stop:
         return stop.status
     except KeyboardInterrupt:
-        print("\ninterrupted before training; nothing to save", file=sys.stderr)
+        print("\ninterrupted; --resume DIR continues a run from its last checkpoint, if it has one", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has left, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

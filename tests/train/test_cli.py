@@ -15,6 +15,7 @@ import pytest
 
 from train.__main__ import main
 from train.cli import guarded, one_line
+from train.config import run_config, save_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--preset", "ring8", "--game.networks.width", "8", "--game.networks.depth", "1", "--batch-size", "16"]
@@ -99,6 +100,24 @@ def test_one_line_reads_frames_in_unicode_and_in_ascii(box):
 
 def test_one_line_keeps_text_that_is_not_a_frame():
     assert one_line("plain\n text") == "plain text"
+
+
+@pytest.mark.parametrize(("field", "value"), [("seed", "7"), ("out", "elsewhere")])
+def test_seed_and_folder_of_a_resumed_run_are_fixed(tmp_path, capsys, field, value):
+    save_config(tmp_path, "vae", run_config("vae")(out=str(tmp_path)))
+    before = (tmp_path / "config.json").read_bytes()
+    assert guarded(lambda: main(["vae", "--resume", str(tmp_path), f"--{field}", value])) == 2
+    assert capsys.readouterr().err == f"error: train: {field} cannot change when a run is resumed\n"
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_an_interruption_claims_nothing_about_what_was_saved(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert guarded(interrupted) == 130
+    text = capsys.readouterr().err.strip()
+    assert text == "interrupted; --resume DIR continues a run from its last checkpoint, if it has one"
 
 
 def test_an_existing_run_is_not_written_over(tmp_path, capsys):
