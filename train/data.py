@@ -75,7 +75,7 @@ class PointSet:
         self.target: GaussianTarget | None = target
         self._law = target
         self._seed = seed
-        self._generator = torch.Generator(device).manual_seed(_mix(seed, 0))
+        self._generator = torch.Generator(device).manual_seed(stream_seed(seed, 0))
 
     def batch(self, n: int) -> Tensor:
         """The next n points [n, dim]."""
@@ -85,7 +85,7 @@ class PointSet:
     def preview(self, n: int) -> Tensor:
         """n points [n, dim] of a stream of their own."""
         _check_count("preview", n)
-        generator = torch.Generator(self._generator.device).manual_seed(_mix(self._seed, 1))
+        generator = torch.Generator(self._generator.device).manual_seed(stream_seed(self._seed, 1))
         return self._law.sample(n, generator)
 
     def state_dict(self) -> dict[str, Any]:
@@ -165,7 +165,8 @@ class ImageSet:
         self._position = state["position"]
 
     def _start_epoch(self, epoch: int) -> None:
-        generator = torch.Generator().manual_seed(_mix(self._seed, epoch))  # on the CPU: one order for every device
+        seed = stream_seed(self._seed, epoch)
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: one order for every device
         self._order = torch.randperm(len(self.images), generator=generator).to(self.images.device)  # [M]
         self._epoch = epoch
         self._position = 0
@@ -197,6 +198,11 @@ def evenly_spaced(images: Tensor, n: int) -> Tensor:
     return images[torch.arange(n, device=images.device) * len(images) // n]
 
 
+def stream_seed(seed: int, stream: int) -> int:
+    """A 64-bit seed for one of the independent streams of ``seed``."""
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0])
+
+
 def _read_images(config: DataConfig) -> Tensor:
     if config.name == "digits":
         return fit(read_digits(), config.size, pad=True)
@@ -213,11 +219,6 @@ def _read_images(config: DataConfig) -> Tensor:
     if config.name == "fashion-mnist":
         return fit(read_fashion_mnist(path, subset), config.size, pad=True)
     return fit(read_cifar10(path, subset), config.size, pad=False)
-
-
-def _mix(seed: int, stream: int) -> int:
-    """A 64-bit seed for one of the independent streams of ``seed``."""
-    return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0])
 
 
 def _check_count(what: str, n: int) -> None:

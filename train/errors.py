@@ -9,7 +9,7 @@ TRAINING_ERROR = 1
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: a loss or a parameter is NaN or infinite. Exit status 1."""
+    """Training cannot go on: a loss, a parameter or a sample is NaN or infinite. Exit status 1."""
 
 
 class Stopped(Exception):  # noqa: N818 - no error

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from train.checkpoint import export
+from train.errors import TrainingError
 from train.log import METRICS, RunLog
 from train.report import number, write_report
 
@@ -56,11 +57,14 @@ class Outputs:
         return metrics
 
     def samples(self, n: int) -> Tensor:
-        """n samples [n, ...] of the averaged game, the same noise at each call."""
+        """n samples [n, ...] of the averaged game, the same noise at each call; TrainingError if one is not finite."""
         trainer = self._trainer
         generator = torch.Generator(trainer.device).manual_seed(trainer.config.seed + 1)
         with trainer.sampling() as game:
-            return game.sample(game.draw_noise(n, generator))
+            samples = game.sample(game.draw_noise(n, generator))
+        if not samples.isfinite().all():
+            raise TrainingError(f"train: the samples at step {trainer.step} are not finite")
+        return samples
 
     def _show(self, log: RunLog, path: Path) -> dict[str, float]:
         from train import metrics, plots

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.games import Game, Loss, Turn
 from train import checkpoint
 from train.config import TrainConfig, torch_device
-from train.data import Dataset
+from train.data import Dataset, stream_seed
 from train.ema import Ema
 from train.errors import Stopped, TrainingError
 from train.guard import FiniteGuard, check_parameters
@@ -24,6 +24,7 @@ from train.log import RunLog, duration
 from train.outputs import Outputs
 
 CHECKPOINTS = "checkpoints"
+NOISE_STREAM = 2**32  # past the epochs that number the streams of an image set
 
 
 class Trainer:
@@ -40,9 +41,10 @@ class Trainer:
         self.game = game.to(self.device).train()
         self.data, self.config, self.directory, self.label = data, config, directory, label
         self.step, self.seconds = 0, 0.0
-        self.optimizers, self._base_lr = self._make_optimizers()
+        self._options = {player: self._optimizer_options(player) for player in self.game.players}
+        self.optimizers = self._make_optimizers()
         self.ema = Ema(self._sampling_players(), config.ema) if config.ema > 0 else None
-        self.noise = torch.Generator(self.device).manual_seed(config.seed)
+        self.noise = torch.Generator(self.device).manual_seed(stream_seed(config.seed, NOISE_STREAM))
         self.guard = FiniteGuard(self.game.players, self.device)
         self.outputs = Outputs(self, directory)
         self._losses: dict[str, Loss] = {}
@@ -128,6 +130,8 @@ class Trainer:
             self.game.load_state_dict(state["game"])
             for player, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][player])
+                for group in optimizer.param_groups:  # the settings may have changed; lr is set at each iteration
+                    group.update({**self._options[player], "lr": group["lr"]})
         except (RuntimeError, KeyError) as error:
             raise ValueError(f"resume: the checkpoint does not fit this configuration: {error}") from error
         if self.ema is not None:
@@ -160,20 +164,20 @@ class Trainer:
             return players["generator"]
         return players
 
-    def _make_optimizers(self) -> tuple[dict[str, torch.optim.Optimizer], dict[str, float]]:
-        optimizers: dict[str, torch.optim.Optimizer] = {}
-        base_lr: dict[str, float] = {}
-        for player, module in self.game.players.items():
-            options = {"lr": self.config.lr, "betas": self.config.betas, **self.game.optimizer_options(player)}
-            optimizers[player] = torch.optim.Adam(module.parameters(), fused=True, **options)
-            base_lr[player] = options["lr"]
-        return optimizers, base_lr
+    def _optimizer_options(self, player: str) -> dict[str, Any]:
+        return {"lr": self.config.lr, "betas": self.config.betas, **self.game.optimizer_options(player)}
+
+    def _make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {
+            player: torch.optim.Adam(module.parameters(), fused=True, **self._options[player])
+            for player, module in self.game.players.items()
+        }
 
     def _set_learning_rates(self) -> None:
         decay = 1 - self.step / self.config.iterations if self.config.lr_decay == "linear" else 1.0
         for player, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = self._base_lr[player] * decay
+                group["lr"] = self._options[player]["lr"] * decay
 
     def _play(self, turn: Turn, batch: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
         for _ in range(turn.steps):

@@ -11,7 +11,9 @@ import torch
 
 from models.games import Turn
 from train import metrics
+from train.data import stream_seed
 from train.errors import Stopped, TrainingError
+from train.trainer import NOISE_STREAM
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +90,27 @@ def test_resume_equals_never_having_stopped(make_trainer):
     assert same(state(second), state(whole))
 
 
+def test_optimizer_settings_can_change_when_a_run_is_resumed(make_trainer):
+    trainer = make_trainer()
+    trainer.iterate()
+    trainer.save()
+    resumed = make_trainer(betas=(0.1, 0.2), lr=0.25)
+    resumed.resume()
+    resumed.iterate()
+    for player, lr in (("critic", 0.5), ("generator", 0.25)):
+        (group,) = resumed.optimizers[player].param_groups
+        assert (group["betas"], group["lr"]) == ((0.1, 0.2), lr)
+
+
+def test_noise_weights_and_data_have_streams_of_their_own(make_trainer):
+    trainer = make_trainer(seed=3)
+    shared = torch.Generator().manual_seed(3)  # the global random state draws the weights and the game's own numbers
+    noise = torch.randn(8, generator=trainer.noise)
+    assert not torch.equal(noise, torch.randn(8, generator=shared))
+    streams = [stream_seed(3, stream) for stream in (*range(1000), NOISE_STREAM)]
+    assert len(set(streams)) == 1001
+
+
 def test_showing_and_saving_do_not_change_the_run(make_trainer):
     quiet = make_trainer("quiet", log_every=100, sample_every=100, checkpoint_every=100)
     busy = make_trainer("busy", log_every=1, sample_every=2, checkpoint_every=3)
@@ -135,6 +158,14 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(make_trainer):
     resumed.resume()
     assert resumed.step == 4
     assert all(value.isfinite().all() for value in resumed.game.state_dict().values())
+
+
+def test_samples_that_are_not_finite_are_a_failure_of_training(make_trainer):
+    trainer = make_trainer(sample_every=3)
+    sample = trainer.game.sample
+    trainer.game.sample = lambda noise: sample(noise) if trainer.game.training else sample(noise) * torch.nan
+    with pytest.raises(TrainingError, match=r"^train: the samples at step 3 are not finite; no checkpoint had been"):
+        trainer.run("")
 
 
 def test_parameters_that_are_not_finite_are_never_saved(make_trainer):
