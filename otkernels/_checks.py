@@ -1,25 +1,35 @@
-"""Argument checks. One message form: ``op: argument must be ..., got ...``."""
+"""Argument checks and autocast. One message form: ``op: argument must be ..., got ...``."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+HALVES = (torch.float16, torch.bfloat16)
+FLOATS = (torch.float32, torch.float64, *HALVES)
 
 
 def shape(tensor: Tensor) -> str:
     return str(list(tensor.shape))
 
 
-def alike(op: str, **tensors: Tensor | None) -> None:
-    """Every tensor is a torch.Tensor of one of the four float types, with the dtype and the device of the first one."""
+def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Under autocast half precisions become float32, where mixed dtypes meet; otherwise the tensors as they are."""
+    device = tensors[0].device.type if isinstance(tensors[0], Tensor) else "cpu"
+    if device == "meta" or not torch.is_autocast_enabled(device):  # torch knows no autocast for meta tensors
+        return tensors
+    return tuple(t.float() if isinstance(t, Tensor) and t.dtype in HALVES else t for t in tensors)
+
+
+def alike(op: str, **tensors: Tensor) -> None:
+    """Every tensor is a dense torch.Tensor of one of the four float types, with the first one's dtype and device."""
     first_name, first = "", None
     for name, tensor in tensors.items():
-        if tensor is None:
-            continue
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{op}: {name} must be a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.layout != torch.strided:
+            raise ValueError(f"{op}: {name} must be a dense tensor, got {tensor.layout} {shape(tensor)}")
         if tensor.dtype not in FLOATS:
             raise ValueError(
                 f"{op}: {name} must be float32, float64, float16 or bfloat16, got {tensor.dtype} {shape(tensor)}"
@@ -34,3 +44,8 @@ def alike(op: str, **tensors: Tensor | None) -> None:
             raise ValueError(
                 f"{op}: {name} must be on {first_name}'s device {first.device}, got {tensor.device} {shape(tensor)}"
             )
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors.values()):
+        # torch.library would drop the tangent and report a derivative of zero.
+        raise NotImplementedError(
+            f"{op}: forward-mode derivatives (torch.func.jvp) are not supported; use reverse mode"
+        )

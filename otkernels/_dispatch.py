@@ -51,10 +51,14 @@ def _choose(op: str, impl: str, device: torch.device, dtype: torch.dtype) -> tup
 def is_plain_call(*tensors: Tensor | None) -> bool:
     """Whether nothing traces, transforms or differentiates this call, so that torch's dispatcher has nothing to add."""
     for tensor in tensors:
-        if tensor is not None and (type(tensor) is not Tensor or tensor.requires_grad):
+        if tensor is None:
+            continue
+        # a negated view or a zero tensor is materialised by the dispatcher
+        if type(tensor) is not Tensor or tensor.requires_grad or tensor.is_neg() or tensor._is_zerotensor():
             return False
     return (
         not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.maybe_current_level() is None
     )

@@ -13,6 +13,7 @@ namespace otk::OTK_ISA {
 // Stores lanes [part, part + piece) of v. Through registers: an address of v would push whole blocks to the stack.
 template <class T, int piece, int... lane>
 inline void store_part(T* to, vec<T> v, int part, std::integer_sequence<int, lane...>) {
+  static_assert(simd<T>::lanes <= 2 * piece, "part is the first or the last piece");
   typedef T some __attribute__((vector_size(piece * sizeof(T))));
   some kept = __builtin_shufflevector(v, v, lane...);
   if constexpr (piece < simd<T>::lanes)

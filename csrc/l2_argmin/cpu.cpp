@@ -139,7 +139,7 @@ struct Solver : Points<T> {
   // Rows [i0, i0 + count) against every panel of the chunk that starts at column `start`.
   void scan(int64_t i0, int64_t count, int64_t start, int64_t panel_count) {
     const int64_t words = Product::words(d), groups = divide_up(count, kRows);
-    for (int64_t first = 0; first < count; first += L) {
+    for (int64_t first = 0; first < groups * kRows; first += L) {
       const vec<T> norm = pack_points<Product, kRows>(x + i0 * d, first, count, d, centre, x_panels);
       store<T>(x_error + first, relative * norm);
     }
@@ -182,7 +182,9 @@ int64_t solve_rows(const Points<T>& points, int64_t from, int64_t to, int thread
   Solver<T, Product> shared{};
   static_cast<Points<T>&>(shared) = points;
   shared.x += from * d, shared.value += from, shared.index += from, shared.n = n;
-  shared.relative = (T(d) + 16) * std::numeric_limits<T>::epsilon() + Product::kRelative;
+  constexpr T epsilon = std::numeric_limits<T>::epsilon();
+  // Beyond d u = 1/8 the bound's proof ends: then every column is a candidate.
+  shared.relative = T(d) * epsilon < T(0.25) ? (T(d) + 16) * epsilon + Product::kRelative : kInf<T>;
   shared.absolute = 4 * (T(d) + 1) * Product::kFlush;
   shared.panels = scratch.get();
   shared.half = shared.panels + chunk_panels * C * words;
@@ -259,10 +261,17 @@ Points<T> at(const L2Argmin<T>& p, int64_t entry) {
 template <class T>
 void l2_argmin(const L2Argmin<T>& p, int threads) {
   const double work = double(p.n) * double(p.m) * double(p.d);
-  if (p.batch > 1 && work < 64 * kThreadedWork) {  // many small problems: one thread each
+  if (p.batch >= std::max(threads, 2) && work < 64 * kThreadedWork) {  // many small problems: one thread each
     const int outer = work * double(p.batch) < kThreadedWork ? 1 : threads;
+    bool out_of_memory = false;  // an exception must not leave the parallel loop
 #pragma omp parallel for schedule(dynamic) num_threads(outer) if (outer > 1)
-    for (int64_t entry = 0; entry < p.batch; ++entry) solve(at(p, entry), 1);
+    for (int64_t entry = 0; entry < p.batch; ++entry) try {
+        solve(at(p, entry), 1);
+      } catch (const std::bad_alloc&) {
+#pragma omp atomic write
+        out_of_memory = true;
+      }
+    if (out_of_memory) throw std::bad_alloc();
   } else {
     for (int64_t entry = 0; entry < p.batch; ++entry) solve(at(p, entry), work < kThreadedWork ? 1 : threads);
   }

@@ -5,7 +5,6 @@
 // (overflow) is never below the initial +inf at column 0.
 #pragma once
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "common/memory.h"
@@ -75,7 +74,7 @@ void solve_low(const T* x, const T* y, const T* potential, T* value, int64_t* in
     const int64_t count = std::min(kLowChunk, m - start);
 #pragma omp for schedule(static)
     for (int64_t j = 0; j < (count + L - 1) / L * L; ++j) {
-      // past the end: a copy of the last column with no potential, which can only tie with it or lose
+      // past the end: copies of the last column, which can only tie with it and lose the tie
       const int64_t from = start + std::min(j, count - 1);
       for (int k = 0; k < d; ++k) planes[k * plane + j] = y[from * d + k];
       offset[j] = potential ? potential[from] : T(0);

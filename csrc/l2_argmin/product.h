@@ -1,8 +1,9 @@
 // product.h - how the candidates' inner products are formed, and what each way may err by.
 //
 // Plain multiplies in T. Bf16 rounds the moved points to bfloat16, which AVX512_BF16 multiplies at twice the rate. Products
-// of bfloat16 are exact in float32 and rounding moves a coordinate by at most 2^-9 of itself, so beyond Plain's error
-//     |x' . y' - h(x') . h(y')| <= (2^-8 + 2^-18) sum_k |x'_k y'_k| <= (2^-9 + 2^-19) (|x'|^2 + |y'|^2).
+// of bfloat16 are exact in float32 and rounding (8 significant bits) moves a coordinate by at most 2^-8 of itself, so
+// beyond Plain's error
+//     |x' . y' - h(x') . h(y')| <= (2^-7 + 2^-16) sum_k |x'_k y'_k| <= (2^-8 + 2^-17) (|x'|^2 + |y'|^2).
 // The instruction takes subnormals for zero: 2^-126 |y'_k| at most, which is below 2^-24 |y'|^2 + 2^-230, and flushes
 // subnormal sums, which kFlush covers. kRelative and kFlush are what the bound of l2_argmin.h grows by.
 #pragma once
@@ -45,7 +46,7 @@ struct Plain {
 
 #if defined(__AVX512BF16__)
 struct Bf16 {
-  static constexpr float kRelative = 1.01f / 512;
+  static constexpr float kRelative = 1.01f / 256;
   static constexpr float kFlush = 2 * std::numeric_limits<float>::min();
 
   static int64_t words(int64_t d) { return (d + 1) / 2; }

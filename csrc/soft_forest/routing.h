@@ -8,12 +8,13 @@
 
 namespace otk::OTK_ISA {
 
-// exp(x) for x <= 0: 2^k times a degree-6 polynomial on |r| <= ln(2)/2, whose truncation error is below 2^-25.
+// exp(x) for x <= 0: 2^k times a degree-7 polynomial on |r| <= ln(2)/2, whose truncation error (r^8 / 8!) is below 2^-27.
 inline vec<float> exp_nonpositive(vec<float> x) {
   const vec<float> shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the fraction is rounded away
   const vec<float> k = shifted - 12582912.0f;
   const vec<float> r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
-  vec<float> p = r * (1.0f / 720) + (1.0f / 120);
+  vec<float> p = r * (1.0f / 5040) + (1.0f / 720);
+  p = p * r + (1.0f / 120);
   p = p * r + (1.0f / 24);
   p = p * r + (1.0f / 6);
   p = p * r + 0.5f;

@@ -41,15 +41,14 @@ def l2_argmin(
         A row whose costs hold a NaN gives NaN and -1.
 
     Gradients reach x, y and potential through the winning pair (Danskin), twice. NaN rows give x a NaN gradient and
-    leave y and potential alone. Memory is O(N + M). Under autocast mixed dtypes meet in float32.
+    leave y and potential alone. Memory is O(N + M). Under autocast half precisions become float32.
 
     Raises:
         ValueError: a shape, dtype, device or option is wrong; the message names it.
         RuntimeError: the named impl cannot run here.
+        NotImplementedError: an input carries a forward-mode tangent.
     """
-    if torch.is_autocast_enabled(x.device.type if isinstance(x, Tensor) else "cpu"):
-        x, y = _in_float32(x), _in_float32(y)
-        potential = None if potential is None else _in_float32(potential)
+    x, y, potential = _checks.autocast(x, y, potential)
     _check(x, y, potential, precision)
     if x.dim() == 2 and x.device.type == "cpu" and _dispatch.is_plain_call(x, y, potential):
         name, module = _dispatch.choose("l2_argmin", impl, x)
@@ -66,12 +65,11 @@ def l2_argmin(
     return L2Argmin(value.view(*lead, n), index.view(*lead, n))
 
 
-def _in_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if isinstance(tensor, Tensor) and tensor.is_floating_point() else tensor
-
-
 def _check(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> None:
-    _checks.alike("l2_argmin", x=x, y=y, potential=potential)
+    if potential is None:
+        _checks.alike("l2_argmin", x=x, y=y)
+    else:
+        _checks.alike("l2_argmin", x=x, y=y, potential=potential)
     if precision not in PRECISIONS:
         raise ValueError(f"l2_argmin: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if x.dim() < 2 or x.shape[-1] < 1:
@@ -135,15 +133,16 @@ def _vmap(
     precision: str,
     impl: str,
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    def fold(tensor: Tensor | None, dim: int | None) -> Tensor | None:
+    def front(tensor: Tensor | None, dim: int | None) -> Tensor | None:
         if tensor is None:
             return None
-        moved = tensor.movedim(dim, 0) if dim is not None else tensor.expand(info.batch_size, *tensor.shape)
-        return moved.flatten(0, 1)
+        return tensor.movedim(dim, 0) if dim is not None else tensor.expand(info.batch_size, *tensor.shape)
 
-    arguments = [fold(t, dim) for t, dim in zip((x, y, potential), in_dims[:3], strict=True)]
-    value, index = torch.ops.otkernels.l2_argmin(*arguments, precision, impl)
-    return (value.unflatten(0, (info.batch_size, -1)), index.unflatten(0, (info.batch_size, -1))), (0, 0)
+    moved = [front(t, dim) for t, dim in zip((x, y, potential), in_dims[:3], strict=True)]
+    folded = [None if t is None else t.flatten(0, 1) for t in moved]
+    value, index = torch.ops.otkernels.l2_argmin(*folded, precision, impl)
+    lead = moved[0].shape[:2]
+    return (value.unflatten(0, lead), index.unflatten(0, lead)), (0, 0)
 
 
 NAME = "otkernels::l2_argmin"

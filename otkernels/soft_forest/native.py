@@ -13,7 +13,7 @@ from ..l2_argmin.reference import widen
 def soft_forest(z: Tensor, thresholds: Tensor, leaves: Tensor) -> Tensor:
     """z [B, N, d], thresholds [B, T, 2^D - 1], leaves [B, T, 2^D, d_out] -> [B, N, d_out]."""
     arguments, kept = _forest(z, thresholds, leaves)
-    out = torch.empty((*z.shape[:2], leaves.shape[-1]), dtype=kept[0].dtype)
+    out = kept[0].new_empty(*z.shape[:2], leaves.shape[-1])
     function = getattr(_native.extension, f"soft_forest_cpu_{_suffix(out)}")
     function(*arguments, out.data_ptr(), torch.get_num_threads())
     return out.to(z.dtype)
@@ -25,7 +25,7 @@ def soft_forest_backward(
     """Gradients of sum(grad_out * soft_forest(...)) to z, thresholds and leaves."""
     arguments, kept = _forest(z, thresholds, leaves)
     grad_out = widen(grad_out).contiguous()
-    grads = [torch.empty(tensor.shape, dtype=kept[0].dtype) for tensor in (z, thresholds, leaves)]
+    grads = [kept[0].new_empty(tensor.shape) for tensor in (z, thresholds, leaves)]
     function = getattr(_native.extension, f"soft_forest_backward_cpu_{_suffix(grad_out)}")
     function(*arguments, grad_out.data_ptr(), *(grad.data_ptr() for grad in grads), torch.get_num_threads())
     grad_z, grad_thresholds, grad_leaves = (grad.to(z.dtype) for grad in grads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -28,20 +29,18 @@ def soft_forest(z: Tensor, thresholds: Tensor, leaves: Tensor, *, impl: str = "a
     Returns:
         [..., N, d_out] in the inputs' dtype, in the leaves' units.
 
-    Differentiable in all three, twice; gradients are deterministic. Under autocast mixed dtypes meet in float32.
+    Differentiable in all three, twice; gradients are deterministic. Under autocast half precisions become float32.
 
     Raises:
         ValueError: a shape, dtype, device or option is wrong; the message names it.
         RuntimeError: the named impl cannot run here.
+        NotImplementedError: an input carries a forward-mode tangent.
     """
-    if torch.is_autocast_enabled(z.device.type if isinstance(z, Tensor) else "cpu"):
-        z, thresholds, leaves = (
-            t.float() if isinstance(t, Tensor) and t.is_floating_point() else t for t in (z, thresholds, leaves)
-        )
+    z, thresholds, leaves = _checks.autocast(z, thresholds, leaves)
     shared = _check(z, thresholds, leaves)
     lead, n = z.shape[:-2], z.shape[-2]
     if shared:
-        z = z.reshape(1, -1, z.shape[-1])  # one forest: leading dimensions are more rows
+        z = z.reshape(1, math.prod(z.shape[:-1]), z.shape[-1])  # one forest: leading dimensions are more rows
         thresholds, leaves = thresholds[None], leaves[None]
     else:
         z, thresholds, leaves = z.flatten(0, -3), thresholds.flatten(0, -3), leaves.flatten(0, -4)
@@ -119,24 +118,22 @@ def _double_backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]
     return (*pull(cotangents), None)
 
 
-def _fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
-    moved = tensor.movedim(dim, 0) if dim is not None else tensor.expand(size, *tensor.shape)
-    return moved.flatten(0, 1)
+def _front(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    return tensor.movedim(dim, 0) if dim is not None else tensor.expand(size, *tensor.shape)
 
 
 def _vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
-    size = info.batch_size
-    tensors = [_fold(t, dim, size) for t, dim in zip(inputs[:3], in_dims[:3], strict=True)]
-    return torch.ops.otkernels.soft_forest(*tensors, inputs[3]).unflatten(0, (size, -1)), 0
+    tensors = [_front(t, dim, info.batch_size) for t, dim in zip(inputs[:3], in_dims[:3], strict=True)]
+    out = torch.ops.otkernels.soft_forest(*(t.flatten(0, 1) for t in tensors), inputs[3])
+    return out.unflatten(0, tensors[0].shape[:2]), 0
 
 
 def _vmap_backward(
     info: Any, in_dims: tuple[int | None, ...], *inputs: Any
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    size = info.batch_size
-    tensors = [_fold(t, dim, size) for t, dim in zip(inputs[:4], in_dims[:4], strict=True)]
-    grads = torch.ops.otkernels.soft_forest_backward(*tensors, inputs[4])
-    return tuple(grad.unflatten(0, (size, -1)) for grad in grads), (0, 0, 0)
+    tensors = [_front(t, dim, info.batch_size) for t, dim in zip(inputs[:4], in_dims[:4], strict=True)]
+    grads = torch.ops.otkernels.soft_forest_backward(*(t.flatten(0, 1) for t in tensors), inputs[4])
+    return tuple(grad.unflatten(0, tensors[0].shape[:2]) for grad in grads), (0, 0, 0)
 
 
 FORWARD, BACKWARD = "otkernels::soft_forest", "otkernels::soft_forest_backward"

@@ -75,5 +75,6 @@ void test_soft_forest() {
     compare({5, 3, 2, 1, 2}, threads);
     compare({37, 9, 4, 3, 7}, threads);
     compare({18, 2, 3, 5, 33}, threads);
+    compare({2500, 2, 3, 4, 24}, threads);  // enough work for several threads
   }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -96,6 +97,24 @@ def test_two_tight_clusters_far_apart(device, impl, randn):
     y = (centres[:, None] + 1e-3 * randn(2, 300, 24, device=device)).flatten(0, 1)
     x = (centres[:, None] + 1e-3 * randn(2, 50, 24, device=device)).flatten(0, 1)
     assert_nearest(*l2_argmin(x, y, impl=impl), x, y)
+
+
+@everywhere
+@pytest.mark.parametrize(("n", "d"), [(1, 16), (1, 128), (5000, 128), (3, 512)])
+def test_coordinates_that_round_the_wrong_way(n, d, device, impl):
+    """Every coordinate lies just above or just below half a step of bfloat16: each product errs by all that it may.
+
+    The nearest points are the zeros; +-y cancel in the mean, so no centre moves the points off the bad spot.
+    """
+    x = torch.full((n, d), 1 + 2.0**-8 + 2.0**-20, device=device)
+    near = torch.full((d,), 2 * (1 + 2.0**-8 + 2.0**-11), device=device)
+    y = torch.zeros(64, d, device=device)
+    for k in range(0, 32, 4):
+        y[k] = y[k + 1] = near
+        y[k + 2] = y[k + 3] = -near
+    value, index = l2_argmin(x, y, impl=impl)
+    assert (index == 32).all()
+    assert_nearest(value, index, x, y)
 
 
 @everywhere
@@ -214,8 +233,8 @@ def test_a_lower_precision_still_reports_the_chosen_pair(impl_precision, device,
     value, index = l2_argmin(x, y, precision=impl_precision, impl=impl)
     chosen = costs(x, y).gather(1, index[:, None])[:, 0]
     assert ((value.double() - chosen).abs() <= summation_bound(chosen, 64, torch.float32)).all()
-    # rounding both factors to bfloat16 (u = 2^-9) moves 2 x.y by at most 2 * 2u|x||y|, and the best cost as much again
-    slack = 2 * 4 * 2.0**-9 * x.double().norm(dim=1) * y.double().norm(dim=1).max()
+    # rounding both factors to bfloat16 (u = 2^-8) moves 2 x.y by at most 2 * 2u|x||y|, and the best cost as much again
+    slack = 2 * 4 * 2.0**-8 * x.double().norm(dim=1) * y.double().norm(dim=1).max()
     assert (chosen - costs(x, y).amin(1) <= slack).all()
 
 
@@ -309,6 +328,50 @@ def test_the_result_does_not_depend_on_the_number_of_threads(randn):
         assert torch.equal(results[0].index, other.index)
 
 
+@everywhere
+def test_many_small_problems_at_once(device, impl, randn):
+    """A batch large enough that the CPU kernel gives each thread whole problems."""
+    x, y = randn(64, 200, 8, device=device), randn(64, 200, 8, device=device)
+    assert_nearest(*l2_argmin(x, y, impl=impl), x, y)
+
+
+def test_vmap_over_nothing_is_empty():
+    value, index = torch.vmap(lambda a: l2_argmin(a, a))(torch.zeros(0, 3, 2))
+    assert value.shape == index.shape == (0, 3)
+
+
+def test_jit_trace_records_the_op(randn):
+    y = randn(9, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated; it must still not record nonsense
+        traced = torch.jit.trace(lambda a: l2_argmin(a, y).value, randn(7, 5))
+    x = randn(7, 5)
+    assert torch.equal(traced(x), l2_argmin(x, y).value)
+
+
+def test_negated_views_are_read_negated(randn):
+    x, y = randn(7, 5), randn(9, 5)
+    assert torch.equal(l2_argmin(torch._neg_view(x), y).index, l2_argmin(-x, y).index)
+
+
+def test_forward_mode_is_refused_rather_than_wrong(randn):
+    x, y = randn(7, 5), randn(9, 5)
+    with pytest.raises(NotImplementedError, match="l2_argmin: forward-mode derivatives"):
+        torch.func.jvp(lambda a: l2_argmin(a, y).value, (x,), (x,))
+
+
+def test_autocast_leaves_float64_alone(randn):
+    x = randn(5, 3, dtype=torch.float64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert l2_argmin(x, x).value.dtype == torch.float64
+
+
+def test_meta_tensors_have_shapes():
+    x = torch.zeros(3, 4, device="meta")
+    value, index = l2_argmin(x, x, impl="reference")
+    assert value.shape == index.shape == (3,)
+
+
 X = torch.zeros(3, 4)
 
 
@@ -327,6 +390,8 @@ X = torch.zeros(3, 4)
         ((X, X, torch.zeros(4)), "l2_argmin: potential must be [M] with M=3, got [4]"),
         ((X, X, torch.zeros(3, 1)), "l2_argmin: potential must be [M] with M=3, got [3, 1]"),
         (([1.0], X), "l2_argmin: x must be a torch.Tensor, got list"),
+        ((X, None), "l2_argmin: y must be a torch.Tensor, got NoneType"),
+        ((X.to_sparse(), X), "l2_argmin: x must be a dense tensor, got torch.sparse_coo [3, 4]"),
     ],
 )
 def test_bad_input_is_named(arguments, message):

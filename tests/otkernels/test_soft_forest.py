@@ -186,8 +186,8 @@ def test_views_are_read_as_they_are(device, impl, randn):
 
 @everywhere
 def test_gradients_are_the_same_bits_every_time(device, impl, randn):
-    inputs = forest(700, 4, 3, 9, 6, randn, device=device)
-    grad_out = randn(700, 6, device=device)
+    inputs = forest(13_000, 4, 3, 9, 6, randn, device=device)  # enough work for several threads
+    grad_out = randn(13_000, 6, device=device)
     threads = torch.get_num_threads()
     runs = []
     try:
@@ -251,6 +251,17 @@ def test_opcheck(device, impl, randn):
     torch.library.opcheck(torch.ops.otkernels.soft_forest.default, (*inputs, impl))
     grad_out = randn(1, 6, 2, device=device)
     torch.library.opcheck(torch.ops.otkernels.soft_forest_backward.default, (grad_out, *inputs, impl))
+
+
+def test_vmap_over_nothing_is_empty():
+    out = torch.vmap(lambda a: soft_forest(a, torch.zeros(2, 1), torch.ones(2, 2, 4)))(torch.zeros(0, 3, 5))
+    assert out.shape == (0, 3, 4)
+
+
+def test_forward_mode_is_refused_rather_than_wrong(randn):
+    z, thresholds, leaves = (t.detach() for t in forest(6, 2, 2, 3, 2, randn))
+    with pytest.raises(NotImplementedError, match="soft_forest: forward-mode derivatives"):
+        torch.func.jvp(lambda a: soft_forest(a, thresholds, leaves), (z,), (z,))
 
 
 def test_mixed_dtypes_meet_in_float32_under_autocast(randn):
