@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -14,7 +16,7 @@ def shape(tensor: Tensor) -> str:
     return str(list(tensor.shape))
 
 
-def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+def autocast(*tensors: Any) -> tuple[Any, ...]:
     """Under autocast half precisions become float32, where mixed dtypes meet; otherwise the tensors as they are."""
     device = tensors[0].device.type if isinstance(tensors[0], Tensor) else "cpu"
     if device == "meta" or not torch.is_autocast_enabled(device):  # torch knows no autocast for meta tensors

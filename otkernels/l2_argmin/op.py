@@ -133,15 +133,13 @@ def _vmap(
     precision: str,
     impl: str,
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    def front(tensor: Tensor | None, dim: int | None) -> Tensor | None:
-        if tensor is None:
-            return None
+    def front(tensor: Tensor, dim: int | None) -> Tensor:
         return tensor.movedim(dim, 0) if dim is not None else tensor.expand(info.batch_size, *tensor.shape)
 
-    moved = [front(t, dim) for t, dim in zip((x, y, potential), in_dims[:3], strict=True)]
-    folded = [None if t is None else t.flatten(0, 1) for t in moved]
-    value, index = torch.ops.otkernels.l2_argmin(*folded, precision, impl)
-    lead = moved[0].shape[:2]
+    x, y = front(x, in_dims[0]), front(y, in_dims[1])
+    offsets = None if potential is None else front(potential, in_dims[2]).flatten(0, 1)
+    value, index = torch.ops.otkernels.l2_argmin(x.flatten(0, 1), y.flatten(0, 1), offsets, precision, impl)
+    lead = x.shape[:2]
     return (value.unflatten(0, lead), index.unflatten(0, lead)), (0, 0)
 
 
