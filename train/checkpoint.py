@@ -82,7 +82,8 @@ def export(directory: Path, name: str, game: Any, shape: tuple[int, ...]) -> Non
     directory.mkdir(parents=True, exist_ok=True)
     weights = {key: value.detach().cpu().clone().contiguous() for key, value in game.state_dict().items()}
     write_atomically(directory / "model.safetensors", lambda temporary: save_file(weights, temporary))
-    description = {"game": name, "config": dataclasses.asdict(game.config), "shape": list(shape)}
+    config = dataclasses.asdict(game.config)
+    description = {"game": name, "config": config, "shape": list(shape), "parts": game.parts()}
     write_json(directory / "config.json", description)  # last: where it is, the export is whole
 
 

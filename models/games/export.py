@@ -19,7 +19,8 @@ C = TypeVar("C")
 def load_game(directory: str | Path, games: Mapping[str, type[Game]]) -> tuple[Game, tuple[int, ...]]:
     """The exported game and the shape of its samples; on the CPU, in eval mode.
 
-    config.json holds "game" (a name in ``games``), "config" (its Config as a dict) and "shape" (of one sample).
+    config.json holds "game" (a name in ``games``), "config" (its Config as a dict), "shape" (of one sample)
+    and "parts" (what the game's ``parts`` gave; none if absent).
     ValueError if a file is missing, damaged or not one of ``games``.
     """
     directory = Path(directory)
@@ -33,7 +34,7 @@ def load_game(directory: str | Path, games: Mapping[str, type[Game]]) -> tuple[G
         if name not in games:
             raise ValueError(f"load_game: {directory} must hold one of {', '.join(games)}, got {name!r}")
         kind: Any = games[name]
-        game: Game = kind.build(from_dict(kind.Config, found["config"]), shape)
+        game: Game = kind.rebuild(from_dict(kind.Config, found["config"]), shape, found.get("parts", {}))
         game.load_state_dict(load_file(weights))
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError, SafetensorError) as error:
         raise ValueError(f"load_game: {directory} is damaged: {error}") from error

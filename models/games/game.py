@@ -58,6 +58,16 @@ class Game(nn.Module):
         """What ``player``'s optimizer has instead of the trainer's defaults, such as {"lr": 1e-2}."""
         return {}
 
+    def parts(self) -> dict[str, Any]:
+        """What an export holds, as JSON, for ``rebuild``: how modules are made that the config only points to."""
+        return {}
+
+    @classmethod
+    def rebuild(cls, config: Any, shape: tuple[int, ...], parts: Mapping[str, Any]) -> Game:
+        """The game of an export, before its weights are loaded."""
+        game: Game = cls.build(config, shape)  # type: ignore[attr-defined]
+        return game
+
     def step(self, player: str, real: Tensor, noise: Tensor, optimizer: torch.optim.Optimizer) -> Loss:
         """One optimisation step of ``player``; no other player's parameters or gradients are touched."""
         optimizer.zero_grad(set_to_none=True)

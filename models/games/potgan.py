@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, cast
 
@@ -10,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from models.forest import LatentTransformationForest
-from models.games.export import load_game
+from models.games.export import from_dict, load_game
 from models.games.game import Loss, Turn
-from models.games.vae import Vae
+from models.games.vae import Vae, VaeConfig
 from models.games.wgan_gp import WganGp, WganGpConfig
 from models.networks import make_critic, make_generator
 from models.pairing import PAIRINGS, PairingName
-from models.vae import Encoder
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class PotGan(WganGp):
         self, config: PotGanConfig, generator: nn.Module, critic: nn.Module, encoder: nn.Module, latent_dim: int
     ) -> None:
         super().__init__(config, generator, critic)
+        self.vae_config: VaeConfig | None = None
         self.encoder = encoder.requires_grad_(False).eval()
         self.order = (Turn("critic", config.critic_steps), Turn("generator"))
         if config.transform == "forest":
@@ -99,14 +101,27 @@ class PotGan(WganGp):
     @classmethod
     def build(cls, config: PotGanConfig, shape: tuple[int, ...]) -> PotGan:
         """The game for samples of ``shape``; reads the encoder from ``config.encoder``."""
-        if config.encoder == "identity":
-            encoder: nn.Module = nn.Flatten()
-            latent_dim = math.prod(shape)
-        else:
-            encoder = load_encoder(config.encoder, shape)
-            latent_dim = encoder.latent_dim
+        return cls._around(None if config.encoder == "identity" else load_vae(config.encoder, shape), config, shape)
+
+    def parts(self) -> dict[str, Any]:
+        """The config of the VAE whose encoder this game has; its weights are among the game's own."""
+        return {} if self.vae_config is None else {"vae": dataclasses.asdict(self.vae_config)}
+
+    @classmethod
+    def rebuild(cls, config: PotGanConfig, shape: tuple[int, ...], parts: Mapping[str, Any]) -> PotGan:
+        """From an export, wherever it lies now: ``config.encoder`` is read only if ``parts`` has no VAE."""
+        if "vae" not in parts:
+            return cls.build(config, shape)
+        return cls._around(Vae.build(from_dict(VaeConfig, parts["vae"]), shape), config, shape)
+
+    @classmethod
+    def _around(cls, vae: Vae | None, config: PotGanConfig, shape: tuple[int, ...]) -> PotGan:
+        encoder: nn.Module = nn.Flatten() if vae is None else vae.vae.encoder
+        latent_dim = math.prod(shape) if vae is None else vae.vae.encoder.latent_dim
         generator, critic = make_generator(config.networks, shape), make_critic(config.networks, shape)
-        return cls(config, generator, critic, encoder, latent_dim)
+        game = cls(config, generator, critic, encoder, latent_dim)
+        game.vae_config = None if vae is None else vae.config
+        return game
 
     def train(self, mode: bool = True) -> PotGan:
         super().train(mode)
@@ -177,12 +192,12 @@ class PotGan(WganGp):
         self.forest_started.fill_(True)
 
 
-def load_encoder(path: str, shape: tuple[int, ...]) -> Encoder:
-    """The encoder of the VAE exported to the directory ``path``, which must take samples of ``shape``."""
+def load_vae(path: str, shape: tuple[int, ...]) -> Vae:
+    """The VAE exported to the directory ``path``, which must take samples of ``shape``."""
     game, vae_shape = load_game(path, {"vae": Vae})
     if vae_shape != tuple(shape):
         raise ValueError(f"PotGan: encoder must take samples of {list(shape)}, got {path} for {list(vae_shape)}")
-    return cast(Vae, game).vae.encoder
+    return cast(Vae, game)
 
 
 def _forget_started(game: Any, incompatible_keys: Any) -> None:

@@ -1,4 +1,4 @@
-"""Every Triton kernel compiles ahead of time for NVIDIA GPUs, without local memory: minutes, unless Triton cached it."""
+"""Every Triton kernel compiles ahead of time for NVIDIA GPUs, without local memory: minutes unless Triton cached it."""
 
 from __future__ import annotations
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import struct
 import zipfile
 import zlib
+from typing import cast
 
 import pytest
 import torch
 
-from models.games import GAMES
+from models.games import GAMES, PotGan, Vae
 from models.games.export import load_game
+from models.games.potgan import PotGanConfig
+from models.games.vae import VaeConfig
+from models.networks import NetworkConfig
 from train import checkpoint
 
 
@@ -133,3 +138,17 @@ def test_an_export_loads_as_the_same_game(tmp_path, name):
     assert shape == (2,)
     noise = torch.randn(5, 2)
     assert torch.equal(loaded.sample(noise), game.sample(noise))
+
+
+def test_an_export_with_an_encoder_loads_after_the_run_has_moved(tmp_path):
+    small, large = NetworkConfig("mlp", width=8, noise_dim=2), NetworkConfig("mlp", width=4, depth=1, noise_dim=5)
+    checkpoint.export(tmp_path / "run/vae", "vae", Vae.build(VaeConfig(large), (3,)), (3,))
+    game = PotGan.build(PotGanConfig(small, encoder=str(tmp_path / "run/vae")), (3,)).eval()
+    checkpoint.export(tmp_path / "run/export", "potgan", game, (3,))
+    (tmp_path / "run/export").rename(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "run")
+    loaded, _ = load_game(tmp_path / "elsewhere", GAMES)
+    x = torch.randn(4, 3)
+    assert torch.equal(cast(PotGan, loaded).encoder(x), game.encoder(x))
+    checkpoint.export(tmp_path / "again", "potgan", loaded, (3,))  # an export of an export is as complete
+    assert (tmp_path / "again/config.json").read_text() == (tmp_path / "elsewhere/config.json").read_text()
