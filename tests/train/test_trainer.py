@@ -181,7 +181,7 @@ def test_parameters_that_are_not_finite_are_never_saved(make_trainer):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_iteration_saves_and_says_how_to_resume(make_trainer, capsys, number):
     trainer = make_trainer()
-    step = trainer.game.step
+    step, handler = trainer.game.step, signal.getsignal(signal.SIGINT)
 
     def signalled(player, *rest):
         if trainer.step == 3 and player == "critic":
@@ -194,7 +194,7 @@ def test_a_signal_ends_the_iteration_saves_and_says_how_to_resume(make_trainer, 
         trainer.run("the command")
     assert stopped.value.status == 128 + number
     assert "resume with: the command" in capsys.readouterr().out
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     resumed = make_trainer()
     resumed.resume()
     assert resumed.step == 4  # the iteration at hand was finished
