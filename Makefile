@@ -32,7 +32,6 @@ lint: $(READY)
 	$(RUN) -m mypy
 
 bench: $(READY)
-	$(RUN) -m pip install -q -c constraints.txt -e '.[bench]'
 	$(RUN) -m benchmarks
 
 gpu: $(READY)

@@ -22,8 +22,6 @@ def nearest(inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
 
 @pytest.mark.parametrize("contestant", l2_argmin.SUITE.contestants, ids=lambda contestant: contestant.name)
 def test_every_contestant_of_l2_argmin_finds_the_nearest_points(contestant):
-    for name in contestant.modules:
-        pytest.importorskip(name)
     inputs = l2_argmin.draw(NEAREST, 0)
     result = contestant.load(NEAREST)(*(contestant.convert(tensor) for tensor in inputs))
     verdict = l2_argmin.judge(contestant, NEAREST, inputs, result, l2_argmin.expect(inputs, NEAREST))
