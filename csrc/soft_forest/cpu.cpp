@@ -4,7 +4,7 @@
 //   out^T    = leaves^T mu            (leaves packed by kRows outputs)
 //   value    = leaves grad_out^T      (leaves packed by kRows leaves), reversed through the trees by routing.h
 //   grad_leaf += mu grad_out          (summed per chunk of rows, chunks in order)
-// Trees are taken in groups of kGroupLeaves leaves, so deep forests need no more memory.
+// Trees are taken in groups of some hundred leaves, so deep forests need no more memory.
 #include "soft_forest/soft_forest.h"
 
 #include <algorithm>
@@ -20,7 +20,8 @@
 namespace otk::OTK_ISA {
 namespace {
 
-constexpr int64_t kGroupLeaves = 256;         // a multiple of kRows
+constexpr int64_t kForwardLeaves = 256;       // of a group of trees: long products; a multiple of kRows
+constexpr int64_t kBackwardLeaves = 256;      // what is kept for the way back stays in L1
 constexpr int64_t kChunks = 16;               // of rows, for the gradients' partial sums
 constexpr int64_t kPartialBytes = 256 << 20;  // fewer chunks where their sums would take more
 constexpr double kThreadedWork = 2e6;         // multiply-adds below which a second thread costs more than it brings
@@ -86,11 +87,11 @@ struct Sizes {
   static constexpr int64_t R = kCols<T>, V = simd<T>::lanes;
   int64_t leaves, nodes, all_leaves, group_trees, group_leaves, blocks;
 
-  explicit Sizes(const SoftForest<T>& f)
+  Sizes(const SoftForest<T>& f, int64_t wanted_leaves)
       : leaves(int64_t(1) << f.depth),
         nodes(leaves - 1),
         all_leaves(f.trees * leaves),
-        group_trees(std::min(std::max<int64_t>(1, kGroupLeaves / leaves), f.trees)),
+        group_trees(std::min(std::max<int64_t>(1, wanted_leaves / leaves), f.trees)),
         group_leaves(round_up(group_trees * leaves, kRows)),
         blocks((f.n + R - 1) / R) {}
 };
@@ -104,7 +105,7 @@ void forward_block(const SoftForest<T>& f, const Sizes<T>& s, const T* z, const 
   const Routing<T> routing{f.d, s.nodes, columns, thresholds};
   for (int64_t tree = 0; tree < f.trees; tree += s.group_trees) {
     const int64_t trees = std::min(s.group_trees, f.trees - tree), steps = trees * s.leaves;
-    routing.forward(tree, trees, mu, nullptr, nullptr, nullptr);
+    routing.forward(tree, trees, mu, nullptr, nullptr);
     for (int64_t c = 0; c < f.d_out; c += kRows) {
       Tile<T> tile;
       tile.zero();
@@ -130,14 +131,13 @@ struct Backward {
   static constexpr int64_t R = kCols<T>, V = simd<T>::lanes;
 
   static int64_t scratch_size(const SoftForest<T>& f, const Sizes<T>& s, int64_t width) {
-    return R * (2 * f.d + f.d_out + width + 2 * s.group_leaves + 3 * s.group_trees * s.nodes);
+    return R * (2 * f.d + f.d_out + width + 2 * s.group_leaves + 2 * s.group_trees * s.nodes);
   }
 
   void block(int64_t first, int64_t count, T* scratch) const {
     T *columns = scratch, *grad_columns = columns + f.d * R, *out_columns = grad_columns + f.d * R;
     T *out_rows = out_columns + f.d_out * R, *mu = out_rows + width * R, *value = mu + s.group_leaves * R;
-    T *reach = value + s.group_leaves * R, *left = reach + s.group_trees * s.nodes * R;
-    T* right = left + s.group_trees * s.nodes * R;
+    T *left = value + s.group_leaves * R, *slope = left + s.group_trees * s.nodes * R;
     to_columns<T>(z + first * f.d, count, f.d, columns);
     to_columns<T>(grad_out + first * f.d_out, count, f.d_out, out_columns);
     std::fill(grad_columns, grad_columns + f.d * R, T(0));
@@ -147,13 +147,13 @@ struct Backward {
     const Routing<T> routing{f.d, s.nodes, columns, thresholds};
     for (int64_t tree = 0; tree < f.trees; tree += s.group_trees) {
       const int64_t trees = std::min(s.group_trees, f.trees - tree), begin = tree * s.leaves, count_leaves = trees * s.leaves;
-      routing.forward(tree, trees, mu, reach, left, right);
+      routing.forward(tree, trees, mu, left, slope);
       for (int64_t k = count_leaves; k < round_up(count_leaves, kRows); ++k) std::fill(mu + k * R, mu + (k + 1) * R, T(0));
       for (int64_t k = 0; k < count_leaves; k += kRows) {
         pull_value(begin + k, out_columns, value + k * R);
         push_leaves(begin + k, mu + k * R, out_rows);
       }
-      routing.backward(tree, trees, reach, left, right, value, grad_columns, grad_thresholds);
+      routing.backward(tree, trees, left, slope, value, grad_columns, grad_thresholds);
     }
     to_rows<T>(grad_columns, count, f.d, grad_z + first * f.d);
   }
@@ -192,7 +192,7 @@ template <class T>
 void soft_forest(const SoftForest<T>& f, T* out, int threads) {
   if (f.batch == 0 || f.n == 0) return;
   constexpr int64_t R = kCols<T>;
-  const Sizes<T> s(f);
+  const Sizes<T> s(f, kForwardLeaves);
   threads = useful_threads(f, s, threads);
   const int64_t forests = f.leaves_stride ? f.batch : 1, padded = round_up(f.d_out, kRows);
   Scratch<T> panels(forests * padded * s.all_leaves);
@@ -217,7 +217,7 @@ void soft_forest(const SoftForest<T>& f, T* out, int threads) {
 template <class T>
 void soft_forest_backward(const SoftForest<T>& f, const T* grad_out, T* grad_z, T* grad_thresholds, T* grad_leaves, int threads) {
   constexpr int64_t R = kCols<T>, V = simd<T>::lanes;
-  const Sizes<T> s(f);
+  const Sizes<T> s(f, kBackwardLeaves);
   threads = useful_threads(f, s, threads);
   const int64_t forests = f.leaves_stride ? f.batch : 1, width = round_up(f.d_out, R), nodes = f.trees * s.nodes;
   const int64_t leaf_rows = round_up(s.all_leaves, kRows), partial = leaf_rows * width + nodes * V;

@@ -46,9 +46,9 @@ struct Routing {
   const T* z;           // [d, R]
   const T* thresholds;  // [trees, nodes]
 
-  // Leaf weights mu [count * (nodes + 1), R] of trees [first, first + count). Where `reach` is given it and the shares
-  // [count * nodes, R] are kept for the way back.
-  void forward(int64_t first, int64_t count, T* mu, T* reach, T* left, T* right) const {
+  // Leaf weights mu [count * (nodes + 1), R] of trees [first, first + count). Where asked for, each node's left share and
+  // slope = reach * left * right (d mu / d logit, but for the leaves' difference) [count * nodes, R] are kept.
+  void forward(int64_t first, int64_t count, T* mu, T* left, T* slope) const {
     for (int64_t t = 0; t < count; ++t) {
       T* tree = mu + t * (nodes + 1) * R;
       for (int part = 0; part < R; part += V) store<T>(tree + part, broadcast<T>(1));
@@ -60,12 +60,12 @@ struct Routing {
             vec<T> l, r;
             shares<T>(load<T>(feature + part) - thresholds[at], l, r);
             const vec<T> here = load<T>(tree + i * R + part);
-            if (reach) {
-              store<T>(reach + kept + part, here);
+            const vec<T> to_left = here * l;
+            if (left) {
               store<T>(left + kept + part, l);
-              store<T>(right + kept + part, r);
+              store<T>(slope + kept + part, to_left * r);
             }
-            store<T>(tree + 2 * i * R + part, here * l);
+            store<T>(tree + 2 * i * R + part, to_left);
             store<T>(tree + (2 * i + 1) * R + part, here * r);
           }
         }
@@ -74,8 +74,7 @@ struct Routing {
 
   // value [count * (nodes + 1), R] holds <grad_out, leaf> per leaf and is overwritten. Adds to grad_z [d, R] and
   // grad_thresholds [trees * nodes, V], whose lanes are summed at the end.
-  void backward(int64_t first, int64_t count, const T* reach, const T* left, const T* right, T* value, T* grad_z,
-                T* grad_thresholds) const {
+  void backward(int64_t first, int64_t count, const T* left, const T* slope, T* value, T* grad_z, T* grad_thresholds) const {
     for (int64_t t = 0; t < count; ++t) {
       T* tree = value + t * (nodes + 1) * R;
       for (int64_t width = (nodes + 1) / 2; width >= 1; width /= 2)
@@ -83,11 +82,10 @@ struct Routing {
           const int64_t node = width - 1 + i, at = (first + t) * nodes + node, kept = (t * nodes + node) * R;
           vec<T> total{};
           for (int part = 0; part < R; part += V) {
-            const vec<T> p = load<T>(left + kept + part), q = load<T>(right + kept + part);
             const vec<T> below = load<T>(tree + (2 * i + 1) * R + part);
             const vec<T> gain = load<T>(tree + 2 * i * R + part) - below;
-            const vec<T> grad = load<T>(reach + kept + part) * p * q * gain;
-            store<T>(tree + i * R + part, below + p * gain);
+            const vec<T> grad = load<T>(slope + kept + part) * gain;
+            store<T>(tree + i * R + part, below + load<T>(left + kept + part) * gain);
             T* to = grad_z + at % d * R + part;
             store<T>(to, load<T>(to) + grad);
             total += grad;
