@@ -4,7 +4,7 @@
 //   out^T    = leaves^T mu            (leaves packed by kRows outputs)
 //   value    = leaves grad_out^T      (leaves packed by kRows leaves), reversed through the trees by routing.h
 //   grad_leaf += mu grad_out          (summed per chunk of rows, chunks in order)
-// Trees are taken in groups of some hundred leaves, so deep forests need no more memory.
+// Trees are taken in groups of kGroupLeaves leaves, so deep forests need no more memory.
 #include "soft_forest/soft_forest.h"
 
 #include <algorithm>
@@ -20,8 +20,7 @@
 namespace otk::OTK_ISA {
 namespace {
 
-constexpr int64_t kForwardLeaves = 256;       // of a group of trees: long products; a multiple of kRows
-constexpr int64_t kBackwardLeaves = 256;      // what is kept for the way back stays in L1
+constexpr int64_t kGroupLeaves = 256;         // a multiple of kRows
 constexpr int64_t kChunks = 16;               // of rows, for the gradients' partial sums
 constexpr int64_t kPartialBytes = 256 << 20;  // fewer chunks where their sums would take more
 constexpr double kThreadedWork = 2e6;         // multiply-adds below which a second thread costs more than it brings
@@ -87,11 +86,11 @@ struct Sizes {
   static constexpr int64_t R = kCols<T>, V = simd<T>::lanes;
   int64_t leaves, nodes, all_leaves, group_trees, group_leaves, blocks;
 
-  Sizes(const SoftForest<T>& f, int64_t wanted_leaves)
+  explicit Sizes(const SoftForest<T>& f)
       : leaves(int64_t(1) << f.depth),
         nodes(leaves - 1),
         all_leaves(f.trees * leaves),
-        group_trees(std::min(std::max<int64_t>(1, wanted_leaves / leaves), f.trees)),
+        group_trees(std::min(std::max<int64_t>(1, kGroupLeaves / leaves), f.trees)),
         group_leaves(round_up(group_trees * leaves, kRows)),
         blocks((f.n + R - 1) / R) {}
 };
@@ -192,7 +191,7 @@ template <class T>
 void soft_forest(const SoftForest<T>& f, T* out, int threads) {
   if (f.batch == 0 || f.n == 0) return;
   constexpr int64_t R = kCols<T>;
-  const Sizes<T> s(f, kForwardLeaves);
+  const Sizes<T> s(f);
   threads = useful_threads(f, s, threads);
   const int64_t forests = f.leaves_stride ? f.batch : 1, padded = round_up(f.d_out, kRows);
   Scratch<T> panels(forests * padded * s.all_leaves);
@@ -217,7 +216,7 @@ void soft_forest(const SoftForest<T>& f, T* out, int threads) {
 template <class T>
 void soft_forest_backward(const SoftForest<T>& f, const T* grad_out, T* grad_z, T* grad_thresholds, T* grad_leaves, int threads) {
   constexpr int64_t R = kCols<T>, V = simd<T>::lanes;
-  const Sizes<T> s(f, kBackwardLeaves);
+  const Sizes<T> s(f);
   threads = useful_threads(f, s, threads);
   const int64_t forests = f.leaves_stride ? f.batch : 1, width = round_up(f.d_out, R), nodes = f.trees * s.nodes;
   const int64_t leaf_rows = round_up(s.all_leaves, kRows), partial = leaf_rows * width + nodes * V;
