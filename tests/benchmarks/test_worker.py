@@ -48,7 +48,8 @@ def test_memory_counts_the_peak_of_the_call_and_nothing_before_it():
 
     extra = memory.forked_growth(prepare)
     assert extra is not None
-    assert 32 << 20 <= extra < 40 << 20  # the call's own, and room for an interpreter's pages
+    # the call's own; the kernel counts pages in batches of some dozen per core, and the interpreter takes a few
+    assert 31 << 20 <= extra < 40 << 20
 
 
 @LINUX
