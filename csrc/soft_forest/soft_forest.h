@@ -5,7 +5,7 @@
 //           Node k of tree t (breadth-first) compares feature (t (2^depth - 1) + k) mod d.
 // Memory    per thread one block of routing weights for a group of trees; never [n, trees, 2^depth, d_out].
 // Numerics  left share sigmoid(z - threshold), right share sigmoid(threshold - z), both from exp(-|z - threshold|), so
-//           neither loses digits; no division by a share, so saturated and deep trees stay finite. exp is within 2 ulp
+//           neither loses digits; no division by a share, so saturated and deep trees stay finite. exp is within 3 ulp
 //           in float32; below exp(-87.3) a share is 0.
 // Order     gradients of thresholds and leaves are summed over fixed chunks of rows in fixed order: the same bits on
 //           every run and for every number of threads.

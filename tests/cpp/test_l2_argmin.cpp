@@ -44,6 +44,7 @@ void test_l2_argmin() {
       compare<float>(1, 300, 257, 16, potential, threads);
       compare<double>(1, 65, 40, 19, potential, threads);
     }
+  for (const int64_t d : {2, 3, 4}) compare<float>(1, 51, 70, d, true, 2);  // the direct kernel
   compare<float>(1, 1100, 1500, 20, false, 2);   // the probe rows, then threads
   compare<float>(1, 40, 70, 9000, false, 2);     // several chunks of y
   compare<float>(70, 9, 11, 5, true, 3);         // many small problems

@@ -51,7 +51,7 @@ def by_hand(z: Tensor, thresholds: Tensor, leaves: Tensor) -> Tensor:
 def forest_bound(leaves: Tensor, depth: int, dtype: torch.dtype) -> float:
     """Error of an output: a convex combination of leaves, so the weights' relative errors times the largest leaf.
 
-    A share errs by at most 8 u (its argument's rounding, relative to the share, 2 ulp of exp, a sum and a quotient) for
+    A share errs by at most 8 u (its argument's rounding, relative to the share, 3 ulp of exp, a sum and a quotient) for
     logits up to 4 or so, `depth` shares multiply, and at most T 2^D <= 2^11 terms are added: 2^11 u in the worst order,
     but the terms sum to one leaf, so a blocked sum stays below 64 u. Half precisions round the result: 1 u of theirs.
     """
