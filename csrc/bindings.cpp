@@ -5,7 +5,10 @@
 
 #include <pybind11/pybind11.h>
 
+#include <type_traits>
+
 #include "common/cpu_features.h"
+#include "fit_transport/fit_transport.h"
 #include "l2_argmin/l2_argmin.h"
 #include "soft_forest/soft_forest.h"
 
@@ -28,22 +31,6 @@ otk::L2Argmin<T> l2_problem(Address x, Address y, Address potential, Address val
 }
 
 template <class T>
-void l2_argmin_cpu(Address x, Address y, Address potential, Address value, Address index, int64_t batch, int64_t n, int64_t m,
-                   int64_t d, int64_t x_stride, int64_t y_stride, int64_t potential_stride, int threads) {
-  otk::l2_argmin_cpu(
-      l2_problem<T>(x, y, potential, value, index, batch, n, m, d, x_stride, y_stride, potential_stride), threads);
-}
-
-#if OTK_WITH_CUDA
-void l2_argmin_cuda(Address x, Address y, Address potential, Address value, Address index, int64_t batch, int64_t n, int64_t m,
-                    int64_t d, int64_t x_stride, int64_t y_stride, int64_t potential_stride, Address stream) {
-  otk::l2_argmin_cuda(
-      l2_problem<float>(x, y, potential, value, index, batch, n, m, d, x_stride, y_stride, potential_stride),
-      pointer<void>(stream));
-}
-#endif
-
-template <class T>
 otk::SoftForest<T> forest(Address z, Address thresholds, Address leaves, int64_t batch, int64_t n, int64_t d, int64_t trees,
                           int64_t depth, int64_t d_out, int64_t z_stride, int64_t thresholds_stride, int64_t leaves_stride) {
   return {pointer<const T>(z), pointer<const T>(thresholds), pointer<const T>(leaves), batch, n, d, trees, depth, d_out,
@@ -51,21 +38,33 @@ otk::SoftForest<T> forest(Address z, Address thresholds, Address leaves, int64_t
 }
 
 template <class T>
-void soft_forest_cpu(Address z, Address thresholds, Address leaves, int64_t batch, int64_t n, int64_t d, int64_t trees,
-                     int64_t depth, int64_t d_out, int64_t z_stride, int64_t thresholds_stride, int64_t leaves_stride,
-                     Address out, int threads) {
-  otk::soft_forest_cpu(
-      forest<T>(z, thresholds, leaves, batch, n, d, trees, depth, d_out, z_stride, thresholds_stride, leaves_stride),
-      pointer<T>(out), threads);
+otk::FitTransport<T> transport(Address z_r, Address z_g, Address thresholds, Address leaves, Address exp_avg,
+                               Address exp_avg_sq, Address step, Address rho, Address cost, int64_t batch, int64_t n,
+                               int64_t m, int64_t d, int64_t trees, int64_t depth, int64_t d_out, int64_t iters,
+                               int64_t z_r_stride, int64_t z_g_stride, int64_t thresholds_stride, bool literal, double lr,
+                               double beta1, double beta2, double eps) {
+  return {pointer<const T>(z_r), pointer<const T>(z_g), pointer<const T>(thresholds), pointer<T>(leaves),
+          pointer<T>(exp_avg), pointer<T>(exp_avg_sq), pointer<float>(step), pointer<int64_t>(rho), pointer<T>(cost),
+          batch, n, m, d, trees, depth, d_out, iters, z_r_stride, z_g_stride, thresholds_stride, literal,
+          {lr, beta1, beta2, eps}};
 }
 
-template <class T>
-void soft_forest_backward_cpu(Address z, Address thresholds, Address leaves, int64_t batch, int64_t n, int64_t d, int64_t trees,
-                              int64_t depth, int64_t d_out, int64_t z_stride, int64_t thresholds_stride, int64_t leaves_stride,
-                              Address grad_out, Address grad_z, Address grad_thresholds, Address grad_leaves, int threads) {
-  otk::soft_forest_backward_cpu(
-      forest<T>(z, thresholds, leaves, batch, n, d, trees, depth, d_out, z_stride, thresholds_stride, leaves_stride),
-      pointer<const T>(grad_out), pointer<T>(grad_z), pointer<T>(grad_thresholds), pointer<T>(grad_leaves), threads);
+// What Python passes for a parameter: an address for a pointer, anything else as it is.
+template <class P>
+using Wire = std::conditional_t<std::is_pointer_v<P>, Address, P>;
+
+template <class P>
+P unwire(Wire<P> wire) {
+  if constexpr (std::is_pointer_v<P>)
+    return reinterpret_cast<P>(wire);
+  else
+    return wire;
+}
+
+// `function` as Python calls it: the arguments of `describe`, which make its problem, then its further ones.
+template <class Problem, class... Described, class Result, class... Rest>
+auto bound(Problem (*describe)(Described...), Result (*function)(const Problem&, Rest...)) {
+  return [=](Described... described, Wire<Rest>... rest) { return function(describe(described...), unwire<Rest>(rest)...); };
 }
 
 }  // namespace
@@ -73,14 +72,16 @@ void soft_forest_backward_cpu(Address z, Address thresholds, Address leaves, int
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Compiled kernels of otkernels: raw addresses in, results written in place. Use otkernels' functions.";
   const auto unlocked = py::call_guard<py::gil_scoped_release>();
-  module.def("l2_argmin_cpu_f32", &l2_argmin_cpu<float>, unlocked);
-  module.def("l2_argmin_cpu_f64", &l2_argmin_cpu<double>, unlocked);
-  module.def("soft_forest_cpu_f32", &soft_forest_cpu<float>, unlocked);
-  module.def("soft_forest_cpu_f64", &soft_forest_cpu<double>, unlocked);
-  module.def("soft_forest_backward_cpu_f32", &soft_forest_backward_cpu<float>, unlocked);
-  module.def("soft_forest_backward_cpu_f64", &soft_forest_backward_cpu<double>, unlocked);
+  module.def("l2_argmin_cpu_f32", bound(&l2_problem<float>, &otk::l2_argmin_cpu<float>), unlocked);
+  module.def("l2_argmin_cpu_f64", bound(&l2_problem<double>, &otk::l2_argmin_cpu<double>), unlocked);
+  module.def("soft_forest_cpu_f32", bound(&forest<float>, &otk::soft_forest_cpu<float>), unlocked);
+  module.def("soft_forest_cpu_f64", bound(&forest<double>, &otk::soft_forest_cpu<double>), unlocked);
+  module.def("soft_forest_backward_cpu_f32", bound(&forest<float>, &otk::soft_forest_backward_cpu<float>), unlocked);
+  module.def("soft_forest_backward_cpu_f64", bound(&forest<double>, &otk::soft_forest_backward_cpu<double>), unlocked);
+  module.def("fit_transport_cpu_f32", bound(&transport<float>, &otk::fit_transport_cpu<float>), unlocked);
+  module.def("fit_transport_cpu_f64", bound(&transport<double>, &otk::fit_transport_cpu<double>), unlocked);
 #if OTK_WITH_CUDA
-  module.def("l2_argmin_cuda_f32", &l2_argmin_cuda, unlocked);
+  module.def("l2_argmin_cuda_f32", bound(&l2_problem<float>, &otk::l2_argmin_cuda), unlocked);
 #endif
   module.def("built_with_cuda", [] { return bool(OTK_WITH_CUDA); }, "Whether the CUDA kernels are in this build.");
   module.def("cpu_isa", [] { return otk::name(otk::chosen_isa()); }, "The instruction set that the CPU kernels use here.");

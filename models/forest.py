@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from otkernels import soft_forest
+from otkernels import FitTransport, fit_transport, soft_forest
 
 
 class LatentTransformationForest(nn.Module):
@@ -57,6 +57,36 @@ class LatentTransformationForest(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """F(z) [..., out_dim] for latents z [..., dim]."""
         return soft_forest(z * self.scale, self.thresholds, self.leaves)
+
+    def fits(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether ``fit`` plays ``optimizer``'s steps: plain Adam, on nothing but this forest's leaves."""
+        if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
+            return False
+        group = optimizer.param_groups[0]
+        if group["weight_decay"] or group["amsgrad"] or group["maximize"] or isinstance(group["lr"], Tensor):
+            return False
+        step = optimizer.state.get(self.leaves, {}).get("step")  # some variants keep it in float64, or on the CPU
+        if step is not None and (step.dtype != torch.float32 or step.device != self.leaves.device):
+            return False
+        return len(group["params"]) == 1 and group["params"][0] is self.leaves
+
+    @torch.no_grad()
+    def fit(
+        self, z_r: Tensor, z_g: Tensor, optimizer: torch.optim.Optimizer, iters: int, pairing: str = "cover"
+    ) -> FitTransport:
+        """Algorithm 1 in one call (`otkernels.fit_transport`): ``iters`` Adam steps on the leaves, pairs and costs.
+
+        z_r [N, out_dim] and z_g [M, dim]. Adam's settings and state are ``optimizer``'s (see ``fits``), as if it had
+        taken the steps.
+        """
+        group, state = optimizer.param_groups[0], optimizer.state[self.leaves]
+        if not state:
+            state["step"] = torch.zeros((), device=self.leaves.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(self.leaves), torch.zeros_like(self.leaves)
+        return fit_transport(
+            z_r, z_g * self.scale, self.thresholds, self.leaves, state["exp_avg"], state["exp_avg_sq"], state["step"],
+            iters=iters, lr=group["lr"], betas=group["betas"], eps=group["eps"], pairing=pairing,
+        )  # fmt: skip
 
     @torch.no_grad()
     def set_thresholds(self, latents: Tensor) -> None:

@@ -38,7 +38,8 @@ class Pairs:
 
 def _uniform(real: Tensor, generated: Tensor, dtype: torch.dtype) -> Pairs:
     """Equal weights; NaN for a pair without a partner (index -1, from NaN latents), so that the cost shows it."""
-    weight = torch.where((real < 0) | (generated < 0), torch.nan, 1 / max(len(real), 1)).to(dtype)
+    share = torch.full((), 1 / max(len(real), 1), dtype=dtype, device=real.device)
+    weight = share.where((real >= 0) & (generated >= 0), torch.nan)
     return Pairs(real, generated, weight)
 
 

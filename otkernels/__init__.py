@@ -2,7 +2,16 @@
 
 from ._dispatch import available_impls
 from ._version import __version__
+from .fit_transport import FitTransport, fit_transport
 from .l2_argmin import L2Argmin, l2_argmin
 from .soft_forest import soft_forest
 
-__all__ = ["L2Argmin", "__version__", "available_impls", "l2_argmin", "soft_forest"]
+__all__ = [
+    "FitTransport",
+    "L2Argmin",
+    "__version__",
+    "available_impls",
+    "fit_transport",
+    "l2_argmin",
+    "soft_forest",
+]

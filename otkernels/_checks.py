@@ -16,6 +16,11 @@ def shape(tensor: Tensor) -> str:
     return str(list(tensor.shape))
 
 
+def named(lead: torch.Size, last: str) -> str:
+    """A shape with known leading dimensions, such as [3, M, D]."""
+    return "[" + "".join(f"{size}, " for size in lead) + last + "]"
+
+
 def autocast(*tensors: Any) -> tuple[Any, ...]:
     """Under autocast half precisions become float32, where mixed dtypes meet; otherwise the tensors as they are."""
     device = tensors[0].device.type if isinstance(tensors[0], Tensor) else "cpu"

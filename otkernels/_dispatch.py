@@ -20,6 +20,7 @@ from . import _native
 ORDER: dict[str, tuple[str, ...]] = {
     "l2_argmin": ("cpu", "triton", "cuda", "reference"),
     "soft_forest": ("cpu", "triton", "reference"),
+    "fit_transport": ("cpu", "reference"),
 }
 AUTO = os.environ.get("OTKERNELS_IMPL", "auto")
 _MODULES = {"reference": "reference", "cpu": "native", "cuda": "native", "triton": "triton"}

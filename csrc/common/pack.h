@@ -3,10 +3,11 @@
 // A word is what one step of a product eats: a T, or a pair of bfloat16. Blocks of `lanes` points are transposed in
 // registers. `Fetch` makes the words: fetch(r, k) is the vector of words k.. of point r, zeros past the end.
 #pragma once
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
-#include "common/simd.h"
+#include "common/tile.h"
 
 namespace otk::OTK_ISA {
 
@@ -51,6 +52,43 @@ inline vec<T> load_tail(const T* row, int64_t k, int64_t d) {
   vec<T> v{};
   if (k < d) std::memcpy(&v, row + k, (d - k) * sizeof(T));
   return v;
+}
+
+// rows [count <= R, width] row-major -> columns [width, R], zero rows past the end
+template <class T>
+inline void to_columns(const T* rows, int64_t count, int64_t width, T* columns) {
+  constexpr int V = simd<T>::lanes;
+  for (int64_t first = 0; first < kCols<T>; first += V)
+    if (first + V <= count && width % V == 0)
+      pack_block<T, kCols<T>>(first, width, columns, [&](int r, int64_t k) { return load<T>(rows + (first + r) * width + k); });
+    else
+      pack_block<T, kCols<T>>(first, width, columns, [&](int r, int64_t k) {
+        return first + r < count ? load_tail<T>(rows + (first + r) * width, k, width) : vec<T>{};
+      });
+}
+
+// columns [width, R] -> rows [count <= R, width] row-major
+template <class T>
+inline void to_rows(const T* columns, int64_t count, int64_t width, T* rows) {
+  constexpr int V = simd<T>::lanes;
+  for (int64_t first = 0; first < count; first += V)
+    for (int64_t k = 0; k < width; k += V) {
+      const int64_t valid = std::min<int64_t>(V, width - k), points = std::min<int64_t>(V, count - first);
+      vec<T> block[V];
+#pragma GCC unroll 16
+      for (int i = 0; i < V; ++i) block[i] = i < valid ? load<T>(columns + (k + i) * kCols<T> + first) : vec<T>{};
+      transpose<T>(block);
+#pragma GCC unroll 16
+      for (int r = 0; r < V; ++r) {
+        if (r >= points) break;
+        T* to = rows + (first + r) * width + k;
+        const vec<T> row = block[r];
+        if (valid == V)
+          store<T>(to, row);
+        else
+          for (int i = 0; i < valid; ++i) to[i] = row[i];
+      }
+    }
 }
 
 }  // namespace otk::OTK_ISA

@@ -9,12 +9,9 @@
 #include <algorithm>
 
 #include "common/memory.h"
+#include "common/thread.h"
 #include "l2_argmin/low_dimension.h"
 #include "l2_argmin/product.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 namespace otk::OTK_ISA {
 namespace {
@@ -199,11 +196,7 @@ int64_t solve_rows(const Points<T>& points, int64_t from, int64_t to, int thread
 #pragma omp parallel num_threads(threads) if (threads > 1) reduction(+ : considered)
   {
     Solver<T, Product> mine = shared;
-    int thread = 0;
-#ifdef _OPENMP
-    thread = omp_get_thread_num();
-#endif
-    mine.x_panels = shared.lower + n + kRows + thread * thread_size;
+    mine.x_panels = shared.lower + n + kRows + thread_number() * thread_size;
     mine.x_error = mine.x_panels + packed_rows * words;
     for (int64_t start = 0; start < m; start += chunk_panels * C) {
       const int64_t panel_count = std::min(chunk_panels, divide_up(m - start, C));

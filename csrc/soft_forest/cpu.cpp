@@ -11,11 +11,8 @@
 
 #include "common/memory.h"
 #include "common/pack.h"
+#include "common/thread.h"
 #include "soft_forest/routing.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 namespace otk::OTK_ISA {
 namespace {
@@ -27,14 +24,6 @@ constexpr double kThreadedWork = 2e6;         // multiply-adds below which a sec
 
 int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
-int thread_number() {
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
-
 // panels[(p * steps + k) * kRows + i] = scale * source[p * kRows + i, k], a [rows, steps] matrix with these strides.
 template <class T>
 void pack_panels(const T* source, int64_t rows, int64_t row_stride, int64_t steps, int64_t step_stride, T scale, T* panels) {
@@ -42,43 +31,6 @@ void pack_panels(const T* source, int64_t rows, int64_t row_stride, int64_t step
     for (int64_t k = 0; k < steps; ++k)
       for (int64_t i = 0; i < kRows; ++i)
         *panels++ = p + i < rows ? scale * source[(p + i) * row_stride + k * step_stride] : T(0);
-}
-
-// rows [count <= R, width] row-major -> columns [width, R], zero rows past the end
-template <class T>
-void to_columns(const T* rows, int64_t count, int64_t width, T* columns) {
-  constexpr int V = simd<T>::lanes;
-  for (int64_t first = 0; first < kCols<T>; first += V)
-    if (first + V <= count && width % V == 0)
-      pack_block<T, kCols<T>>(first, width, columns, [&](int r, int64_t k) { return load<T>(rows + (first + r) * width + k); });
-    else
-      pack_block<T, kCols<T>>(first, width, columns, [&](int r, int64_t k) {
-        return first + r < count ? load_tail<T>(rows + (first + r) * width, k, width) : vec<T>{};
-      });
-}
-
-// columns [width, R] -> rows [count <= R, width] row-major
-template <class T>
-void to_rows(const T* columns, int64_t count, int64_t width, T* rows) {
-  constexpr int V = simd<T>::lanes;
-  for (int64_t first = 0; first < count; first += V)
-    for (int64_t k = 0; k < width; k += V) {
-      const int64_t valid = std::min<int64_t>(V, width - k), points = std::min<int64_t>(V, count - first);
-      vec<T> block[V];
-#pragma GCC unroll 16
-      for (int i = 0; i < V; ++i) block[i] = i < valid ? load<T>(columns + (k + i) * kCols<T> + first) : vec<T>{};
-      transpose<T>(block);
-#pragma GCC unroll 16
-      for (int r = 0; r < V; ++r) {
-        if (r >= points) break;
-        T* to = rows + (first + r) * width + k;
-        const vec<T> row = block[r];
-        if (valid == V)
-          store<T>(to, row);
-        else
-          for (int i = 0; i < valid; ++i) to[i] = row[i];
-      }
-    }
 }
 
 template <class T>

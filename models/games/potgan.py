@@ -167,7 +167,10 @@ class PotGan(WganGp):
         return Loss(value, {"score": score.detach(), "transport": transport.detach()})
 
     def step(self, player: str, real: Tensor, noise: Tensor, optimizer: torch.optim.Optimizer) -> Loss:
-        """The forest's turn is Algorithm 1 whole: ``inner_steps`` times pair, matched cost, Adam, on one batch."""
+        """The forest's turn is Algorithm 1 whole: ``inner_steps`` times pair, matched cost, Adam, on one batch.
+
+        One fused call where pairs come from an argmin and only leaves learn; otherwise step by step.
+        """
         if player != "forest":
             return super().step(player, real, noise, optimizer)
         z_r, z_g = self.latents(real, noise)
@@ -175,6 +178,10 @@ class PotGan(WganGp):
             if not self.forest_started:
                 self.start_forest(z_r)
             self._knows_started = True
+        forest = cast(LatentTransformationForest, self.players["forest"])
+        if self.config.pairing in ("cover", "literal") and forest.fits(optimizer):
+            cost = forest.fit(z_r, z_g, optimizer, self.config.forest.inner_steps, self.config.pairing).cost[-1]
+            return Loss(cost, {"transport": cost})
         for _ in range(self.config.forest.inner_steps):
             optimizer.zero_grad(set_to_none=True)
             loss = self.forest_loss(z_r, z_g)

@@ -76,16 +76,14 @@ def _check(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> No
         raise ValueError(f"l2_argmin: x must be [..., N, D] with D >= 1, got {_checks.shape(x)}")
     lead, d = x.shape[:-2], x.shape[-1]
     if y.dim() != x.dim() or y.shape[:-2] != lead or y.shape[-1] != d:
-        raise ValueError(f"l2_argmin: y must be {_named(lead, 'M, D')} with D={d}, got {_checks.shape(y)}")
+        raise ValueError(f"l2_argmin: y must be {_checks.named(lead, 'M, D')} with D={d}, got {_checks.shape(y)}")
     m = y.shape[-2]
     if m < 1:
         raise ValueError(f"l2_argmin: y must hold at least one point (M >= 1), got {_checks.shape(y)}")
     if potential is not None and potential.shape != y.shape[:-1]:
-        raise ValueError(f"l2_argmin: potential must be {_named(lead, 'M')} with M={m}, got {_checks.shape(potential)}")
-
-
-def _named(lead: torch.Size, last: str) -> str:
-    return "[" + "".join(f"{size}, " for size in lead) + last + "]"
+        raise ValueError(
+            f"l2_argmin: potential must be {_checks.named(lead, 'M')} with M={m}, got {_checks.shape(potential)}"
+        )
 
 
 def _forward(x: Tensor, y: Tensor, potential: Tensor | None, precision: str, impl: str) -> tuple[Tensor, Tensor]:

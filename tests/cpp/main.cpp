@@ -5,6 +5,7 @@
 #include "check.h"
 #include "common/cpu_features.h"
 
+void test_fit_transport();
 void test_l2_argmin();
 void test_soft_forest();
 
@@ -15,6 +16,7 @@ int main() {
     std::printf("skipped: %s\n", error.what());
     return 77;
   }
+  test_fit_transport();
   test_l2_argmin();
   test_soft_forest();
   std::printf("%d failures\n", failures);

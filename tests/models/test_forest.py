@@ -106,6 +106,69 @@ def test_a_single_latent_and_a_deep_tree_work():
     torch.testing.assert_close(forest(latents), latents, atol=2e-3, rtol=2e-3)
 
 
+@pytest.mark.parametrize("pairing", ["cover", "literal"])
+def test_fit_takes_the_optimizer_s_steps(pairing):
+    """Algorithm 1 by autograd and torch.optim.Adam, then fit, then Adam again: one state, whoever steps.
+
+    Adam divides by sqrt(v), so that float32 sums in another order show as up to 1e-4 of a step; here 7 steps of 0.05.
+    """
+    fused, plain = make(scale=2.0), make(scale=2.0)
+    ours, theirs = (torch.optim.Adam(f.parameters(), lr=0.05, betas=(0.5, 0.9), fused=True) for f in (fused, plain))
+    z_r, z_g = torch.randn(12, 2), torch.randn(12, 2)
+
+    def by_autograd(forest, optimizer, steps):
+        for _ in range(steps):
+            transformed = forest(z_g)
+            rho = torch.cdist(z_r, transformed).argmin(1)
+            pairs = (z_r, transformed[rho]) if pairing == "cover" else (z_r[rho], transformed)
+            loss = (pairs[0] - pairs[1]).square().sum(1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return rho, loss
+
+    by_autograd(fused, ours, 2)
+    assert fused.fits(ours)
+    fitted = fused.fit(z_r, z_g, ours, 3, pairing)
+    by_autograd(fused, ours, 2)
+    by_autograd(plain, theirs, 2)
+    rho, loss = by_autograd(plain, theirs, 3)
+    by_autograd(plain, theirs, 2)
+    assert torch.equal(fitted.rho, rho)
+    torch.testing.assert_close(fitted.cost[-1], loss.detach(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fused.leaves, plain.leaves, atol=1e-4, rtol=0)
+    assert ours.state[fused.leaves]["step"] == 7
+
+
+def test_fit_starts_adam_s_state():
+    forest = make()
+    optimizer = torch.optim.Adam(forest.parameters(), lr=0.01)
+    before = forest.leaves.detach().clone()
+    forest.fit(torch.randn(5, 2), torch.randn(5, 2), optimizer, 2)
+    assert optimizer.state[forest.leaves]["step"] == 2
+    # with betas (0.9, 0.999) the first two steps are lr long wherever the gradient keeps its sign
+    assert 0.005 < (forest.leaves - before).abs().median() <= 0.0201
+
+
+def test_fit_knows_what_it_cannot_replace():
+    def fits(forest, optimizer=torch.optim.Adam, **options):
+        return forest.fits(optimizer(forest.parameters(), **options))
+
+    assert fits(make())
+    assert not fits(make(), torch.optim.AdamW)
+    assert not fits(make(), torch.optim.SGD)
+    assert not fits(make(), weight_decay=0.1)
+    assert not fits(make(), amsgrad=True)
+    assert not fits(make(), maximize=True)
+    assert not fits(make(), lr=torch.tensor(0.1))
+    assert not fits(make(learn_thresholds=True))
+    forest = make()
+    assert not forest.fits(torch.optim.Adam(make().parameters()))
+    optimizer = torch.optim.Adam(forest.parameters())
+    optimizer.state[forest.leaves]["step"] = torch.zeros((), dtype=torch.float64)
+    assert not forest.fits(optimizer)
+
+
 @pytest.mark.parametrize("learn", [False, True])
 def test_state_round_trip(learn):
     forest, other = make(learn_thresholds=learn), LatentTransformationForest(2, 3, 2, learn_thresholds=learn)

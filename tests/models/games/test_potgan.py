@@ -108,6 +108,19 @@ def test_the_forest_turn_is_algorithm_1():
     torch.testing.assert_close(forest.leaves, leaves, atol=1e-5, rtol=1e-5)
 
 
+def test_the_forest_turn_is_one_call_where_it_can_be(monkeypatch):
+    """And step by step, to the same leaves, where it cannot: another optimizer, another pairing."""
+    calls = []
+    for learn, pairing in ((False, "cover"), (False, "literal"), (True, "cover"), (False, "assignment")):
+        game = forest_game(pairing=pairing, forest=ForestConfig(learn_thresholds=learn, inner_steps=2))
+        forest = game.players["forest"]
+        monkeypatch.setattr(forest, "fit", lambda *a, fit=forest.fit, **k: calls.append(a[-1]) or fit(*a, **k))
+        before = forest.leaves.detach().clone()
+        game.step("forest", torch.randn(8, 2), game.draw_noise(8), torch.optim.Adam(forest.parameters(), lr=0.1))
+        assert not torch.equal(before, forest.leaves)
+    assert calls == ["cover", "literal"]
+
+
 def test_the_forest_moves_a_point_onto_its_target():
     """One real and one generated point: the minimum of |z_r - F(z_g)|^2 over the leaves is 0."""
     game = point_game([[0.5, -0.5]], transform="forest", forest=ForestConfig(trees=2, depth=2, inner_steps=10))

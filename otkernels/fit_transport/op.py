@@ -1,0 +1,173 @@
+"""fit_transport as a torch op that updates its state in place: public function, checks, fake."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _checks, _dispatch
+
+PAIRINGS = ("cover", "literal")
+
+
+class FitTransport(NamedTuple):
+    """rho [..., N] int64: the last step's assignment. cost [..., iters]: each step's matched cost before its update."""
+
+    rho: Tensor
+    cost: Tensor
+
+
+@torch.no_grad()
+def fit_transport(
+    z_r: Tensor,
+    z_g: Tensor,
+    thresholds: Tensor,
+    leaves: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    step: Tensor,
+    *,
+    iters: int = 5,
+    lr: float = 2e-4,
+    betas: tuple[float, float] = (0.5, 0.9),
+    eps: float = 1e-8,
+    pairing: str = "cover",
+    impl: str = "auto",
+) -> FitTransport:
+    """Algorithm 1 of POT-GAN (Avraham et al. 2019) in one call: moves the leaves of F towards a transport map.
+
+        `iters` times:  rho_i = argmin_j |z_r[i] - F(z_g[j])|^2, then one Adam step on the leaves for the matched cost
+        cover:    mean_i |z_r[i] - F(z_g[rho_i])|^2       literal:  mean_i |z_r[rho_i] - F(z_g[i])|^2  (N = M)
+
+    F is `soft_forest(., thresholds, leaves)`. Pairs are held fixed in the gradient; thresholds do not move.
+
+    Args:
+        z_r: [..., N, d_out] real latents; float32 or float64.
+        z_g: [..., M, d] generated latents, before F.
+        thresholds: [T, 2^D - 1], or [..., T, 2^D - 1] with z_r's leading dimensions.
+        leaves: [..., T, 2^D, d_out], one forest per batch element; contiguous, updated in place.
+        exp_avg, exp_avg_sq: Adam's moments, like leaves, updated in place.
+        step: float32 scalar on the same device, Adam's count of steps (torch.optim's state "step"): grows by iters.
+        iters, lr, betas, eps: inner steps, and Adam's settings as torch.optim.Adam takes them.
+        pairing: "cover" or "literal".
+        impl: "auto", "cpu" or "reference"; one that cannot run raises and says why.
+
+    Returns:
+        rho [..., N] and cost [..., iters] (squared units of z_r). Distances with a NaN give rho -1, then NaN leaves.
+
+    No gradient flows through it. Deterministic: the same bits on every run and for every number of threads.
+
+    Raises:
+        ValueError: a shape, dtype, device, layout or option is wrong; the message names it.
+        RuntimeError: the named impl cannot run here.
+    """
+    lead = _check(z_r, z_g, thresholds, leaves, exp_avg, exp_avg_sq, step)
+    if pairing not in PAIRINGS:
+        raise ValueError(f"fit_transport: pairing must be one of {', '.join(PAIRINGS)}, got {pairing!r}")
+    if pairing == "literal" and z_r.shape[-2] != z_g.shape[-2]:
+        raise ValueError(
+            f"fit_transport: z_g must have as many rows as z_r for pairing 'literal', got {_checks.shape(z_g)} and "
+            f"{_checks.shape(z_r)}"
+        )
+    _check_settings(iters, lr, betas, eps)
+    batch = math.prod(lead)
+    if thresholds.dim() == 2:
+        thresholds = thresholds.expand(batch, *thresholds.shape)
+    inputs = (x.reshape(batch, *x.shape[-2:]) for x in (z_r, z_g, thresholds))
+    state = (x.view(batch, *x.shape[-3:]) for x in (leaves, exp_avg, exp_avg_sq))
+    rho, cost = torch.ops.otkernels.fit_transport(*inputs, *state, step, iters, lr, *betas, eps, pairing, impl)
+    return FitTransport(rho.view(*lead, z_r.shape[-2]), cost.view(*lead, iters))
+
+
+def _check(
+    z_r: Tensor, z_g: Tensor, thresholds: Tensor, leaves: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, step: Tensor
+) -> torch.Size:
+    """Raises what is wrong; returns the leading dimensions."""
+    op = "fit_transport"
+    state = {"leaves": leaves, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    _checks.alike(op, z_r=z_r, z_g=z_g, thresholds=thresholds, **state)
+    if z_r.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{op}: z_r must be float32 or float64, got {z_r.dtype} {_checks.shape(z_r)}")
+    if z_r.dim() < 2 or 0 in z_r.shape[-2:]:
+        raise ValueError(f"{op}: z_r must be [..., N, d_out] with N, d_out >= 1, got {_checks.shape(z_r)}")
+    lead, d_out = z_r.shape[:-2], z_r.shape[-1]
+    if z_g.dim() < 2 or z_g.shape[:-2] != lead or 0 in z_g.shape[-2:]:
+        raise ValueError(
+            f"{op}: z_g must be [..., M, d] with M, d >= 1 and z_r's leading dimensions {list(lead)}, "
+            f"got {_checks.shape(z_g)}"
+        )
+    trees, width = leaves.shape[-3:-1] if leaves.dim() > 2 else (0, 0)
+    if trees < 1 or width < 1 or width & (width - 1) or leaves.shape != (*lead, trees, width, d_out):
+        raise ValueError(
+            f"{op}: leaves must be {_checks.named(lead, 'T, 2^D, d_out')} with d_out={d_out}, "
+            f"got {_checks.shape(leaves)}"
+        )
+    if thresholds.shape not in ((trees, width - 1), (*lead, trees, width - 1)):
+        raise ValueError(
+            f"{op}: thresholds must be {[trees, width - 1]} for leaves {_checks.shape(leaves)}, "
+            f"got {_checks.shape(thresholds)}"
+        )
+    for name, tensor in state.items():
+        if tensor.shape != leaves.shape or not tensor.is_contiguous():
+            layout = "" if tensor.is_contiguous() else f" with strides {list(tensor.stride())}"
+            raise ValueError(
+                f"{op}: {name} must be contiguous {_checks.shape(leaves)}, got {_checks.shape(tensor)}{layout}"
+            )
+    if not isinstance(step, Tensor) or step.dtype != torch.float32 or step.dim() or step.device != z_r.device:
+        got = f"{step.dtype} {_checks.shape(step)} on {step.device}" if isinstance(step, Tensor) else repr(step)
+        raise ValueError(f"{op}: step must be a float32 scalar tensor on {z_r.device}, got {got}")
+    return lead
+
+
+def _check_settings(iters: int, lr: float, betas: tuple[float, float], eps: float) -> None:
+    if iters < 1:
+        raise ValueError(f"fit_transport: iters must be at least 1, got {iters}")
+    if not lr >= 0:
+        raise ValueError(f"fit_transport: lr must not be negative, got {lr}")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"fit_transport: betas must be two numbers in [0, 1), got {betas}")
+    if not eps >= 0:
+        raise ValueError(f"fit_transport: eps must not be negative, got {eps}")
+
+
+def _forward(
+    z_r: Tensor,
+    z_g: Tensor,
+    thresholds: Tensor,
+    leaves: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    step: Tensor,
+    iters: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    pairing: str,
+    impl: str,
+) -> tuple[Tensor, Tensor]:
+    _, module = _dispatch.choose("fit_transport", impl, z_r)
+    state = (leaves, exp_avg, exp_avg_sq, step)
+    result = module.fit_transport(z_r, z_g, thresholds, *state, iters, lr, (beta1, beta2), eps, pairing)
+    for tensor in state:  # kernels write through addresses, which autograd does not see
+        torch.autograd.graph.increment_version(tensor)
+    return result
+
+
+def _fake(z_r: Tensor, z_g: Tensor, thresholds: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
+    iters = rest[4]
+    return z_r.new_empty(z_r.shape[:2], dtype=torch.int64), z_r.new_empty(z_r.shape[0], iters)  # type: ignore[call-overload]
+
+
+NAME = "otkernels::fit_transport"
+torch.library.define(
+    NAME,
+    "(Tensor z_r, Tensor z_g, Tensor thresholds, Tensor(a!) leaves, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, "
+    "Tensor(d!) step, int iters, float lr, float beta1, float beta2, float eps, str pairing, str impl) "
+    "-> (Tensor, Tensor)",
+)
+torch.library.impl(NAME, ("cpu", "cuda"), _forward)
+torch.library.register_fake(NAME, _fake)

@@ -1,0 +1,307 @@
+"""fit_transport against its definition, against torch.optim.Adam and autograd, and against float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from otkernels import _native, fit_transport, l2_argmin, soft_forest
+from otkernels.fit_transport import reference
+
+from .cases import devices_and_impls
+
+# N, M, d, T, D, d_out: one of each; ragged; the paper's; the toy's; deep; N < M and N > M
+SHAPES = [
+    (1, 1, 1, 1, 0, 1),
+    (5, 7, 3, 2, 2, 4),
+    (64, 64, 128, 18, 3, 128),
+    (100, 100, 2, 16, 3, 2),
+    (33, 70, 20, 3, 5, 37),
+    (70, 33, 5, 1, 9, 130),
+]
+RUNS = devices_and_impls("fit_transport")
+U = 2.0**-24
+
+
+def problem(randn, shape, lead=(), dtype=torch.float32, device="cpu"):
+    """z_r, z_g, thresholds, leaves, exp_avg, exp_avg_sq, step: Adam in the middle of its work, after 3 steps."""
+    n, m, d, trees, depth, d_out = shape
+    leaves = (*lead, trees, 2**depth, d_out)
+    draws = randn(*lead, n, d_out), randn(*lead, m, d), randn(*lead, trees, 2**depth - 1), randn(*leaves) * trees**0.5
+    moments = randn(*leaves) / n, randn(*leaves).square() / n**2
+    return (*(t.to(device, dtype) for t in (*draws, *moments)), torch.tensor(3.0, device=device))
+
+
+def clone(tensors):
+    return tuple(tensor.clone() for tensor in tensors)
+
+
+def gradient_and_bound(z_r, z_g, thresholds, leaves, rho, pairing):
+    """In float64: the gradient to the leaves under given pairs, and what float32 may be off by.
+
+    A share errs by 3 ulp (soft_forest.h), so mu by (4 D) 2u, a sum of K terms by K u, a difference and the weight by u
+    each; errors of F pass through the pairs and mu^T into the gradient, whose own sum has M terms. Second order: + 8.
+    """
+    n, m, trees, depth = z_r.shape[-2], z_g.shape[-2], leaves.shape[-3], leaves.shape[-2].bit_length() - 1
+    z_r, z_g, thresholds, leaves = (t.double() for t in (z_r, z_g, thresholds, leaves))
+    routing = 8 * depth + 8
+
+    def pull(pairs):  # F -> its gradient, given per pair what is summed [B, N, o]
+        at = (rho if pairing == "cover" else each)[..., None].expand_as(z_r)
+        return torch.zeros(len(z_r), m, z_r.shape[-1], dtype=torch.float64).scatter_add(1, at, 2 / n * pairs)
+
+    each = torch.arange(n).expand_as(rho)
+    transformed = soft_forest(z_g, thresholds, leaves, impl="reference")
+    error = (trees * leaves.shape[-2] + routing) * U * soft_forest(z_g, thresholds, leaves.abs(), impl="reference")
+    real, generated = (each, rho) if pairing == "cover" else (rho, each)
+    difference = transformed.gather(1, generated[..., None].expand_as(z_r)) - z_r.gather(
+        1, real[..., None].expand_as(z_r)
+    )
+    slack = error.gather(1, generated[..., None].expand_as(z_r)) + 4 * U * difference.abs() * (n + 1)
+    grad = reference.forest.soft_forest_backward(pull(difference), z_g, thresholds, leaves)[2]
+    spread = (m + routing) * U * pull(difference.abs()) + pull(slack)
+    return grad, reference.forest.soft_forest_backward(spread, z_g, thresholds, leaves)[2]
+
+
+@pytest.mark.parametrize(("device", "impl"), RUNS)
+@pytest.mark.parametrize("lead", [(), (3,)])
+@pytest.mark.parametrize("pairing", ["cover", "literal"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_one_step_in_float32(shape, pairing, lead, device, impl, randn):
+    """rho attains the minimum, exp_avg shows the gradient, and leaves follow from the moments by Adam's formula."""
+    if pairing == "literal":
+        shape = (shape[0], shape[0], *shape[2:])
+    before = problem(randn, shape, lead, device=device)
+    after = clone(before)
+    rho, cost = fit_transport(*after, iters=1, lr=0.01, pairing=pairing, impl=impl)
+    assert rho.shape == (*lead, shape[0])
+    assert cost.shape == (*lead, 1)
+    assert all(torch.equal(a, b) for a, b in zip(after[:3], before[:3], strict=True))
+    assert after[6].item() == 4
+
+    def one(tensors):
+        return tuple(t.cpu().view(*(lead or (1,)), *t.shape[len(lead) :]) for t in tensors[:6])
+
+    (z_r, z_g, thresholds, leaves, m0, v0), (*_, moved, m1, v1) = one(before), one(after)
+    rho, cost = rho.cpu().reshape(len(z_r), -1), cost.cpu().flatten().double()
+    wide = (z_r.double(), soft_forest(z_g.double(), thresholds.double(), leaves.double(), impl="reference"))
+    distances = torch.cdist(*wide, compute_mode="donot_use_mm_for_euclid_dist").square()  # [B, N, M]
+    # F errs by (K + 8 D + 8) u sum mu |leaf| / T, a distance by 2 sqrt(d) |x - F| times that
+    trees, width, d_out = leaves.shape[1:]
+    off = (trees * width + 8 * width.bit_length() + 8) * U * leaves.abs().max().double() * d_out**0.5
+    slack = 4 * off * (distances.amax() ** 0.5 + off) + 4 * (d_out + 4) * U * distances.amax()
+    assert (distances.gather(2, rho[..., None])[..., 0] <= distances.amin(2) + slack).all()
+    if pairing == "literal":
+        distances = distances.mT  # |z_r[j] - F[i]|^2
+    chosen = distances.gather(2, rho[..., None])[..., 0]
+    assert ((cost - chosen.mean(1)).abs() <= slack).all()
+
+    grad, bound = gradient_and_bound(z_r, z_g, thresholds, leaves, rho, pairing)
+    # exp_avg = m0 + (g - m0) / 2; exp_avg_sq = 0.9 v0 + 0.1 g^2
+    assert ((m1 - (m0.double() + grad) / 2).abs() <= bound / 2 + 4 * U * (m0.abs() + grad.abs())).all()
+    square = 0.1 * (2 * grad.abs() + bound) * bound
+    assert ((v1 - (0.9 * v0.double() + 0.1 * grad**2)).abs() <= square + 8 * U * (v0 + grad**2)).all()
+    correction1, correction2 = 1 - 0.5**4, 1 - 0.9**4
+    step = 0.01 / correction1 * m1.double() / ((v1.double() / correction2) ** 0.5 + 1e-8)
+    assert ((moved - (leaves.double() - step)).abs() <= 2 * U * leaves.abs() + 16 * U * step.abs()).all()
+
+
+@pytest.mark.parametrize("impl", ["cpu"])
+@pytest.mark.parametrize("pairing", ["cover", "literal"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_many_steps_in_float64_are_the_composed_ops(shape, pairing, impl, randn):
+    """Against soft_forest, l2_argmin, autograd and torch.optim.Adam, step by step.
+
+    Sums of up to 1000 terms differ in order: 1e-13 relative in a gradient. Adam divides by sqrt(v), and a gradient
+    that cancels to 1e-3 of its terms loses three digits more in each of the 4 steps: 1e-9 leaves room.
+    """
+    if pairing == "literal":
+        shape = (shape[0], shape[0], *shape[2:])
+    z_r, z_g, thresholds, leaves, _, _, _ = problem(randn, shape, dtype=torch.float64)
+    ours, step = leaves.clone(), torch.tensor(0.0)
+    exp_avg, exp_avg_sq = torch.zeros_like(leaves), torch.zeros_like(leaves)
+    rho, costs = fit_transport(
+        z_r, z_g, thresholds, ours, exp_avg, exp_avg_sq, step, iters=4, lr=0.01, pairing=pairing, impl=impl
+    )
+    leaves.requires_grad_()
+    optimizer = torch.optim.Adam([leaves], lr=0.01, betas=(0.5, 0.9))
+    for cost in costs:
+        transformed = soft_forest(z_g, thresholds, leaves, impl="reference")
+        expected = l2_argmin(z_r, transformed.detach(), impl="reference").index
+        pairs = (z_r, transformed[expected]) if pairing == "cover" else (z_r[expected], transformed)
+        loss = (pairs[0] - pairs[1]).square().sum(1).mean()
+        torch.testing.assert_close(cost, loss.detach(), rtol=1e-9, atol=1e-12)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert torch.equal(rho, expected)
+    torch.testing.assert_close(ours, leaves.detach(), rtol=1e-9, atol=1e-9)
+    state = optimizer.state[leaves]
+    torch.testing.assert_close(exp_avg, state["exp_avg"], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(exp_avg_sq, state["exp_avg_sq"], rtol=1e-9, atol=1e-12)
+    assert torch.equal(step, state["step"])
+
+
+@pytest.mark.parametrize(("impl", "variant"), [("cpu", {"fused": True}), ("reference", {"foreach": False})])
+@pytest.mark.parametrize("betas", [(0.5, 0.9), (0.9, 0.999), (0.0, 0.9), (0.3, 0.0)])
+def test_adam_is_torch_s_to_the_last_bit_in_float64(betas, impl, variant, randn):
+    """One point, one leaf: the gradient is 2 (leaf - z) exactly, so that only Adam rounds.
+
+    96 numbers are whole vectors: torch's code for the rest fuses other products. The kernel follows the fused variant
+    (adam.cpp says why), whose multiply-adds the portable build lacks on x86-64.
+    """
+    if impl == "cpu" and _native.extension.cpu_isa() == "portable":
+        pytest.skip("the portable build has no fused multiply-add")
+    z_r, leaf = randn(1, 96, dtype=torch.float64), randn(1, 1, 96, dtype=torch.float64)
+    theirs = leaf.clone().requires_grad_()
+    exp_avg, exp_avg_sq, step = torch.zeros_like(leaf), torch.zeros_like(leaf), torch.tensor(0.0)
+    optimizer = torch.optim.Adam([theirs], lr=0.01, betas=betas, **variant)
+    for _ in range(20):
+        z_r = z_r + 0.1
+        fit_transport(
+            z_r, z_r, z_r.new_zeros(1, 0), leaf, exp_avg, exp_avg_sq, step, iters=2, lr=0.01, betas=betas, impl=impl
+        )
+        for _ in range(2):
+            theirs.grad = 2 * (theirs.detach() - z_r[None])
+            optimizer.step()
+        state = optimizer.state[theirs]
+        for ours, expected in ((exp_avg, state["exp_avg"]), (exp_avg_sq, state["exp_avg_sq"]), (leaf, theirs.detach())):
+            assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize(("device", "impl"), RUNS)
+def test_many_calls_are_one(device, impl, randn):
+    """3 + 2 steps in two calls leave the same bits as 5 in one: leaves, moments and step carry over."""
+    once = problem(randn, (20, 20, 4, 3, 2, 6), device=device)
+    twice = clone(once)
+    rho, cost = fit_transport(*once, iters=5, lr=0.01, impl=impl)
+    first = fit_transport(*twice, iters=3, lr=0.01, impl=impl)
+    second = fit_transport(*twice, iters=2, lr=0.01, impl=impl)
+    assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
+    assert torch.equal(rho, second.rho)
+    assert torch.equal(cost, torch.cat((first.cost, second.cost)))
+    assert once[6].item() == 8
+
+
+@pytest.mark.parametrize(("device", "impl"), RUNS)
+def test_one_point_reaches_its_target(device, impl, randn):
+    z_r, z_g, thresholds, leaves, _, _, step = problem(randn, (1, 1, 2, 2, 2, 3), device=device)
+    state = torch.zeros_like(leaves), torch.zeros_like(leaves), step.zero_()
+    cost = fit_transport(z_r, z_g, thresholds, leaves, *state, iters=400, lr=0.05, impl=impl).cost
+    assert cost[-1] < 1e-3 * cost[0]
+    torch.testing.assert_close(soft_forest(z_g, thresholds, leaves, impl="reference"), z_r, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize(("device", "impl"), RUNS)
+def test_ties_take_the_lowest(device, impl, randn):
+    z_r, z_g, *state = problem(randn, (9, 1, 3, 2, 2, 4), device=device)
+    z_g = z_g.expand(9, -1)  # nine equal points, in one stride-0 view
+    rho, _ = fit_transport(z_r, z_g, *state, iters=2, impl=impl)
+    assert not rho.any()
+
+
+@pytest.mark.parametrize(("device", "impl"), RUNS)
+@pytest.mark.parametrize("pairing", ["cover", "literal"])
+def test_nan_shows(pairing, device, impl, randn):
+    z_r, *rest = problem(randn, (6, 6, 3, 2, 2, 4), (2,), device=device)
+    z_r[0, 2, 1] = torch.nan
+    rho, cost = fit_transport(z_r, *rest, iters=2, pairing=pairing, impl=impl)
+    leaves, exp_avg, exp_avg_sq = rest[2:5]
+    assert (rho[0] == -1).all()  # the second step's F is NaN everywhere
+    assert cost[0].isnan().all()
+    for tensor in (leaves, exp_avg, exp_avg_sq):
+        assert tensor[0].isnan().all()
+        assert tensor[1].isfinite().all()
+    assert (rho[1] >= 0).all()
+    assert cost[1].isfinite().all()
+
+
+def test_threads_do_not_change_a_bit(randn):
+    one = problem(randn, (500, 500, 16, 20, 4, 70))
+    many = clone(one)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        first = fit_transport(*one, iters=3, lr=0.01, impl="cpu")
+        torch.set_num_threads(max(2, threads))
+        second = fit_transport(*many, iters=3, lr=0.01, impl="cpu")
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip((*one, *first), (*many, *second), strict=True))
+
+
+def test_views_are_read_and_shared_thresholds_serve_every_batch_element(randn):
+    z_r, z_g, thresholds, *state = problem(randn, (6, 6, 4, 2, 2, 4), (3,))
+    thresholds = thresholds[0]
+    expected, spread = clone(state), clone(state)
+    wide = torch.stack((z_r, z_r + 1), -1)[..., 0]  # strided
+    fit_transport(z_r, z_g, thresholds.expand(3, -1, -1).contiguous(), *expected)
+    fit_transport(wide, z_g.mT.contiguous().mT, thresholds, *spread)
+    assert all(torch.equal(a, b) for a, b in zip(expected, spread, strict=True))
+
+
+def test_an_empty_batch_is_empty(randn):
+    z_r, z_g, thresholds, leaves, exp_avg, exp_avg_sq, step = problem(randn, (6, 6, 4, 2, 2, 4), (0, 2))
+    rho, cost = fit_transport(z_r, z_g, thresholds, leaves, exp_avg, exp_avg_sq, step, iters=2)
+    assert rho.shape == (0, 2, 6)
+    assert cost.shape == (0, 2, 2)
+
+
+def test_parameters_that_need_gradients_are_updated_and_autograd_knows(randn):
+    z_r, z_g, thresholds, leaves, *state = problem(randn, (6, 6, 4, 2, 2, 4))
+    leaves.requires_grad_()
+    loss = soft_forest(z_g, thresholds, leaves).sum()
+    fit_transport(z_r, z_g.requires_grad_(), thresholds, leaves, *state)
+    assert leaves.requires_grad
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_it_compiles_whole(randn):
+    def step(*tensors):
+        return fit_transport(*tensors, iters=2, lr=0.01)
+
+    eager = problem(randn, (6, 6, 4, 2, 2, 4), (2,))
+    compiled = clone(eager)
+    expected = step(*eager)
+    result = torch.compile(step, fullgraph=True)(*compiled)
+    assert all(torch.equal(a, b) for a, b in zip((*eager, *expected), (*compiled, *result), strict=True))
+
+
+def test_opcheck(randn):
+    tensors = problem(randn, (6, 6, 4, 2, 2, 4), (2,))
+    torch.library.opcheck(
+        torch.ops.otkernels.fit_transport.default, (*tensors, 2, 0.01, 0.5, 0.9, 1e-8, "cover", "auto")
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"z_r": torch.zeros(6, 0)}, r"z_r must be \[..., N, d_out\] with N, d_out >= 1, got \[6, 0\]"),
+        ({"z_r": torch.zeros(6, 4).half()}, r"z_g must have z_r's dtype torch.float16, got torch.float32 \[6, 3\]"),
+        ({"z_g": torch.zeros(2, 6, 3)}, r"z_g must be \[..., M, d\] with M, d >= 1 and z_r's leading dimensions \[\]"),
+        ({"leaves": torch.zeros(2, 3, 4)}, r"leaves must be \[T, 2\^D, d_out\] with d_out=4, got \[2, 3, 4\]"),
+        ({"leaves": torch.zeros(2, 4, 5)}, r"leaves must be \[T, 2\^D, d_out\] with d_out=4, got \[2, 4, 5\]"),
+        ({"leaves": torch.zeros(2, 4, 8)[..., ::2]}, r"leaves must be contiguous .*with strides \[32, 8, 2\]"),
+        ({"thresholds": torch.zeros(2, 4)}, r"thresholds must be \[2, 3\] for leaves \[2, 4, 4\], got \[2, 4\]"),
+        ({"exp_avg": torch.zeros(2, 4, 3)}, r"exp_avg must be contiguous \[2, 4, 4\], got \[2, 4, 3\]"),
+        ({"step": torch.zeros(1)}, r"step must be a float32 scalar tensor on cpu, got torch.float32 \[1\] on cpu"),
+        ({"step": 3}, "step must be a float32 scalar tensor on cpu, got 3"),
+        ({"iters": 0}, "iters must be at least 1, got 0"),
+        ({"lr": -1.0}, "lr must not be negative, got -1.0"),
+        ({"betas": (0.5, 1.0)}, r"betas must be two numbers in \[0, 1\), got \(0.5, 1.0\)"),
+        ({"eps": float("nan")}, "eps must not be negative, got nan"),
+        ({"pairing": "sinkhorn"}, "pairing must be one of cover, literal, got 'sinkhorn'"),
+        ({"pairing": "literal", "z_g": torch.zeros(5, 3)}, r"as many rows as z_r for pairing 'literal', got \[5, 3\]"),
+        ({"impl": "fast"}, "impl must be auto or one of cpu"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    leaves = torch.zeros(2, 4, 4)
+    arguments = {
+        "z_r": torch.zeros(6, 4), "z_g": torch.zeros(6, 3), "thresholds": torch.zeros(2, 3), "leaves": leaves,
+        "exp_avg": torch.zeros_like(leaves), "exp_avg_sq": torch.zeros_like(leaves), "step": torch.tensor(0.0),
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=f"fit_transport: .*{message}"):
+        fit_transport(**{**arguments, **change})
