@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 OURS = "otkernels"
-SETS = 3  # input sets that a case rotates among
+SETS = 3  # input sets that a case on the CPU rotates among
 
 Inputs = tuple[Tensor, ...]
 Run = Callable[..., Any]  # called with the converted inputs
@@ -24,9 +25,14 @@ class Case:
     m: int
     d: int
     mode: str = "forward"
+    dtype: str = "float32"
 
     def label(self) -> str:
-        return f"{self.mode}, N = {self.n}" if self.m == 0 else f"{self.n} x {self.m} x {self.d}"
+        size = f"{self.mode}, N = {self.n}" if self.m == 0 else f"{self.n} x {self.m} x {self.d}"
+        return size if self.dtype == "float32" else f"{size} {self.dtype}"
+
+    def torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -47,26 +53,53 @@ class Contestant:
     device: str = "cpu"
     exact: bool = False
     """Held to float32-exactness where the suite knows it, not only to what its arithmetic allows."""
+    arithmetic: str = "float32"
+    """Of its products: float32, tf32 or bf16; what the judge allows an inexact contestant follows from it."""
     compiled: bool = False
     """Compiles at the first call of a case, which must not count as memory of the call."""
-    convert: Callable[[Tensor], Any] = lambda tensor: tensor
+    graph: bool = True
+    """On a GPU: launches on the current stream only, so that a CUDA graph can replay it."""
+    convert: Callable[[Inputs], tuple[Any, ...]] = lambda inputs: inputs
     suits: Callable[[Case], bool] = lambda case: True
+
+
+class Draw(Protocol):
+    """The inputs number i of a case, the same in every process."""
+
+    def __call__(self, case: Case, number: int, device: str = "cpu") -> Inputs: ...
 
 
 @dataclass(frozen=True)
 class Suite:
-    """An op's cases and contestants, ours first."""
+    """An op's cases and contestants, ours first; on a GPU the cases stand in order of worth."""
 
     op: str
     cases: tuple[Case, ...]
     quick: tuple[Case, ...]
     contestants: tuple[Contestant, ...]
-    draw: Callable[[Case, int], Inputs]
-    """The inputs number i of a case, the same in every process."""
+    draw: Draw
     expect: Callable[[Inputs, Case], Inputs]
     """What the judge needs, computed in float64."""
     judge: Callable[[Contestant, Case, Inputs, Any, Inputs], Verdict]
-    flops: Callable[[Case], float] | None
     error_name: str
     about: str
     """Markdown under the table: what is timed and who is judged how."""
+    flops: Callable[[Case], float] | None = None
+    bytes: Callable[[Case], float] | None = None
+    """The fewest bytes that the op must read and write, where that bounds it."""
+    steps: int = 1
+    """Inner steps of one call."""
+    targets: int = 0
+    """How many cases, from the first, have targets of their own."""
+
+
+def speed(suite: Suite, case: Case, seconds: float) -> dict[str, float]:
+    """GFLOP/s, GB/s or time per inner step, whichever the suite counts."""
+    figures = {}
+    if suite.flops is not None:
+        figures["gflops"] = 1e-9 * suite.flops(case) / seconds
+    if suite.bytes is not None:
+        figures["gbps"] = 1e-9 * suite.bytes(case) / seconds
+    if suite.steps > 1:
+        figures["seconds_per_step"] = seconds / suite.steps
+    return figures

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +13,9 @@ import otkernels
 from .contestants import OURS, Case, Contestant, Inputs, Run, Suite, Verdict
 
 UNIT = 2.0**-24  # float32's unit roundoff
+OPERAND = {"float32": 0.0, "tf32": 2.0**-10, "bf16": 2.0**-8}  # relative error of an operand, rounded or cut off
 BLOCK_BYTES = 16 << 20  # of the block matrix in the addmm contestant
+JUDGE_BYTES = 64 << 20  # of a block that the judge computes in float64
 SIZES = ((64, 64), (1024, 1024), (4096, 4096), (65536, 4096))
 DIMENSIONS = (2, 16, 128)
 QUICK = ((64, 64, 128), (1024, 1024, 16), (4096, 4096, 128))
@@ -61,22 +62,27 @@ def sklearn_argmin(case: Case) -> Run:
     return pairwise_distances_argmin
 
 
-def draw(case: Case, number: int) -> Inputs:
+def draw(case: Case, number: int, device: str = "cpu") -> Inputs:
     """x [N, D] and y [M, D]."""
-    generator = torch.Generator().manual_seed(number)
-    return torch.randn(case.n, case.d, generator=generator), torch.randn(case.m, case.d, generator=generator)
+    generator = torch.Generator(device).manual_seed(number)
+    shapes = (case.n, case.d), (case.m, case.d)
+    draws = (torch.randn(*shape, generator=generator, device=device) for shape in shapes)
+    return tuple(tensor.to(case.torch_dtype()) for tensor in draws)
 
 
 def expect(inputs: Inputs, case: Case) -> Inputs:
     """min_j |x_i - y_j|^2 in float64 [N]. The product form keeps 2^-53 of the norms: enough to judge float32."""
     x, y = (tensor.double() for tensor in inputs)
-    norms = y.square().sum(1)
-    nearest = torch.cat([torch.addmm(norms, block, y.T, alpha=-2).argmin(1) for block in x.split(512)])
+    norms, rows = y.square().sum(1), max(1, JUDGE_BYTES // (8 * case.m))
+    nearest = torch.cat([torch.addmm(norms, block, y.T, alpha=-2).argmin(1) for block in x.split(rows)])
     return (cost(x, y, nearest),)
 
 
 def cost(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
-    return (x - y[index]).square().sum(1)
+    """|x_i - y_j|^2 at j = index_i [N], rows at a time."""
+    rows = max(1, JUDGE_BYTES // (8 * x.shape[1]))
+    blocks = zip(x.split(rows), index.split(rows), strict=True)
+    return torch.cat([(block - y[nearest]).square().sum(1) for block, nearest in blocks])
 
 
 def judge(contestant: Contestant, case: Case, inputs: Inputs, result: Any, expected: Inputs) -> Verdict:
@@ -84,9 +90,9 @@ def judge(contestant: Contestant, case: Case, inputs: Inputs, result: Any, expec
 
     An exact contestant may lose what two sums of D float32 squares lose, 2 (D + 2) 2^-24 of the minimum. The others
     compute |x|^2 + |y|^2 - 2xy: two such results may each be off by 2 (D + 4) 2^-24 (|x|^2 + |y|^2), however small the
-    minimum is.
+    minimum is; where operands are rounded by r, each 2xy by another 2 r (|x|^2 + |y|^2).
     """
-    index = torch.as_tensor(np.asarray(result))
+    index = torch.as_tensor(result)
     if index.shape != (case.n,) or index.min() < 0 or index.max() >= case.m:
         return Verdict(False, float("inf"))
     x, y = (tensor.double() for tensor in inputs)
@@ -95,8 +101,13 @@ def judge(contestant: Contestant, case: Case, inputs: Inputs, result: Any, expec
     if contestant.exact:
         allowed = 2 * (case.d + 2) * UNIT * minimum
     else:
-        allowed = 4 * (case.d + 4) * UNIT * (x.square().sum(1) + y.square().sum(1).max())
+        unit = (case.d + 4) * UNIT + OPERAND[contestant.arithmetic]
+        allowed = 4 * unit * (x.square().sum(1) + y.square().sum(1).max())
     return Verdict(bool((excess <= allowed).all()), float((excess / minimum).max().clamp_min(0)))
+
+
+def as_numpy(inputs: Inputs) -> tuple[Any, ...]:
+    return tuple(tensor.numpy() for tensor in inputs)
 
 
 SUITE = Suite(
@@ -107,8 +118,8 @@ SUITE = Suite(
         Contestant(OURS, ours, exact=True),
         Contestant("torch.cdist + argmin", cdist),
         Contestant("blocked addmm + min", blocked_addmm),
-        Contestant("faiss.knn", faiss_knn, ("faiss",), convert=Tensor.numpy),
-        Contestant("scikit-learn", sklearn_argmin, ("sklearn.metrics",), convert=Tensor.numpy),
+        Contestant("faiss.knn", faiss_knn, ("faiss",), convert=as_numpy),
+        Contestant("scikit-learn", sklearn_argmin, ("sklearn.metrics",), convert=as_numpy),
         Contestant("reference", definition, exact=True, suits=lambda case: case.n * case.m * case.d <= REFERENCE_LIMIT),
     ),
     draw=draw,

@@ -6,7 +6,7 @@ import dataclasses
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from .contestants import OURS, Case
@@ -24,10 +24,26 @@ class Askable(Protocol):
     def ask(self, do: str, **fields: Any) -> dict[str, Any]: ...
 
 
-def measure(case: Case, workers: Sequence[Askable], expected: list[str], budget: float, fewest: int) -> list[dict]:
+Baseline = Callable[[str, Sequence[str]], str | None]
+
+
+def against_ours(name: str, timed: Sequence[str]) -> str | None:
+    return OURS if OURS in timed else None
+
+
+def measure(
+    case: Case,
+    workers: Sequence[Askable],
+    expected: list[str],
+    budget: float,
+    fewest: int,
+    gap: float = GAP,
+    baseline: Baseline = against_ours,
+) -> list[dict]:
     """One row per worker. Only contestants whose results are right are timed; the others' rows say what was wrong.
 
-    budget is the seconds of timed calls of all contestants together, spent on at least `fewest` rounds.
+    budget is the seconds of timed calls of all contestants together, spent on at least `fewest` rounds. baseline names,
+    of the timed contestants, the one that another's time is divided by.
     """
     rows, timed = {}, []
     for worker in workers:
@@ -40,14 +56,15 @@ def measure(case: Case, workers: Sequence[Askable], expected: list[str], budget:
     order = random.Random(0)
     for _ in range(rounds):
         for worker, calls, _ in order.sample(timed, len(timed)):
-            time.sleep(GAP)
+            time.sleep(gap)
             answer = worker.ask("turn", calls=calls)
             if "failed" in answer:
                 raise RuntimeError(f"{worker.contestant} failed while it was timed: {answer['failed']}")
             samples[worker.contestant].append(answer["seconds"])
     for worker, calls, _ in timed:
         name = worker.contestant
-        rows[name] |= summary(samples[name], samples.get(OURS)) | {"calls_per_turn": calls}
+        ours = samples.get(baseline(name, list(samples)) or "")
+        rows[name] |= summary(samples[name], ours) | {"calls_per_turn": calls}
     return list(rows.values())
 
 
@@ -55,7 +72,8 @@ def describe(answer: dict[str, Any]) -> dict[str, Any]:
     """status ok, wrong (with its error) or failed (with the reason)."""
     if "failed" in answer:
         return {"status": "failed", "reason": answer["failed"]}
-    return {"status": "ok" if answer["right"] else "wrong", "error": answer["error"]}
+    memory = {"extra_bytes": answer["extra_bytes"]} if "extra_bytes" in answer else {}
+    return {"status": "ok" if answer["right"] else "wrong", "error": answer["error"], **memory}
 
 
 def calls_per_turn(seconds: float) -> int:

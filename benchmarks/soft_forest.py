@@ -51,12 +51,16 @@ def compiled(case: Case) -> Run:
     return timed(torch.compile(definition, dynamic=False), case)
 
 
-def draw(case: Case, number: int) -> Inputs:
+def draw(case: Case, number: int, device: str = "cpu") -> Inputs:
     """z [N, d], thresholds [T, 2^D - 1], leaves [T, 2^D, d_out], grad_out [N, d_out]."""
-    generator = torch.Generator().manual_seed(number)
+    generator = torch.Generator(device).manual_seed(number)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=device)
+
     shapes = ((case.n, WIDTH), (TREES, 2**DEPTH - 1), (TREES, 2**DEPTH, WIDTH))
-    inputs = (torch.randn(*shape, generator=generator).requires_grad_(case.mode == BOTH) for shape in shapes)
-    return (*inputs, torch.randn(case.n, WIDTH, generator=generator))
+    inputs = tuple(randn(*shape).requires_grad_(case.mode == BOTH) for shape in shapes)
+    return (*inputs, randn(case.n, WIDTH))
 
 
 def expect(inputs: Inputs, case: Case) -> Inputs:
@@ -73,6 +77,14 @@ def judge(contestant: Contestant, case: Case, inputs: Inputs, result: Any, expec
     return Verdict(error <= TOLERANCE, error)
 
 
+ABOUT = (
+    f"float32, T = {TREES}, D = {DEPTH}, d = d_out = {WIDTH}. Forward runs under no_grad; forward + backward takes the "
+    "gradients of z, thresholds and leaves. Contestants: `otkernels.soft_forest`; the definition in plain PyTorch with "
+    "autograd, eager and under `torch.compile(dynamic=False)`, compiled before it is timed. Error: the largest "
+    "difference from float64 in any output or gradient, relative to that tensor's largest entry; timed only if within "
+    f"{TOLERANCE:g}."
+)
+
 SUITE = Suite(
     op="soft_forest",
     cases=tuple(Case("soft_forest", n, 0, WIDTH, mode) for n in SIZES for mode in ("forward", BOTH)),
@@ -85,13 +97,6 @@ SUITE = Suite(
     draw=draw,
     expect=expect,
     judge=judge,
-    flops=None,
     error_name="error",
-    about=(
-        f"float32, T = {TREES}, D = {DEPTH}, d = d_out = {WIDTH}. Forward runs under no_grad; forward + backward takes "
-        "the gradients of z, thresholds and leaves. Contestants: `otkernels.soft_forest`; the definition in plain "
-        "PyTorch with autograd, eager and under `torch.compile(dynamic=False)`, compiled before it is timed. Error: "
-        "the largest difference from float64 in any output or gradient, relative to that tensor's largest entry; timed "
-        f"only if within {TOLERANCE:g}."
-    ),
+    about=ABOUT,
 )

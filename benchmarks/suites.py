@@ -1,8 +1,8 @@
-"""The suites by op."""
+"""The CPU's suites by op."""
 
 from __future__ import annotations
 
-from . import l2_argmin, soft_forest
+from . import fit_transport, l2_argmin, soft_forest
 from .contestants import Suite
 
-SUITES: dict[str, Suite] = {suite.op: suite for suite in (l2_argmin.SUITE, soft_forest.SUITE)}
+SUITES: dict[str, Suite] = {suite.op: suite for suite in (l2_argmin.SUITE, soft_forest.SUITE, fit_transport.SUITE)}

@@ -59,7 +59,7 @@ class Worker:
         self.run, self.sets, self.next, error, self.seconds = self.contestant.load(this), [], 0, 0.0, math.inf
         for number, path in enumerate(expected):
             raw = self.suite.draw(this, number)
-            self.sets.append(self._convert(raw))
+            self.sets.append(self.contestant.convert(raw))
             start = time.perf_counter()
             result = self.run(*self.sets[-1])
             self.seconds = min(self.seconds, time.perf_counter() - start)
@@ -85,10 +85,7 @@ class Worker:
         return (time.perf_counter() - start) / calls
 
     def _draw(self, case: Case, number: int) -> tuple[Any, ...]:
-        return self._convert(self.suite.draw(case, number))
-
-    def _convert(self, inputs: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
-        return tuple(self.contestant.convert(tensor) for tensor in inputs)
+        return self.contestant.convert(self.suite.draw(case, number))
 
 
 def limit_threads(threads: int) -> None:

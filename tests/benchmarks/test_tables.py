@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import __main__ as program
-from benchmarks import hardware, report
+from benchmarks import hardware, options, output, report
 from benchmarks.contestants import OURS
 from benchmarks.fma_peak import FmaPeak
 from benchmarks.plots import plot
@@ -55,11 +54,26 @@ def test_times_have_three_digits_and_a_unit(value, text):
 
 def test_the_document_carries_hardware_versions_commit_date_and_command():
     machine = hardware.describe("python -m benchmarks --quick") | {"fma_peak": PEAK}
-    text = report.document(SUITES["l2_argmin"], [row(OURS)], machine)
+    text = report.document(SUITES["l2_argmin"], [row(OURS)], machine, [], [])
     for fact in ("cpu", "isa", "torch", "commit", "date", "command"):
         assert str(machine[fact]) in text
     assert "100 (median) and 110 (largest) GFLOP/s on 1 thread." in text
     assert str(Path.cwd()) not in text
+
+
+def test_rows_of_a_run_that_was_killed_on_the_cpu_make_a_report_without_its_peak(tmp_path):
+    path, suite = tmp_path / "l2_argmin-cpu.jsonl", SUITES["l2_argmin"]
+    output.Rows(path, suite, suite.quick, hardware.describe("python -m benchmarks")).write(row(OURS))
+    output.write_report(path)
+    assert "FMA peak not measured: the run did not come to its end." in path.with_suffix(".md").read_text()
+
+
+def test_facts_that_come_late_are_of_the_machine(tmp_path):
+    path, suite = tmp_path / "l2_argmin-cpu.jsonl", SUITES["l2_argmin"]
+    with output.Rows(path, suite, suite.quick, hardware.describe("python -m benchmarks")) as rows:
+        rows.write(row(OURS))
+        rows.note(fma_peak=PEAK)
+    assert output.read(path)[1]["fma_peak"] == PEAK
 
 
 def test_a_skipped_peak_says_why(tmp_path, monkeypatch):
@@ -77,14 +91,17 @@ def test_the_picture_leaves_out_what_was_not_timed(tmp_path):
 
 
 def test_the_recorded_command_repeats_the_run_without_its_paths(tmp_path):
-    options = program.parse(["--ops", "l2_argmin", "--threads", "1,2", "--output", str(tmp_path)])
-    assert options.command == "python -m benchmarks --ops l2_argmin --threads 1,2"
-    assert program.parse(options.command.split()[3:]).threads == (1, 2)
+    parsed = options.parse(["--device", "cpu", "--ops", "l2_argmin", "--threads", "1,2", "--output", str(tmp_path)])
+    assert parsed.command == "python -m benchmarks --device cpu --ops l2_argmin --threads 1,2"
+    assert options.parse(parsed.command.split()[3:]).threads == (1, 2)
 
 
-@pytest.mark.parametrize("argv", [["--ops", "nearest"], ["--threads", "0"], ["--threads", "two"]])
+@pytest.mark.parametrize(
+    "argv",
+    [["--ops", "nearest"], ["--threads", "0"], ["--threads", "two"], ["--minutes", "0"], ["--report", "none.jsonl"]],
+)
 def test_a_wrong_option_is_one_clear_error(argv, capsys):
     with pytest.raises(SystemExit) as stop:
-        program.parse(argv)
+        options.parse(argv)
     assert stop.value.code == 2
     assert "error:" in capsys.readouterr().err
