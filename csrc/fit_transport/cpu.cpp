@@ -66,7 +66,8 @@ class Fit {
       transform();
       l2_argmin<T>({z_r_, f_, nullptr, nearest_, rho_, 1, p_.n, p_.m, p_.d_out, 0, 0, 0}, threads_);
       cost_[t] = pair();
-      update(AdamStep<T>(p_.adam, double(*p_.step) + double(t + 1)));
+      const double count = double(*p_.step) + double(t + 1);
+      update(AdamStep<T>(p_.adam, std::pow(p_.adam.beta1, count), std::pow(p_.adam.beta2, count)));
     }
   }
 

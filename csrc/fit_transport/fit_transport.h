@@ -19,6 +19,12 @@
 #include <cmath>
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define OTK_HOST_DEVICE __host__ __device__
+#else
+#define OTK_HOST_DEVICE
+#endif
+
 namespace otk {
 
 struct Adam {
@@ -42,20 +48,26 @@ struct FitTransport {
   Adam adam;
 };
 
-// Adam's constants at step number `step`, counted from 1.
+// Adam's constants at step number t, counted from 1; power1 = beta1^t, power2 = beta2^t.
 template <class T>
 struct AdamStep {
   T beta1_share, beta1, beta2, beta2_share, step_size, root, eps;
 
-  AdamStep(const Adam& a, double step)
+  OTK_HOST_DEVICE AdamStep(const Adam& a, double power1, double power2)
       : beta1_share(T(1 - a.beta1)),
         beta1(T(a.beta1)),
         beta2(T(a.beta2)),
         beta2_share(T(1 - a.beta2)),
-        step_size(T(a.lr / (1 - std::pow(a.beta1, step)))),
-        root(T(std::sqrt(1 - std::pow(a.beta2, step)))),
+        step_size(T(a.lr / (1 - power1))),
+        root(T(std::sqrt(1 - power2))),
         eps(T(a.eps)) {}
 };
+
+// float32 on the current device: one launch (and a second that counts the steps where batch > 1) on `stream`. A cluster of
+// up to 8 blocks per batch entry where leaves, moments and mu fit in its shared memories, otherwise a grid that keeps them
+// in `workspace`. Allocates nothing, does not synchronise; throws on a launch error.
+int64_t fit_transport_cuda_workspace(const FitTransport<float>& problem);  // bytes
+void fit_transport_cuda(const FitTransport<float>& problem, void* workspace, void* stream);
 
 template <class T>
 void fit_transport_cpu(const FitTransport<T>& problem, int threads);

@@ -1,0 +1,122 @@
+// cuda.h - what every CUDA kernel here is written with: one launch function, warp, cluster and grid primitives.
+//
+// Kernels use one grid dimension, one block dimension and dynamic shared memory alone. Compiled by nvcc this is CUDA; with
+// OTK_CUDA_ON_HOST the same kernels run on the host, a fiber per thread (tests/cpp/cuda_on_host), to test their logic.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace otk {
+
+struct Launch {
+  std::string what;  // op and shape, for error messages
+  int64_t blocks;
+  int threads;
+  size_t shared_bytes;
+  void* stream;
+  int cluster = 1;           // blocks that share their memories; divides `blocks`
+  bool cooperative = false;  // all blocks run at once, so that grid_sync() works
+};
+
+struct Device {
+  int capability;       // 10 * major + minor
+  int multiprocessors;
+  int shared_bytes = 227 << 10;  // that a block may ask for
+};
+
+}  // namespace otk
+
+#ifdef OTK_CUDA_ON_HOST
+#include "cuda_on_host/device.h"
+#else
+#include <cooperative_groups.h>
+#include <cuda_runtime.h>
+
+namespace otk {
+
+inline void check_cuda(cudaError_t error, const std::string& what) {
+  if (error != cudaSuccess) throw std::runtime_error(what + ": " + cudaGetErrorString(error));
+}
+
+inline Device current_device() {
+  int device = 0, major = 0, minor = 0, count = 0, shared = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "compute capability");
+  check_cuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "compute capability");
+  check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "multiprocessor count");
+  check_cuda(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory per block");
+  return {10 * major + minor, count, shared};
+}
+
+// Launches on the current device; throws what CUDA reports, with the op and its shape. Neither allocates nor synchronises.
+template <class... Parameters, class... Arguments>
+void launch(const Launch& l, void (*kernel)(Parameters...), Arguments... arguments) {
+  if (l.blocks > INT32_MAX) throw std::runtime_error(l.what + ": more than 2^31 - 1 blocks");
+  if (l.shared_bytes > 48 << 10)
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(l.shared_bytes)), l.what);
+  cudaLaunchAttribute attributes[2];
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(unsigned(l.blocks));
+  config.blockDim = dim3(unsigned(l.threads));
+  config.dynamicSmemBytes = l.shared_bytes;
+  config.stream = static_cast<cudaStream_t>(l.stream);
+  config.attrs = attributes;
+  if (l.cluster > 1) {
+    if (l.cluster > 8) check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), l.what);
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = unsigned(l.cluster);
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  }
+  if (l.cooperative) {
+    cudaLaunchAttribute& cooperative = attributes[config.numAttrs++];
+    cooperative.id = cudaLaunchAttributeCooperative;
+    cooperative.val.cooperative = 1;
+  }
+  check_cuda(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), l.what);
+}
+
+template <class T>
+__device__ T* shared_memory() {
+  extern __shared__ __align__(1024) unsigned char otk_shared[];
+  return reinterpret_cast<T*>(otk_shared);
+}
+
+__device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+
+__device__ inline void grid_sync() { cooperative_groups::this_grid().sync(); }
+
+// The cluster's primitives need sm_90; before it a cluster is one block.
+__device__ inline uint32_t cluster_rank() {
+  uint32_t rank = 0;
+#if __CUDA_ARCH__ >= 900
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+#endif
+  return rank;
+}
+
+// Every thread of the cluster; writes before it, to any block's shared memory, are seen after it.
+__device__ inline void cluster_sync() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#else
+  __syncthreads();
+#endif
+}
+
+// The address in block `rank` of the cluster of what is at p in this one.
+template <class T>
+__device__ T* cluster_peer(T* p, uint32_t rank) {
+#if __CUDA_ARCH__ >= 900
+  uint64_t peer;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(peer) : "l"(reinterpret_cast<uint64_t>(p)), "r"(rank));
+  return reinterpret_cast<T*>(peer);
+#else
+  return p;
+#endif
+}
+
+}  // namespace otk
+#endif

@@ -1,0 +1,134 @@
+// fit_transport's CUDA kernels on the host, in both thread orders, against Algorithm 1 in double; and their plans.
+#include <cstring>
+
+#include "check.h"
+#include "common/cuda.h"
+#include "fit_transport/plan.h"
+#include "transport.h"
+
+namespace {
+
+const otk::Adam kAdam{0.01, 0.5, 0.9, 1e-8};
+
+struct State {
+  std::vector<float> leaves, exp_avg, exp_avg_sq, cost;
+  std::vector<int64_t> rho;
+  float step;
+};
+
+bool same(const std::vector<float>& a, const std::vector<float>& b) {  // to the bit, NaN included
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+State run(const Transport& t, const State& start, const std::vector<float>& z_r, const std::vector<float>& z_g,
+          const std::vector<float>& thresholds, bool backward) {
+  State s = start;
+  Guarded<int64_t> rho(t.batch * t.n, -7);
+  Guarded<float> cost(t.batch * t.iters, -7.0f);
+  Guarded<float> leaves(s.leaves.size(), -7.0f), exp_avg(s.leaves.size(), -7.0f), exp_avg_sq(s.leaves.size(), -7.0f);
+  std::copy(s.leaves.begin(), s.leaves.end(), leaves.data());
+  std::copy(s.exp_avg.begin(), s.exp_avg.end(), exp_avg.data());
+  std::copy(s.exp_avg_sq.begin(), s.exp_avg_sq.end(), exp_avg_sq.data());
+  const otk::FitTransport<float> p{
+      z_r.data(), z_g.data(), thresholds.data(), leaves.data(), exp_avg.data(), exp_avg_sq.data(), &s.step, rho.data(), cost.data(),
+      t.batch, t.n, t.m, t.d, t.trees, t.depth, t.d_out, t.iters, t.n * t.d_out, t.m * t.d, t.trees * t.nodes(), t.literal, kAdam};
+  Guarded<unsigned char> workspace(otk::fit_transport_cuda_workspace(p), 0xff);
+  host_cuda::backward = backward;
+  otk::fit_transport_cuda(p, workspace.data(), nullptr);
+  host_cuda::backward = false;
+  CHECK(rho.intact() && cost.intact() && leaves.intact() && exp_avg.intact() && exp_avg_sq.intact() && workspace.intact());
+  const auto copy = [](const auto& from, auto& to) {
+    for (size_t k = 0; k < to.size(); ++k) to[k] = from[k];
+  };
+  s.rho.resize(t.batch * t.n), s.cost.resize(t.batch * t.iters);
+  copy(leaves, s.leaves), copy(exp_avg, s.exp_avg), copy(exp_avg_sq, s.exp_avg_sq), copy(cost, s.cost), copy(rho, s.rho);
+  return s;
+}
+
+std::vector<float> narrow(const std::vector<double>& values) { return {values.begin(), values.end()}; }
+
+void compare(int64_t batch, int64_t n, int64_t m, int64_t d, int64_t trees, int64_t depth, int64_t d_out, bool literal, bool with_nan = false) {
+  Transport t{batch, n, m, d, trees, depth, d_out, 3, literal, {}, {}, {}, {}, {}, {}, {}, {}};
+  const auto draw = [](int64_t count, unsigned seed) {
+    const auto values = normal<float>(count, seed);
+    return std::vector<double>(values.begin(), values.end());
+  };
+  t.z_r = draw(batch * n * d_out, 1), t.z_g = draw(batch * m * d, 2), t.thresholds = draw(batch * trees * t.nodes(), 3);
+  t.leaves = draw(batch * t.all() * d_out, 4), t.exp_avg = draw(t.leaves.size(), 5), t.exp_avg_sq = draw(t.leaves.size(), 6);
+  for (double& v : t.exp_avg_sq) v = double(float(v * v + 0.1));  // Adam divides by its root: kept away from zero
+  if (with_nan) t.z_r[d_out / 2] = std::nan("");
+  const State start{narrow(t.leaves), narrow(t.exp_avg), narrow(t.exp_avg_sq), {}, {}, t.step};
+  const auto z_r = narrow(t.z_r), z_g = narrow(t.z_g), thresholds = narrow(t.thresholds);
+  const State s = run(t, start, z_r, z_g, thresholds, false), reversed = run(t, start, z_r, z_g, thresholds, true);
+  CHECK(same(s.leaves, reversed.leaves) && same(s.exp_avg, reversed.exp_avg) && same(s.exp_avg_sq, reversed.exp_avg_sq));
+  CHECK(same(s.cost, reversed.cost) && s.rho == reversed.rho && s.step == t.step + 3);
+  const size_t first = with_nan ? t.leaves.size() / size_t(batch) : 0;  // the first batch entry's leaves are NaN, the others right
+  for (size_t k = 0; k < first; ++k) CHECK(std::isnan(s.leaves[k]) && std::isnan(s.exp_avg[k]) && std::isnan(s.exp_avg_sq[k]));
+  if (with_nan) CHECK(std::isnan(s.cost[0]) && std::isnan(s.cost[2]) && s.rho[0] == -1);
+  t.run(kAdam);
+  // Sums of up to 500 terms of order 1, three steps: 1e-4 in float.
+  const auto close = [](double a, double b) { return std::abs(a - b) <= 1e-4 * (1 + std::abs(b)); };
+  for (size_t k = with_nan ? size_t(n) : 0; k < t.rho.size(); ++k) CHECK(s.rho[k] == t.rho[k]);
+  for (size_t k = with_nan ? 3 : 0; k < t.cost.size(); ++k) CHECK(close(s.cost[k], t.cost[k]));
+  for (size_t k = first; k < t.leaves.size(); ++k) {
+    CHECK(close(s.leaves[k], t.leaves[k]));
+    CHECK(close(s.exp_avg[k], t.exp_avg[k]));
+    CHECK(close(s.exp_avg_sq[k], t.exp_avg_sq[k]));
+  }
+}
+
+otk::FitTransport<float> sized(int64_t batch, int64_t n, int64_t m, int64_t trees, int64_t depth, int64_t d_out) {
+  otk::FitTransport<float> p{};
+  p.batch = batch, p.n = n, p.m = m, p.d = d_out, p.trees = trees, p.depth = depth, p.d_out = d_out, p.iters = 1;
+  return p;
+}
+
+void test_plans() {
+  const auto paper = sized(1, 64, 64, 18, 3, 128);
+  CHECK(otk::cluster_blocks(paper, 90, 227 << 10) == 8);
+  CHECK(otk::cluster_blocks(paper, 80, 163 << 10) == 0);  // one block would need all columns
+  CHECK(otk::cluster_blocks(sized(1, 64, 64, 16, 3, 2), 80, 163 << 10) == 1);
+  CHECK(otk::cluster_blocks(sized(1, 1 << 20, 1 << 20, 18, 3, 128), 90, 227 << 10) == 0);
+  for (const int64_t n : {1, 5, 64, 100})
+    for (const int64_t d_out : {1, 2, 37, 128})
+      for (const int blocks : {1, 2, 8}) {
+        const otk::ClusterPlan plan(sized(1, n, n + 3, 3, 2, d_out), blocks);
+        CHECK(plan.width % 4 == 0 && plan.width * blocks >= d_out);
+        CHECK(plan.point_stride % 8 == 4 && plan.point_stride >= n + 3 && plan.real_stride >= n);
+        const int64_t places[] = {plan.mu, plan.leaves, plan.exp_avg, plan.exp_avg_sq, plan.f, plan.pull, plan.z_r,
+                                  plan.scores, plan.rho, plan.small, plan.floats};
+        for (int k = 0; k < 10; ++k) CHECK(places[k] % 4 == 0 && places[k] < places[k + 1]);  // float4s, in order
+        CHECK(plan.rho - plan.scores >= n * plan.point_stride);
+        CHECK(plan.rho - plan.scores >= otk::ClusterPlan::kGroups * plan.width * plan.point_stride);
+      }
+  const otk::GridPlan large(sized(3, 1 << 20, 1 << 20, 18, 3, 128), 132);
+  CHECK(large.parts == 1 && large.f - large.mu == (int64_t(3) << 20) * 144 * 4);  // past 2^31 bytes
+  CHECK(otk::GridPlan(sized(1, 64, 4096, 18, 3, 128), 132).parts == 64);
+  CHECK(otk::GridPlan(sized(1, 64, 128, 18, 3, 128), 132).parts == 2);
+}
+
+}  // namespace
+
+void test_cuda_fit_transport() {
+  test_plans();
+  otk::device_on_host = {90, 4, 227 << 10};
+  for (const bool literal : {false, true}) {
+    compare(1, 1, 1, 1, 1, 0, 1, literal);
+    compare(2, 9, 9, 4, 3, 2, 5, literal);
+    compare(1, 70, 70, 3, 2, 4, 37, literal);     // four blocks, tiles and groups that do not fill
+    compare(1, 33, 33, 10, 3, 3, 130, literal);   // eight blocks, the last with columns to spare
+    compare(2, 12, 12, 4, 2, 2, 40, literal, true);
+  }
+  compare(1, 40, 21, 3, 5, 1, 20, false);
+  compare(1, 21, 90, 3, 1, 6, 20, false);
+  otk::device_on_host = {80, 3, 1 << 10};  // nothing fits: the grid
+  for (const bool literal : {false, true}) {
+    compare(1, 1, 1, 1, 1, 0, 1, literal);
+    compare(2, 70, 70, 4, 3, 2, 5, literal);
+    compare(1, 33, 33, 10, 3, 5, 70, literal);
+    compare(2, 12, 12, 4, 2, 2, 40, literal, true);
+  }
+  compare(1, 20, 150, 3, 2, 3, 9, false);  // the points in several parts
+  compare(1, 150, 20, 3, 2, 3, 9, false);
+  otk::device_on_host = {};
+}
