@@ -49,16 +49,16 @@ otk::FitTransport<T> transport(Address z_r, Address z_g, Address thresholds, Add
           {lr, beta1, beta2, eps}};
 }
 
-// What Python passes for a parameter: an address for a pointer, anything else as it is.
+// What Python passes for a parameter: an address for a pointer, a number for an enumerator, anything else as it is.
 template <class P>
-using Wire = std::conditional_t<std::is_pointer_v<P>, Address, P>;
+using Wire = std::conditional_t<std::is_pointer_v<P>, Address, std::conditional_t<std::is_enum_v<P>, int, P>>;
 
 template <class P>
 P unwire(Wire<P> wire) {
   if constexpr (std::is_pointer_v<P>)
     return reinterpret_cast<P>(wire);
   else
-    return wire;
+    return static_cast<P>(wire);
 }
 
 // `function` as Python calls it: the arguments of `describe`, which make its problem, then its further ones.
@@ -81,7 +81,13 @@ PYBIND11_MODULE(_C, module) {
   module.def("fit_transport_cpu_f32", bound(&transport<float>, &otk::fit_transport_cpu<float>), unlocked);
   module.def("fit_transport_cpu_f64", bound(&transport<double>, &otk::fit_transport_cpu<double>), unlocked);
 #if OTK_WITH_CUDA
-  module.def("l2_argmin_cuda_f32", bound(&l2_problem<float>, &otk::l2_argmin_cuda), unlocked);
+  module.def("l2_argmin_cuda", bound(&l2_problem<float>, &otk::l2_argmin_cuda), unlocked);
+  module.def("l2_argmin_cuda_workspace", bound(&l2_problem<float>, &otk::l2_argmin_cuda_workspace), unlocked);
+  module.def("soft_forest_cuda", bound(&forest<float>, &otk::soft_forest_cuda), unlocked);
+  module.def("soft_forest_backward_cuda", bound(&forest<float>, &otk::soft_forest_backward_cuda), unlocked);
+  module.def("soft_forest_backward_cuda_workspace", bound(&forest<float>, &otk::soft_forest_backward_cuda_workspace), unlocked);
+  module.def("fit_transport_cuda", bound(&transport<float>, &otk::fit_transport_cuda), unlocked);
+  module.def("fit_transport_cuda_workspace", bound(&transport<float>, &otk::fit_transport_cuda_workspace), unlocked);
 #endif
   module.def("built_with_cuda", [] { return bool(OTK_WITH_CUDA); }, "Whether the CUDA kernels are in this build.");
   module.def("cpu_isa", [] { return otk::name(otk::chosen_isa()); }, "The instruction set that the CPU kernels use here.");

@@ -84,7 +84,8 @@ class LatentTransformationForest(nn.Module):
             state["step"] = torch.zeros((), device=self.leaves.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(self.leaves), torch.zeros_like(self.leaves)
         return fit_transport(
-            z_r, z_g * self.scale, self.thresholds, self.leaves, state["exp_avg"], state["exp_avg_sq"], state["step"],
+            z_r.to(self.leaves.dtype), (z_g * self.scale).to(self.leaves.dtype), self.thresholds,
+            self.leaves, state["exp_avg"], state["exp_avg_sq"], state["step"],
             iters=iters, lr=group["lr"], betas=group["betas"], eps=group["eps"], pairing=pairing,
         )  # fmt: skip
 

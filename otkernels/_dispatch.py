@@ -1,8 +1,8 @@
 """Which implementation of an op runs where. The only place that chooses.
 
 `auto` takes the first row of an op's table that can run the call; a named implementation runs or raises with the
-reason. OTKERNELS_IMPL, read at import, replaces `auto` (for debugging). The compiled CUDA kernel stands behind Triton
-until both have been measured on a GPU.
+reason. OTKERNELS_IMPL, read at import, replaces `auto` (for debugging). Where an op has both, the compiled CUDA kernels
+stand behind Triton's until both have been measured on a GPU.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from . import _native
 
 ORDER: dict[str, tuple[str, ...]] = {
     "l2_argmin": ("cpu", "triton", "cuda", "reference"),
-    "soft_forest": ("cpu", "triton", "reference"),
-    "fit_transport": ("cpu", "reference"),
+    "soft_forest": ("cpu", "triton", "cuda", "reference"),
+    "fit_transport": ("cpu", "cuda", "reference"),
 }
 AUTO = os.environ.get("OTKERNELS_IMPL", "auto")
 _MODULES = {"reference": "reference", "cpu": "native", "cuda": "native", "triton": "triton"}
@@ -78,6 +78,10 @@ def why_not(op: str, impl: str, device: torch.device, dtype: torch.dtype) -> str
             return "otkernels was built without CUDA (OTKERNELS_CUDA)"
         if impl == "cuda" and dtype == torch.float64:
             return "float64 is not compiled for CUDA"
+        if impl == "cuda" and not torch.cuda.is_available():
+            return "PyTorch sees no CUDA device"
+        if impl == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+            return f"the CUDA kernels need sm_80 or later, not {torch.cuda.get_device_name(device)}"
         return ""
     try:
         return module(op, impl).supports(device, dtype)

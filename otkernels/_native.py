@@ -6,14 +6,14 @@ import importlib
 import warnings
 from typing import Any
 
+import torch
 from torch import Tensor
 
 extension: Any = None  # the module otkernels._C, or None with the reason below
 missing_reason = ""
 
 try:
-    # torch comes first: its libgomp is then the one that the extension's OpenMP calls resolve to.
-    importlib.import_module("torch")
+    # torch came first: its libgomp is then the one that the extension's OpenMP calls resolve to.
     extension = importlib.import_module("otkernels._C")
 except ImportError as error:
     missing_reason = f"the compiled extension otkernels._C did not import ({error})"
@@ -35,3 +35,18 @@ def dense(tensor: Tensor) -> Tensor:
     if tensor.is_contiguous() or (tensor.dim() > 2 and tensor[:1].is_contiguous()):
         return tensor
     return tensor.contiguous()
+
+
+def suffix(tensor: Tensor) -> str:
+    """What names of CPU functions end in: f32 or f64."""
+    return "f32" if tensor.dtype == torch.float32 else "f64"
+
+
+def workspace(size: int, device: torch.device) -> Tensor:
+    """`size` bytes for a kernel on the current stream. May be freed after the launch: memory is reused in order."""
+    return torch.empty(size, dtype=torch.uint8, device=device)
+
+
+def stream(device: torch.device) -> int:
+    """The address of PyTorch's current stream on `device`."""
+    return torch.cuda.current_stream(device).cuda_stream

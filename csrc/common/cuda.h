@@ -50,6 +50,15 @@ inline Device current_device() {
   return {10 * major + minor, count, shared};
 }
 
+// The capability whose instructions the kernel was compiled with: less than the device's where the driver compiled it from
+// older PTX.
+template <class... Parameters>
+int compiled_for(void (*kernel)(Parameters...)) {
+  cudaFuncAttributes attributes;
+  check_cuda(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)), "attributes of a kernel");
+  return attributes.ptxVersion;
+}
+
 // Launches on the current device; throws what CUDA reports, with the op and its shape. Neither allocates nor synchronises.
 template <class... Parameters, class... Arguments>
 void launch(const Launch& l, void (*kernel)(Parameters...), Arguments... arguments) {

@@ -273,6 +273,11 @@ __global__ void count_steps(float* step, float iters) {
 
 }  // namespace
 
+int fit_transport_cluster_blocks(const FitTransport<float>& p, const Device& device) {
+  const int capability = std::min(device.capability, compiled_for(fit_in_cluster));  // PTX for sm_80 has no clusters
+  return cluster_blocks(p, capability, device.shared_bytes);
+}
+
 void fit_transport_cluster(const FitTransport<float>& p, int blocks, const std::string& what, void* stream) {
   const ClusterPlan plan(p, blocks);
   launch({what, p.batch * blocks, kThreads, size_t(plan.bytes()), stream, blocks}, fit_in_cluster, p, blocks);

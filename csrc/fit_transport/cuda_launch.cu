@@ -21,14 +21,14 @@ std::string describe(const FitTransport<float>& p) {
 
 int64_t fit_transport_cuda_workspace(const FitTransport<float>& p) {
   const Device device = current_device();
-  if (p.batch == 0 || cluster_blocks(p, device.capability, device.shared_bytes)) return 0;
+  if (p.batch == 0 || fit_transport_cluster_blocks(p, device)) return 0;
   return GridPlan(p, grid_blocks(device)).bytes;
 }
 
 void fit_transport_cuda(const FitTransport<float>& p, void* workspace, void* stream) {
   if (p.batch == 0) return;
   const Device device = current_device();
-  if (const int blocks = cluster_blocks(p, device.capability, device.shared_bytes))
+  if (const int blocks = fit_transport_cluster_blocks(p, device))
     fit_transport_cluster(p, blocks, describe(p), stream);
   else
     fit_transport_grid(p, grid_blocks(device), workspace, describe(p), stream);

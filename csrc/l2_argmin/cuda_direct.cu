@@ -1,106 +1,165 @@
-// cuda_direct.cu - l2_argmin in float32 from differences alone: the plain CUDA kernel, exact by construction.
+// cuda_direct.cu - l2_argmin from differences alone, d > kLowDimension: small problems, and rows that are left
+// undecided.
 //
-// Work      a block of 16 x 16 threads owns 64 rows of x and streams y in tiles of 64; a thread sums 4 x 4 pairs.
-//           Blocks run over (batch, row tile) in one grid dimension, so no batch size is too large.
-// Numerics  every cost is sum_k (x_k - y_k)^2 in order of k, then minus the potential: no cancellation, nothing to re-sum.
-// Ties      compared as (cost, j), so the lowest j wins whichever thread saw it. A NaN cost marks its row.
-// Not yet run on a GPU: Triton stands before it in the dispatch table until both are measured.
-#include <cstdint>
+// Work      a block owns kRows rows of x and a part of the columns; four lanes share a pair, a pass covers 64 columns,
+//           a thread keeps kRows sums while it reads y once. 64 rows are 64 blocks: a small problem is one launch that
+//           is bound by latency. Where few rows meet many columns, the columns are parted and the parts meet
+//           (cuda_result.h). Undecided rows come as a list whose length only the device knows: a fixed grid shares them
+//           and their columns.
+// Memory    x and y are read through L1; 8 kRows kWarps bytes of shared memory.
+// Numerics  cuda_distance.h's order, then minus the potential: no cancellation, nothing to re-sum. |error| of a cost is
+//           at most (d + 3) u |x - y|^2 + u |cost|, with room, whatever the order of a d-term sum.
+// Ties      (cost, j) as one integer: the lowest j, whichever thread saw it first. A NaN cost is lower than all.
+// Not yet run on a GPU.
+#include "l2_argmin/cuda_distance.h"
+#include "l2_argmin/cuda_steps.h"
 
-#include "common/cuda_check.h"
-#include "l2_argmin/l2_argmin.h"
-
-namespace otk {
+namespace otk::l2 {
 namespace {
 
-constexpr int kThreads = 16;        // a side of the block
-constexpr int kPairs = 4;           // a side of a thread's pairs
-constexpr int kTile = kThreads * kPairs;
-constexpr int kDepth = 16;          // coordinates staged at a time
-constexpr int kStride = kTile + 1;  // shared-memory row, padded against bank conflicts
+constexpr int kThreads = 256, kWarps = kThreads / 32, kColumns = kThreads / 4;
+constexpr int64_t kPartColumns = 512;  // a part has at least so many, or the meeting costs more than it brings
 
+template <int kRows>
 struct Best {
-  float cost;
-  int64_t index;  // -1: nothing yet
-  bool nan;
+  float cost[kRows];
+  uint32_t j[kRows];
+  unsigned nan = 0;  // a bit a row
 
-  __device__ void offer(float other, int64_t j) {
-    nan |= other != other;
-    if (index < 0 || other < cost || (other == cost && j < index)) cost = other, index = j;
+  __device__ void offer(int r, float other, uint32_t column) {
+    if (other >= cost[r]) return;  // false for a NaN
+    if (other != other) {
+      nan |= 1u << r;
+    } else {
+      cost[r] = other;
+      j[r] = column;
+    }
   }
+
+  __device__ Key key(int r) const { return nan >> r & 1 ? 0 : make_key(cost[r], j[r]); }
 };
 
-// points [count, d] from `first` -> tile[k][row], zero past the end
-__device__ void stage(const float* points, int64_t first, int64_t count, int64_t k0, int64_t d, float (*tile)[kStride]) {
-  for (int e = threadIdx.y * kThreads + threadIdx.x; e < kTile * kDepth; e += kThreads * kThreads) {
-    const int row = e / kDepth, k = e % kDepth;
-    const bool inside = first + row < count && k0 + k < d;
-    tile[k][row] = inside ? points[(first + row) * d + k0 + k] : 0.0f;
+// The best of columns [begin, end) that this quad of lanes sees; kNone where it sees none.
+template <int kRows, bool kVector>
+__device__ void scan(const float* const (&x)[kRows], const float* y, const float* potential, int64_t begin, int64_t end,
+                     int d, Key (&keys)[kRows]) {
+  const int64_t first = begin + threadIdx.x / 4;
+  Best<kRows> best;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) best.cost[r] = __uint_as_float(0x7f800000u), best.j[r] = uint32_t(first);
+  for (int64_t j0 = begin; j0 < end; j0 += kColumns) {
+    const int64_t j = j0 + threadIdx.x / 4;
+    const bool inside = j < end;
+    const float* const point = y + (inside ? j : end - 1) * d;
+    float sum[kRows] = {};
+#pragma unroll(kRows < 4 ? 4 : 1)
+    for (int k = threadIdx.x % 4 * 4; k < d; k += 16) {
+      const float4 b = load4<kVector>(point, k, d);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) sum[r] = add_squares(sum[r], load4<kVector>(x[r], k, d), b);
+    }
+    const float offset = potential && inside ? __ldg(potential + j) : 0.0f;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const float cost = sum_quad(sum[r]) - offset;
+      if (inside) best.offer(r, cost, uint32_t(j));
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) keys[r] = first < end ? best.key(r) : kNone;
+}
+
+// The lowest keys of the block: thread r < kRows returns row r's.
+template <int kRows>
+__device__ Key lowest(const Key (&keys)[kRows], Key* shared) {
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const Key key = lower_key(lower_key(lower_key(keys[r], 4), 8), 16);
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32 * kRows + r] = key;
+  }
+  __syncthreads();
+  Key key = kNone;
+  if (threadIdx.x < kRows)
+    for (int w = 0; w < kWarps; ++w) {
+      const Key other = shared[w * kRows + threadIdx.x];
+      key = other < key ? other : key;
+    }
+  return key;
+}
+
+template <int kRows, bool kVector>
+__global__ void __launch_bounds__(kThreads, kRows < 8 || kVector ? 2 : 1)
+    direct(const L2Argmin<float> p, const Undecided rows, const Meeting meeting, int64_t blocks_per_entry,
+           int64_t fixed_parts) {
+  Key* const shared = shared_memory<Key>();  // [kWarps, kRows], then a flag
+  int* const last = reinterpret_cast<int*>(shared + kWarps * kRows);
+  const int64_t entry = blockIdx.x / blocks_per_entry, here = blockIdx.x % blocks_per_entry;
+  const int64_t count = rows.list ? rows.count[entry] : p.n, groups = divide_up(count, kRows);
+  int64_t parts = fixed_parts;
+  if (rows.list && groups) {
+    const int64_t most = divide_up(p.m, kPartColumns);
+    parts = blocks_per_entry / groups;
+    parts = parts < 1 ? 1 : parts > most ? most : parts;
+  }
+  const float* const potential = p.potential ? p.potential + entry * p.potential_stride : nullptr;
+  for (int64_t item = here; item < groups * parts; item += blocks_per_entry) {
+    const int64_t slot0 = item / parts * kRows, part = item % parts;
+    const int64_t begin = part * p.m / parts, end = (part + 1) * p.m / parts;
+    int64_t mine = 0;
+    const float* x[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const int64_t slot = slot0 + r < count ? slot0 + r : count - 1;
+      const int64_t row = rows.list ? rows.list[entry * p.n + slot] : slot;
+      x[r] = p.x + entry * p.x_stride + row * p.d;
+      if (int(threadIdx.x) == r) mine = row;
+    }
+    Key keys[kRows];
+    scan<kRows, kVector>(x, p.y + entry * p.y_stride, potential, begin, end, int(p.d), keys);
+    const int here_rows = int(count - slot0 < kRows ? count - slot0 : kRows);
+    const Key key = lowest<kRows>(keys, shared);
+    deliver(p, entry, here_rows, slot0, mine, key, parts, meeting, last);
+    __syncthreads();  // shared is written again
   }
 }
 
-__global__ void __launch_bounds__(kThreads* kThreads) direct(const L2Argmin<float> p, int64_t row_tiles) {
-  __shared__ float x_tile[kDepth][kStride], y_tile[kDepth][kStride];
-  const int64_t entry = blockIdx.x / row_tiles, i0 = blockIdx.x % row_tiles * kTile;
-  const float* x = p.x + entry * p.x_stride;
-  const float* y = p.y + entry * p.y_stride;
-  Best best[kPairs];
-  for (int a = 0; a < kPairs; ++a) best[a] = {0.0f, -1, false};
+template <int kRows>
+void run(const L2Argmin<float>& p, const Undecided& rows, Meeting meeting, int64_t per_entry, int64_t parts,
+         void* stream) {
+  const size_t bytes = sizeof(Key) * kWarps * kRows + 16;
+  const Launch l{describe("direct", p), p.batch * per_entry, kThreads, bytes, stream};
+  const bool vector = aligned_rows(p.x, p.d, p.x_stride) && aligned_rows(p.y, p.d, p.y_stride);
+  launch(l, vector ? direct<kRows, true> : direct<kRows, false>, p, rows, meeting, per_entry, parts);
+}
 
-  for (int64_t j0 = 0; j0 < p.m; j0 += kTile) {
-    float cost[kPairs][kPairs] = {};
-    for (int64_t k0 = 0; k0 < p.d; k0 += kDepth) {
-      stage(x, i0, p.n, k0, p.d, x_tile);
-      stage(y, j0, p.m, k0, p.d, y_tile);
-      __syncthreads();
-#pragma unroll
-      for (int k = 0; k < kDepth; ++k)
-#pragma unroll
-        for (int a = 0; a < kPairs; ++a)
-#pragma unroll
-          for (int b = 0; b < kPairs; ++b) {
-            const float difference = x_tile[k][threadIdx.y * kPairs + a] - y_tile[k][threadIdx.x + b * kThreads];
-            cost[a][b] += difference * difference;
-          }
-      __syncthreads();
-    }
-#pragma unroll
-    for (int b = 0; b < kPairs; ++b) {
-      const int64_t j = j0 + threadIdx.x + b * kThreads;
-      if (j >= p.m) continue;
-      const float offset = p.potential ? p.potential[entry * p.potential_stride + j] : 0.0f;
-#pragma unroll
-      for (int a = 0; a < kPairs; ++a) best[a].offer(cost[a][b] - offset, j);
-    }
-  }
-  // The 16 threads of a row of the block are 16 neighbouring lanes.
-  for (int a = 0; a < kPairs; ++a) {
-    for (int step = kThreads / 2; step > 0; step /= 2) {
-      const float cost = __shfl_xor_sync(0xffffffffu, best[a].cost, step);
-      const long long index = __shfl_xor_sync(0xffffffffu, static_cast<long long>(best[a].index), step);
-      const bool nan = __shfl_xor_sync(0xffffffffu, static_cast<int>(best[a].nan), step);
-      if (index >= 0) best[a].offer(cost, index);
-      best[a].nan |= nan;
-    }
-    const int64_t i = i0 + threadIdx.y * kPairs + a;
-    if (threadIdx.x == 0 && i < p.n) {
-      p.value[entry * p.n + i] = best[a].nan ? __int_as_float(0x7fc00000) : best[a].cost;
-      p.index[entry * p.n + i] = best[a].nan ? -1 : best[a].index;
-    }
-  }
+// Keys and tickets as the parts expect them.
+__global__ void __launch_bounds__(kThreads, 2) reset(Meeting meeting, int64_t rows) {
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= rows) return;
+  meeting.keys[i] = kNone;
+  meeting.tickets[i] = 0;
 }
 
 }  // namespace
 
-void l2_argmin_cuda(const L2Argmin<float>& p, void* stream) {
-  if (p.batch == 0 || p.n == 0) return;
-  const std::string what = "l2_argmin (cuda) x [" + std::to_string(p.batch) + ", " + std::to_string(p.n) + ", " +
-                           std::to_string(p.d) + "], y [" + std::to_string(p.batch) + ", " + std::to_string(p.m) + ", " +
-                           std::to_string(p.d) + "]";
-  const int64_t row_tiles = (p.n + kTile - 1) / kTile, blocks = p.batch * row_tiles;
-  if (blocks > INT32_MAX) throw std::runtime_error(what + ": more than 2^31 - 1 blocks of rows");
-  direct<<<static_cast<unsigned>(blocks), dim3(kThreads, kThreads), 0, static_cast<cudaStream_t>(stream)>>>(p, row_tiles);
-  check_launch(what);
+void launch_reset(const L2Argmin<float>& p, Meeting meeting, void* stream) {
+  const int64_t rows = p.batch * p.n;
+  launch({describe("reset", p), divide_up(rows, kThreads), kThreads, 0, stream}, reset, meeting, rows);
 }
 
-}  // namespace otk
+void launch_direct(const L2Argmin<float>& p, const Direct& plan, Meeting meeting, void* stream) {
+  const auto with = [&]<int kRows>() {
+    run<kRows>(p, {}, meeting, divide_up(p.n, kRows) * plan.parts, plan.parts, stream);
+  };
+  if (plan.rows == 8) return with.operator()<8>();
+  if (plan.rows == 4) return with.operator()<4>();
+  if (plan.rows == 2) return with.operator()<2>();
+  with.operator()<1>();
+}
+
+void launch_undecided(const L2Argmin<float>& p, const Undecided& rows, Meeting meeting, int multiprocessors,
+                      void* stream) {
+  run<8>(p, rows, meeting, divide_up(2 * multiprocessors, p.batch), 0, stream);
+}
+
+}  // namespace otk::l2

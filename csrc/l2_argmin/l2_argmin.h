@@ -1,22 +1,36 @@
 // l2_argmin.h - fused pairwise-L2 argmin (the c-transform of a potential, Peyre & Cuturi 2019, ch. 5).
 //   value[i] = min_j |x_i - y_j|^2 - potential[j];   index[i] = the lowest j that attains it
-// Layout    x [batch, n, d], y [batch, m, d], rows dense, batches a stride apart (0 shares one); potential [batch, m] or
-//           null; value, index [batch, n] dense.
+// Layout    x [batch, n, d], y [batch, m, d], rows dense, batches a stride apart (0 shares one); potential [batch, m]
+//           or null; value, index [batch, n] dense.
 // Memory    O(n + m): the n-by-m cost is never written.
 // Contract  n == 0 or batch == 0 is a no-op, m >= 1, d >= 1. A row whose costs hold a NaN gets index -1 and value NaN.
 //
 // Numerics. u is the unit roundoff (2^-24 or 2^-53). Candidates come from the product form
 //     s_ij = x_i . y_j - (|y_j|^2 - potential_j) / 2,     cost_ij = |x_i|^2 - 2 s_ij,
-// on points moved by a common centre c, so that a cloud far from the origin keeps its digits. fl(x - c) is within u |x - c|
-// of x - c, which moves a cost by at most 4 u (|x'|^2 + |y'|^2) to first order, s by half of that. The sums |y'|^2 and the chain of d
-// multiply-adds that starts at the half norm err by at most (d + 2) u times the sum of the terms' magnitudes:
+// on points moved by a common centre c, so that a cloud far from the origin keeps its digits. fl(x - c) is within
+// u |x - c| of x - c, which moves a cost by at most 4 u (|x'|^2 + |y'|^2) to first order, s by half of that. The sums
+// |y'|^2 and the chain of d multiply-adds that starts at the half norm err by at most (d + 2) u times the sum of the
+// terms' magnitudes:
 //     |fl(s) - s| <= (d + 2) u (|y'|^2 + |p|)/2 + (d + 2) u ((|y'|^2 + |p|)/2 + |x'| |y'|) + 2 u (|x'|^2 + |y'|^2)
 //                 <= e_ij := 2 (d + 16) u (|x'_i|^2 + |y'_j|^2 + |p_j|) + underflow,
-// with room for second-order terms, for the rounding of e itself and for d u < 1/8. Let L_i be the largest fl(s_ij) - e_ij seen so far. It never exceeds
-// the true maximum of s_i, so a j with fl(s_ij) + e_ij < L_i cannot be nearest and every other j is a candidate: its
-// distance is summed again from the differences of the points as given, and decides. Candidates may also be formed from
-// bfloat16 products; product.h says what e grows by. Comparisons are written so that NaN
-// and infinity (overflowed norms, too) make candidates, never losers.
+// with room for second-order terms, for the rounding of e itself and for d u < 1/8. Let L_i be the largest
+// fl(s_ij) - e_ij seen so far. It never exceeds the true maximum of s_i, so a j with fl(s_ij) + e_ij < L_i cannot be
+// nearest and every other j is a candidate: its distance is summed again from the differences of the points as given,
+// and decides. Candidates may also be formed from bfloat16 products; product.h says what e grows by. Comparisons are
+// written so that NaN and infinity (overflowed norms, too) make candidates, never losers.
+//
+// On a GPU the candidates come from tensor-core products of bfloat16. With N = |x'|^2 + |y'|^2 and
+// G = sum_k |x'_k y'_k| <= N / 2 they err by
+//     centring             2 u N
+//     rounding to bfloat16 (2^-7 + 2^-16) G <= (2^-8 + 2^-17) N
+//     accumulation         4 u (d + 16) G' with G' = sum of the rounded factors' products <= 1.01 N / 2: a tensor
+//                          core's additions cut at the last bit of the largest term (see otkernels/l2_argmin/triton.py)
+//     half norms           ((d + 2) u |y'|^2 + u (|y'|^2 + |p|)) / 2
+//     s = product + half   u (1.01 N + |p|) / 2 and rounding s - e and L - e: 3 u (N + |p|) with room
+// together at most (1.003 * 2^-8 + 4 u (d + 16)) N + 8 u |p|, d rounded up to whole chunks, plus 4 (d + 16) 2^-126 for
+// what is flushed: e_ij = x_error_i + spread_J, each its own point's share, the latter as the largest of column
+// block J. A row is undecided, and solved by differences, if its candidates overflow their list, if N may pass 2^100,
+// or if a NaN or an infinity other than a potential of -inf is near.
 #pragma once
 #include <cstdint>
 
@@ -36,7 +50,14 @@ struct L2Argmin {
 template <class T>
 void l2_argmin_cpu(const L2Argmin<T>& problem, int threads);
 
-// float32, one launch on `stream`; allocates nothing, does not synchronise; throws on a launch error.
-void l2_argmin_cuda(const L2Argmin<float>& problem, void* stream);
+// On a GPU, float32. How the candidates' products are formed: exact settles them by differences, the others take the
+// best product and report its pair's distance (small problems and d <= 8 are solved by differences whatever this says).
+enum class Precision { exact, tf32, bf16 };
+
+// Bytes of workspace that l2_argmin_cuda needs for this problem on the current device; aligned to 256.
+int64_t l2_argmin_cuda_workspace(const L2Argmin<float>& problem, Precision precision);
+
+// Launches on `stream` of the current device; allocates nothing, does not synchronise, throws on a launch error.
+void l2_argmin_cuda(const L2Argmin<float>& problem, Precision precision, void* workspace, void* stream);
 
 }  // namespace otk

@@ -36,6 +36,10 @@ def fit_transport(
         *(tensor.data_ptr() for tensor in tensors), *sizes, z_r.stride(0), z_g.stride(0), thresholds.stride(0),
         pairing == "literal", lr, *betas, eps,
     )  # fmt: skip
-    name = "f32" if z_r.dtype == torch.float32 else "f64"
-    getattr(_native.extension, f"fit_transport_cpu_{name}")(*arguments, torch.get_num_threads())
+    if z_r.is_cuda:
+        with torch.cuda.device(z_r.device):
+            space = _native.workspace(_native.extension.fit_transport_cuda_workspace(*arguments), z_r.device)
+            _native.extension.fit_transport_cuda(*arguments, space.data_ptr(), _native.stream(z_r.device))
+    else:
+        getattr(_native.extension, f"fit_transport_cpu_{_native.suffix(z_r)}")(*arguments, torch.get_num_threads())
     return rho, cost

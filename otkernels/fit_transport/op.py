@@ -45,7 +45,7 @@ def fit_transport(
     F is `soft_forest(., thresholds, leaves)`. Pairs are held fixed in the gradient; thresholds do not move.
 
     Args:
-        z_r: [..., N, d_out] real latents; float32 or float64.
+        z_r: [..., N, d_out] real latents; float32 or float64 (CUDA kernels: float32).
         z_g: [..., M, d] generated latents, before F.
         thresholds: [T, 2^D - 1], or [..., T, 2^D - 1] with z_r's leading dimensions.
         leaves: [..., T, 2^D, d_out], one forest per batch element; contiguous, updated in place.
@@ -53,7 +53,7 @@ def fit_transport(
         step: float32 scalar on the same device, Adam's count of steps (torch.optim's state "step"): grows by iters.
         iters, lr, betas, eps: inner steps, and Adam's settings as torch.optim.Adam takes them.
         pairing: "cover" or "literal".
-        impl: "auto", "cpu" or "reference"; one that cannot run raises and says why.
+        impl: "auto", "cpu", "cuda" or "reference"; one that cannot run raises and says why.
 
     Returns:
         rho [..., N] and cost [..., iters] (squared units of z_r). Distances with a NaN give rho -1, then NaN leaves.

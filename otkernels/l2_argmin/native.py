@@ -9,11 +9,13 @@ from .. import _native
 from .._native import dense
 from .reference import widen
 
+PRECISIONS = ("exact", "tf32", "bf16")  # as csrc/l2_argmin/l2_argmin.h numbers them
+
 
 def l2_argmin(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> tuple[Tensor, Tensor]:
     """x [B, N, D], y [B, M, D], potential [B, M] or None -> value [B, N], index [B, N]; or all without B.
 
-    Both kernels are exact whatever the precision asks for; half precisions are widened to float32 first.
+    The CPU kernel is exact whatever the precision asks for; half precisions are widened to float32 first.
     """
     x, y = dense(widen(x)), dense(widen(y))
     potential = None if potential is None else dense(widen(potential))
@@ -28,8 +30,10 @@ def l2_argmin(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) ->
         batch, n, y.shape[-2], d, x_stride, y_stride, offsets_stride,
     )  # fmt: skip
     if x.is_cuda:
+        code = PRECISIONS.index(precision)
         with torch.cuda.device(x.device):
-            _native.extension.l2_argmin_cuda_f32(*arguments, torch.cuda.current_stream().cuda_stream)
+            space = _native.workspace(_native.extension.l2_argmin_cuda_workspace(*arguments, code), x.device)
+            _native.extension.l2_argmin_cuda(*arguments, code, space.data_ptr(), _native.stream(x.device))
     elif x.dtype == torch.float32:
         _native.extension.l2_argmin_cpu_f32(*arguments, torch.get_num_threads())
     else:

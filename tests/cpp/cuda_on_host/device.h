@@ -158,6 +158,11 @@ namespace otk {
 inline Device device_on_host{90, 4};  // tests set it
 inline Device current_device() { return device_on_host; }
 
+template <class... Parameters>
+int compiled_for(void (*)(Parameters...)) {
+  return device_on_host.capability;
+}
+
 template <class... Parameters, class... Arguments>
 void launch(const Launch& l, void (*kernel)(Parameters...), Arguments... arguments) {
   host_cuda::run(l, [=] { kernel(Parameters(arguments)...); });

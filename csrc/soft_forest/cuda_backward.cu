@@ -1,0 +1,387 @@
+// cuda_backward.cu - the gradients of soft_forest in one pass over the rows, and a reduction in fixed order.
+//
+// Work      a persistent block of 12 warps takes tiles of 64 (or 32) rows and groups of at most 144 leaves:
+//             1. value = grad_out leaves^T / T on the tensor cores (tf32.h): a warp has 16 rows and 48 (or 24) leaves;
+//             2. a thread per (row, subtree of 8 leaves): shares p, q from z, weights mu, then upwards node by node:
+//                gradient = reach p q (V(left) - V(right)), V = p V(left) + q V(right) (columns: cuda_nodes.h). In
+//                trees deeper than 3 the nodes above have q h(left) - p h(right), h = reach V summed over their
+//                subtrees;
+//             3. grad_z: a thread per (row, feature) adds the nodes that compare it, in order;
+//                grad_thresholds: a thread per node adds the tile's rows, in order;
+//             4. grad_leaves += mu^T grad_out on the tensor cores: a warp has 48 leaves, 32 outputs, 48 sums a lane.
+//           With at most 144 leaves of 128 outputs the leaves stay in shared memory and the sums of step 4 in registers
+//           from tile to tile, and the next tile's grad_out and z arrive during steps 3 and 4 in the buffers that steps
+//           2 and 3 have left. Otherwise the block walks through groups of leaves and tiles of outputs, and the sums
+//           lie in its workspace.
+// Memory    z and grad_out read once and grad_z written once by each group (the first writes, the others add).
+//           Workspace: per block the gradients of thresholds and leaves; at most a block per multiprocessor, fewer
+//           where that would take more than 512 MB.
+// Order     tiles, groups, rows and blocks in fixed order: the same bits on every run on the same kind of device.
+// Not yet run on a GPU.
+#include <algorithm>
+
+#include "soft_forest/cuda_products.h"
+
+namespace otk {
+namespace {
+
+using namespace forest;
+
+constexpr int kWarps = 12, kThreads = kWarps * 32;
+constexpr int kOutputs = 128;  // whose sums are in registers
+constexpr int64_t kPartialBytes = 512 << 20;
+constexpr int64_t kStagedFeatures = 256;
+
+struct Backward {
+  SoftForest<float> forest;
+  Trees trees;
+  Groups groups;
+  const float* grad_out = nullptr;
+  float* grad_z = nullptr;
+  float* partial = nullptr;  // [batch, parts, partial_size]: leaves [all leaves, width], then thresholds
+  int64_t tiles = 0, partial_size = 0;
+  int rows = 0, parts = 0;
+  int outputs = 0;       // staged at a time
+  int output_tiles = 0;  // of so many
+  int width = 0;         // d_out in whole eighths
+  int z_stride = 0, value_stride = 0, buffer = 0;  // floats of a buffer in shared memory
+  bool keep_leaves = false, keep_sums = false;     // staged once; in registers from tile to tile
+  bool rotate = false;                             // prefetched
+  bool z_vector = false, leaf_vector = false, out_vector = false;
+};
+
+// The buffers whose contents change places: grad_out [rows, stride], z [rows, z_stride], values [rows, value_stride].
+struct Tiles {
+  float *out, *z, *value;
+};
+
+// What a block works with: its entry of the batch and its shared memory.
+template <int kRows>
+struct Block {
+  static constexpr int kRowTiles = kRows / 16, kValueParts = kWarps / kRowTiles, kValueTiles = kGroup / 8 / kValueParts;
+
+  const Backward& p;
+  const float *z, *thresholds, *leaves, *grad_out;
+  float *grad_z, *partial;
+  float *leaf_tile, *mu, *buffers;                    // [kGroup, stride], [kRows, kStride], three of Tiles
+  int* features;                                      // of the first node of each range
+  unsigned char* columns;                             // of the listed nodes
+  int warp;
+
+  __device__ explicit Block(const Backward& problem) : p(problem), warp(int(threadIdx.x) / 32) {
+    const SoftForest<float>& f = p.forest;
+    const int64_t entry = int64_t(blockIdx.x) / p.parts;
+    z = f.z + entry * f.z_stride;
+    thresholds = f.thresholds + entry * f.thresholds_stride;
+    leaves = f.leaves + entry * f.leaves_stride;
+    grad_out = p.grad_out + entry * f.n * f.d_out;
+    grad_z = p.grad_z + entry * f.n * f.d;
+    partial = p.partial + int64_t(blockIdx.x) * p.partial_size;
+    leaf_tile = shared_memory<float>();
+    mu = leaf_tile + kGroup * stride();
+    buffers = mu + kRows * kStride;
+    const int three = p.rotate ? 3 * p.buffer : kRows * (p.value_stride + stride() + p.z_stride);
+    features = reinterpret_cast<int*>(buffers + three);
+    columns = reinterpret_cast<unsigned char*>(features + 16);
+  }
+
+  __device__ Tiles tiles() const {
+    float* const out = buffers + (p.rotate ? p.buffer : kRows * p.value_stride);
+    return {out, out + (p.rotate ? p.buffer : kRows * stride()), buffers};
+  }
+
+  __device__ int stride() const { return p.outputs + 4; }
+  __device__ int outputs_from(int first) const {
+    const int64_t left = p.forest.d_out - first;
+    return int(left < p.outputs ? left : p.outputs);
+  }
+  __device__ int whole_from(int first) const { return (outputs_from(first) + 7) / 8 * 8; }  // zeros past the last
+  __device__ int rows_from(int64_t row) const {
+    return int(row >= p.forest.n ? 0 : p.forest.n - row < kRows ? p.forest.n - row : kRows);
+  }
+
+  // Rows past the last are zeros: they add nothing.
+  __device__ void stage_out(int64_t row, int first, float* to) const {
+    const int rows = rows_from(row), count = outputs_from(first), padded = whole_from(first);
+    stage(to, stride(), grad_out + row * p.forest.d_out + first, p.forest.d_out, rows, count, padded, p.out_vector,
+          warp, kWarps);
+    stage(to + rows * stride(), stride(), grad_out, 0, kRows - rows, 0, padded, false, warp, kWarps);
+  }
+  __device__ void stage_z(int64_t row, float* to) const {
+    if (p.z_stride == 0) return;
+    const int rows = rows_from(row), d = int(p.forest.d);
+    stage(to, p.z_stride, z + row * d, d, rows, d, d, p.z_vector, warp, kWarps);
+    stage(to + rows * p.z_stride, p.z_stride, z, 0, kRows - rows, 0, d, false, warp, kWarps);
+  }
+  __device__ void stage_leaves(const Group& group, int first) const {
+    stage(leaf_tile, stride(), leaves + group.first * p.forest.d_out + first, p.forest.d_out, group.leaves,
+          outputs_from(first), whole_from(first), p.leaf_vector, warp, kWarps);
+  }
+
+  __device__ Row row_of(const float* z_tile, int64_t first, int row) const {
+    if (p.z_stride) return {p.trees, z_tile + row * p.z_stride, thresholds};
+    const int64_t at = first + row < p.forest.n ? first + row : p.forest.n - 1;  // past the last, any row will do
+    return {p.trees, z + at * p.forest.d, thresholds};
+  }
+
+  __device__ void pull_values(const Group& group, Tiles tiles, int64_t row, bool stage_all, bool stage_rows) const {
+    const int row_tile = warp % kRowTiles, part = warp / kRowTiles, leaf = part * kValueTiles * 8;
+    Values<kValueTiles> values{};
+    for (int tile = 0; tile < p.output_tiles; ++tile) {
+      const int first = tile * p.outputs;
+      __syncthreads();
+      if (stage_all) stage_leaves(group, first);
+      if (stage_rows || p.output_tiles > 1) stage_out(row, first, tiles.out);
+      if (stage_rows && tile == 0) stage_z(row, tiles.z);
+      copy_wait();
+      __syncthreads();
+      values.multiply(tiles.out + row_tile * 16 * stride(), leaf_tile + leaf * stride(), stride(), whole_from(first),
+                      group.leaves - leaf);
+    }
+    values.write(tiles.value + row_tile * 16 * p.value_stride + leaf, p.value_stride, p.trees.scale);
+    __syncthreads();
+  }
+
+  // Weights mu of a subtree's leaves; its columns of `value` become its nodes' gradients and h of its root.
+  __device__ void climb(const Row& row, int subtree, float* weights_to, float* column) const {
+    const int levels = p.trees.levels;
+    const float reach = row.path(subtree);
+    float weights[kSubtree] = {reach}, slope[kSubtree - 1] = {};
+    Shares share[kSubtree - 1] = {};
+    row.descend(subtree, weights, [&](int k, float here, Shares s) {
+      share[k] = s;
+      slope[k] = here * s.left * s.right;
+    });
+    forest::store(weights_to, levels, weights);
+    float values[kSubtree] = {}, result[kSubtree] = {};
+    forest::load(column, levels, values);
+#pragma unroll
+    for (int level = kSubtreeLevels - 1; level >= 0; --level) {
+#pragma unroll
+      for (int i = 0; i < 1 << level; ++i) {
+        const int k = (1 << level) - 1 + i;
+        const float left = values[2 * i], right = values[2 * i + 1];
+        if (level < levels) {
+          result[k] = slope[k] * (left - right);
+          values[i] = share[k].left * left + share[k].right * right;
+        }
+      }
+    }
+    forest::store(column, levels, result);
+    column[(1 << levels) - 1] = reach * values[0];
+  }
+
+  __device__ void route(const Group& group, Tiles tiles, int64_t row) const {
+    const int levels = p.trees.levels;
+    for (int task = int(threadIdx.x); task < (group.leaves >> levels) * kRows; task += kThreads) {
+      const int r = task % kRows, s = task / kRows;
+      float* column = tiles.value + r * p.value_stride + (s << levels);
+      climb(row_of(tiles.z, row, r), (group.first >> levels) + s, mu + r * kStride + (s << levels), column);
+    }
+    __syncthreads();
+    if (p.trees.depth <= kSubtreeLevels) return;
+    for (int task = int(threadIdx.x); task < group.upper() * kRows; task += kThreads) {
+      const int r = task % kRows, x = task / kRows;
+      float* row_columns = tiles.value + r * p.value_stride;
+      row_columns[upper_column(group, x)] = upper_gradient(group, x, row_of(tiles.z, row, r), row_columns);
+    }
+    __syncthreads();
+  }
+
+  __device__ void list_nodes(const Group& group) const {
+    for (int x = int(threadIdx.x); x < group.nodes; x += kThreads)
+      columns[x] = static_cast<unsigned char>(group.listed(x).column);
+    for (int r = int(threadIdx.x); r < group.ranges() && group.nodes > 0; r += kThreads)
+      features[r] = int(p.trees.features.remainder(uint32_t(group.listed(group.range_start(r)).id)));
+  }
+
+  __device__ void add_features(const Group& group, Tiles tiles, int64_t row) const {
+    const int d = int(p.forest.d), rows = rows_from(row), ranges = group.nodes > 0 ? group.ranges() : 0;
+    const int teams = d < kThreads ? kThreads / d : 1, team = d < kThreads ? int(threadIdx.x) / d : 0;
+    if (team >= teams) return;
+    for (int feature = int(threadIdx.x) - team * d; feature < d; feature += kThreads)
+      for (int r = team; r < rows; r += teams) {
+        float* to = grad_z + (row + r) * d + feature;
+        float sum = group.first ? *to : 0;
+        for (int range = 0; range < ranges; ++range) {
+          const int ahead = feature - features[range], end = group.range_start(range + 1);
+          for (int64_t x = group.range_start(range) + (ahead < 0 ? ahead + d : ahead); x < end; x += d)
+            sum += tiles.value[r * p.value_stride + columns[x]];
+        }
+        *to = sum;
+      }
+  }
+
+  __device__ void add_thresholds(const Group& group, const float* value, bool first_tile) const {
+    for (int x = kThreads - 1 - int(threadIdx.x); x < group.nodes; x += kThreads) {
+      float* to = partial + int64_t(p.trees.leaves) * p.width + group.listed(x).id;
+      const float before = first_tile && group.fresh(x) ? 0 : *to, *column = value + columns[x];
+      float sum = 0;
+      for (int r = 0; r < kRows; ++r) sum += column[r * p.value_stride];
+      *to = before - sum;
+    }
+  }
+
+  // A warp's first leaf and output in step 4.
+  __device__ int first_leaf() const { return warp % kLeafParts * kLeafTiles * 16; }
+  __device__ int first_output() const { return warp / kLeafParts * 32; }
+
+  __device__ void push_leaves(const Group& group, Tiles tiles, int64_t row, bool first_tile, LeafSums& sums) const {
+    const int leaf = first_leaf(), leaf_count = group.leaves - leaf;
+    for (int super = 0; super < p.width; super += kOutputs) {
+      const int output = super + first_output(), outputs = p.width - output;
+      float* to = partial + int64_t(group.first + leaf) * p.width + output;
+      if (!p.keep_sums && first_tile) sums.zero();
+      if (!p.keep_sums && !first_tile) sums.load(to, p.width, leaf_count, outputs);
+      for (int first = super; first < super + kOutputs && first < p.forest.d_out; first += p.outputs) {
+        if (p.output_tiles > 1) {
+          __syncthreads();
+          stage_out(row, first, tiles.out);
+          copy_wait();
+          __syncthreads();
+        }
+        if (output >= first && output < first + p.outputs && outputs > 0)
+          sums.multiply(mu + leaf, tiles.out + output - first, stride(), kRows, leaf_count);
+      }
+      if (!p.keep_sums) sums.store(to, p.width, leaf_count, outputs);
+    }
+  }
+
+  // Steps 3 and 4. Where p.rotate, the next tile's grad_out and z come to where this one's z and values are.
+  __device__ void push(const Group& group, Tiles tiles, int64_t row, int64_t next, bool first_tile,
+                       LeafSums& sums) const {
+    if (p.rotate) stage_out(next, 0, tiles.z);
+    add_features(group, tiles, row);
+    add_thresholds(group, tiles.value, first_tile);
+    if (p.rotate) {
+      __syncthreads();
+      stage_z(next, tiles.value);
+    }
+    push_leaves(group, tiles, row, first_tile, sums);
+  }
+};
+
+template <int kRows>
+__global__ void __launch_bounds__(kThreads, 1) backward_kernel(const __grid_constant__ Backward p) {
+  const Block<kRows> block(p);
+  Tiles tiles = block.tiles();
+  LeafSums sums;
+  sums.zero();
+  const int64_t start = int64_t(blockIdx.x) % p.parts;
+  for (int64_t tile = start; tile < p.tiles; tile += p.parts) {
+    const int64_t row = tile * kRows;
+    const bool first_tile = tile == start;
+    for (int index = 0; index < p.groups.count; ++index) {
+      const Group group(p.trees, p.groups, index);
+      if (first_tile || p.groups.count > 1) {
+        __syncthreads();
+        block.list_nodes(group);
+      }
+      block.pull_values(group, tiles, row, first_tile || !p.keep_leaves, p.rotate ? first_tile : index == 0);
+      block.route(group, tiles, row);
+      block.push(group, tiles, row, row + int64_t(p.parts) * kRows, first_tile, sums);
+    }
+    if (p.rotate) tiles = {tiles.z, tiles.value, tiles.out};
+  }
+  copy_wait();
+  if (p.keep_sums) {
+    const int leaf = block.first_leaf(), output = block.first_output();
+    sums.store(block.partial + int64_t(leaf) * p.width + output, p.width, p.trees.leaves - leaf, p.width - output);
+  }
+}
+
+// grad[e] = sum over parts of partial[part, e], in order within 8 slices of the parts, then in order of the slices.
+constexpr int kSlices = 8, kReduced = 32;
+
+__global__ void __launch_bounds__(kSlices* kReduced) reduce_kernel(const __grid_constant__ Backward p,
+                                                                    float* grad_thresholds, float* grad_leaves,
+                                                                    int64_t blocks) {
+  const int64_t entry = int64_t(blockIdx.x) / blocks, leaves = int64_t(p.trees.leaves) * p.width;
+  const int64_t nodes = p.forest.trees * p.trees.nodes;
+  const int64_t e = int64_t(blockIdx.x) % blocks * kReduced + int(threadIdx.x) % kReduced;
+  const int slice = int(threadIdx.x) / kReduced;
+  float sum = 0;
+  if (e < leaves + nodes) {
+    const float* from = p.partial + entry * p.parts * p.partial_size + e;
+#pragma unroll 8
+    for (int part = slice; part < p.parts; part += kSlices) sum += from[part * p.partial_size];
+  }
+  float* sums = shared_memory<float>();  // [kSlices, kReduced]
+  sums[threadIdx.x] = sum;
+  __syncthreads();
+  if (slice > 0 || e >= leaves + nodes) return;
+  for (int s = 1; s < kSlices; ++s) sum += sums[s * kReduced + int(threadIdx.x)];
+  if (e >= leaves) grad_thresholds[entry * nodes + e - leaves] = sum;
+  else if (e % p.width < p.forest.d_out)
+    grad_leaves[(entry * p.trees.leaves + e / p.width) * p.forest.d_out + e % p.width] = sum * p.trees.scale;
+}
+
+int64_t shared_bytes(const Backward& p) {
+  const int64_t rows = p.rows, stride = p.outputs + 4;
+  const int64_t buffers = p.rotate ? 3 * p.buffer : rows * (p.value_stride + stride + p.z_stride);
+  return int64_t(sizeof(float)) * (kGroup * stride + rows * kStride + buffers + 16) + kColumns;
+}
+
+// The rows and outputs of a tile, what is kept and prefetched: as much as shared memory holds.
+void plan_tile(Backward& p, const Device& device) {
+  const SoftForest<float>& f = p.forest;
+  const int64_t limit = shared_limit(device.capability);
+  p.value_stride = p.groups.height > kSubtreeLevels ? kColumns + 4 : kStride;
+  p.outputs = f.d_out <= 32 ? 32 : f.d_out <= 64 ? 64 : kOutputs;
+  p.rows = divide_up(f.n, 64) * f.batch < device.multiprocessors ? 32 : 64;
+  if (shared_bytes(p) > limit) p.rows = 32;
+  while (shared_bytes(p) > limit) p.outputs /= 2;
+  p.output_tiles = int(std::max<int64_t>(1, divide_up(f.d_out, p.outputs)));
+  p.keep_leaves = p.groups.count == 1 && p.output_tiles == 1;
+  p.keep_sums = p.groups.count == 1 && f.d_out <= kOutputs;
+  if (f.d > kStagedFeatures) return;
+  p.z_stride = padded_stride(f.d);
+  if (shared_bytes(p) > limit) p.z_stride = 0;
+  p.buffer = p.rows * std::max({p.value_stride, p.outputs + 4, p.z_stride});
+  p.rotate = p.keep_leaves && p.z_stride > 0 && p.trees.depth <= kSubtreeLevels;
+  if (shared_bytes(p) > limit) p.rotate = false;
+}
+
+Backward plan(const SoftForest<float>& f, const std::string& what) {
+  check_sizes(f, what);
+  const Device device = current_device();
+  const Trees trees(f);
+  Backward p{.forest = f, .trees = trees, .groups = Groups(trees)};
+  plan_tile(p, device);
+  p.tiles = divide_up(f.n, p.rows);
+  p.width = int(divide_up(f.d_out, 8) * 8);
+  p.partial_size = divide_up(int64_t(trees.leaves) * p.width + f.trees * trees.nodes, 4) * 4;
+  const int64_t batch = std::max<int64_t>(1, f.batch), bytes = batch * p.partial_size * int64_t(sizeof(float));
+  const int64_t affordable = kPartialBytes / std::max<int64_t>(1, bytes);
+  p.parts = int(std::min(p.tiles, std::max<int64_t>(1, std::min(device.multiprocessors / batch, affordable))));
+  return p;
+}
+
+}  // namespace
+
+int64_t soft_forest_backward_cuda_workspace(const SoftForest<float>& forest) {
+  const Backward p = plan(forest, describe("soft_forest_backward", forest));
+  return int64_t(sizeof(float)) * forest.batch * p.parts * p.partial_size;
+}
+
+void soft_forest_backward_cuda(const SoftForest<float>& f, const float* grad_out, float* grad_z,
+                               float* grad_thresholds, float* grad_leaves, void* workspace, void* stream) {
+  if (f.batch == 0) return;
+  const std::string what = describe("soft_forest_backward", f);
+  Backward p = plan(f, what);
+  p.grad_out = grad_out;
+  p.grad_z = grad_z;
+  p.partial = static_cast<float*>(workspace);
+  p.z_vector = aligned(f.z, f.d, f.z_stride);
+  p.leaf_vector = aligned(f.leaves, f.d_out, f.leaves_stride);
+  p.out_vector = aligned(grad_out, f.d_out, 0);
+  if (p.parts > 0)
+    launch({what, f.batch * p.parts, kThreads, size_t(shared_bytes(p)), stream},
+           p.rows == 64 ? backward_kernel<64> : backward_kernel<32>, p);
+  const int64_t blocks = divide_up(int64_t(p.trees.leaves) * p.width + f.trees * p.trees.nodes, kReduced);
+  if (blocks > 0)
+    launch({what, f.batch * blocks, kSlices * kReduced, sizeof(float) * kSlices * kReduced, stream}, reduce_kernel, p,
+           grad_thresholds, grad_leaves, blocks);
+}
+
+}  // namespace otk

@@ -1,0 +1,384 @@
+// cuda_double.cu - the double backward of soft_forest in one pass over the rows, and a reduction in fixed order.
+//
+// Work      a persistent block of 12 warps takes tiles of 32 rows and groups of at most 144 leaves (cuda_nodes.h):
+//             1. value = grad_out leaves^T / T and dvalue = grad_out dleaves^T / T on the tensor cores (tf32.h);
+//             2. a thread per (row, subtree of 8 leaves): shares and their tangents from z and dz, weights mu and dmu,
+//                then upwards node by node the gradients (cuda_tangents.h); a thread per (row, node) for those above;
+//             3. grad_z: a thread per (row, feature) adds the nodes that compare it, in order;
+//                grad_thresholds: a thread per node adds the tile's rows, in order;
+//             4. grad_leaves += dmu^T grad_out on the tensor cores: a warp has 48 leaves, 32 outputs, 48 sums a lane;
+//             5. grad_grad_out = (dmu leaves + mu dleaves) / T on the tensor cores: a warp has 16 rows and every sixth
+//                fragment of 8 outputs.
+//           With at most 144 leaves of 128 outputs the leaves stay in shared memory and the sums of step 4 in registers
+//           from tile to tile; dleaves then come once more for each tile. Otherwise the block walks through groups of
+//           leaves and tiles of outputs, and the sums lie in its workspace.
+// Memory    z, dz and grad_out read once, grad_z and grad_grad_out written once by each group (the first writes, the
+//           others add). Workspace: per block the gradients of thresholds and leaves; at most a block per
+//           multiprocessor, fewer where that would take more than 512 MB.
+// Order     tiles, groups, rows and blocks in fixed order: the same bits on every run on the same kind of device.
+// Not yet run on a GPU.
+#include <algorithm>
+
+#include "soft_forest/cuda_products.h"
+#include "soft_forest/cuda_tangents.h"
+#include "soft_forest/double.h"
+
+namespace otk {
+namespace {
+
+using namespace forest;
+
+constexpr int kWarps = 12, kThreads = kWarps * 32, kRows = 32;
+constexpr int kRowTiles = kRows / 16, kParts = kWarps / kRowTiles;  // warps along a product's other dimension
+constexpr int kValueTiles = kGroup / 8 / kParts;
+constexpr int kOutputs = 128;  // whose sums are in registers
+constexpr int kOutputTiles = (kOutputs / 8 + kParts - 1) / kParts;
+constexpr int kRoots = kGroup / kSubtree + 1;  // odd: rows start in different banks
+constexpr int64_t kPartialBytes = 512 << 20;
+constexpr int64_t kStagedFeatures = 256;
+
+struct Double {
+  SoftForest<float> forest;
+  Trees trees;
+  Groups groups;
+  const float *grad_out = nullptr, *dz = nullptr, *dthresholds = nullptr, *dleaves = nullptr;
+  float *grad_grad_out = nullptr, *grad_z = nullptr;
+  float* partial = nullptr;  // [batch, parts, partial_size]: leaves [all leaves, width], then thresholds
+  int64_t tiles = 0, partial_size = 0;
+  int parts = 0;
+  int outputs = 0;       // staged at a time
+  int output_tiles = 0;  // of so many
+  int width = 0;         // d_out in whole eighths
+  int z_stride = 0, value_stride = 0;           // floats in shared memory; 0: z is not staged
+  bool keep_leaves = false, keep_sums = false;  // staged once; in registers from tile to tile
+  bool z_vector = false, dz_vector = false, leaf_vector = false, dleaf_vector = false, out_vector = false;
+};
+
+// What a block works with: its entry of the batch and its shared memory. Addresses are made where they are used: kept,
+// they would take the registers of step 4's sums.
+struct Block {
+  const Double& p;
+  int entry, warp, row_tile, part;
+
+  __device__ explicit Block(const Double& problem)
+      : p(problem),
+        entry(int(blockIdx.x) / p.parts),
+        warp(int(threadIdx.x) / 32),
+        row_tile(warp % kRowTiles),
+        part(warp / kRowTiles) {}
+
+  __device__ const float* z(int64_t row) const { return p.forest.z + entry * p.forest.z_stride + row * p.forest.d; }
+  __device__ const float* dz(int64_t row) const { return p.dz + (entry * p.forest.n + row) * p.forest.d; }
+  __device__ const float* thresholds() const { return p.forest.thresholds + entry * p.forest.thresholds_stride; }
+  __device__ const float* dthresholds() const {
+    return p.dthresholds ? p.dthresholds + entry * p.forest.trees * p.trees.nodes : nullptr;
+  }
+  __device__ const float* leaves() const { return p.forest.leaves + entry * p.forest.leaves_stride; }
+  __device__ const float* dleaves() const { return p.dleaves + entry * p.forest.d_out * p.trees.leaves; }
+  __device__ float* partial() const { return p.partial + blockIdx.x * p.partial_size; }
+
+  __device__ float* leaf_tile() const { return shared_memory<float>(); }                   // [kGroup, stride]
+  __device__ float* out() const { return leaf_tile() + kGroup * stride(); }                // [kRows, stride]
+  __device__ float* mu() const { return out() + kRows * stride(); }                        // [kRows, kStride]
+  __device__ float* dmu() const { return mu() + kRows * kStride; }                         // likewise; first dvalue
+  __device__ float* value() const { return dmu() + kRows * kStride; }                      // [kRows, value_stride]
+  __device__ float* z_tile() const { return value() + kRows * p.value_stride; }            // [kRows, z_stride]
+  __device__ float* dz_tile() const { return z_tile() + kRows * p.z_stride; }              // likewise
+  __device__ float* droots() const { return dz_tile() + kRows * p.z_stride; }              // [kRows, kRoots]
+  // features of the ranges' first nodes; columns of the listed nodes
+  __device__ int* features() const { return reinterpret_cast<int*>(droots() + kRows * kRoots); }
+  __device__ unsigned char* columns() const { return reinterpret_cast<unsigned char*>(features() + 16); }
+
+  __device__ int stride() const { return p.outputs + 4; }
+  __device__ int outputs_from(int first) const {
+    const int64_t left = p.forest.d_out - first;
+    return int(left < p.outputs ? left : p.outputs);
+  }
+  __device__ int whole_from(int first) const { return (outputs_from(first) + 7) / 8 * 8; }  // zeros past the last
+  __device__ int rows_from(int64_t row) const { return int(p.forest.n - row < kRows ? p.forest.n - row : kRows); }
+
+  // From row `row`, which `from` points at. Rows past the last are zeros: they add nothing.
+  __device__ void stage_rows(const float* from, int64_t row, int64_t from_stride, int count, int padded, bool vector,
+                             float* to, int to_stride) const {
+    const int rows = rows_from(row);
+    stage(to, to_stride, from, from_stride, rows, count, padded, vector, warp, kWarps);
+    stage(to + rows * to_stride, to_stride, from, 0, kRows - rows, 0, padded, false, warp, kWarps);
+  }
+  __device__ void stage_out(int64_t row, int first) const {
+    stage_rows(p.grad_out + (entry * p.forest.n + row) * p.forest.d_out + first, row, p.forest.d_out,
+               outputs_from(first), whole_from(first), p.out_vector, out(), stride());
+  }
+  __device__ void stage_z(int64_t row) const {
+    const int d = int(p.forest.d);
+    if (p.z_stride == 0) return;
+    stage_rows(z(row), row, d, d, d, p.z_vector, z_tile(), p.z_stride);
+    stage_rows(dz(row), row, d, d, d, p.dz_vector, dz_tile(), p.z_stride);
+  }
+  // Leaves past the last, up to whole eighths, are zeros.
+  __device__ void stage_leaves(const Group& group, int first, const float* from, bool vector) const {
+    const int padded = whole_from(first), more = whole(group) - group.leaves;
+    stage(leaf_tile(), stride(), from + group.first * p.forest.d_out + first, p.forest.d_out, group.leaves,
+          outputs_from(first), padded, vector, warp, kWarps);
+    stage(leaf_tile() + group.leaves * stride(), stride(), from, 0, more, 0, padded, false, warp, kWarps);
+  }
+  __device__ static int whole(const Group& group) { return (group.leaves + 7) / 8 * 8; }
+
+  __device__ static void arrive() {
+    copy_wait();
+    __syncthreads();
+  }
+
+  __device__ TangentRow row_of(int64_t first, int row) const {
+    const int at = row * p.z_stride;
+    if (p.z_stride) return {{p.trees, z_tile() + at, thresholds()}, dz_tile() + at, dthresholds()};
+    const int64_t near = first + row < p.forest.n ? first + row : p.forest.n - 1;  // past the last, any row will do
+    return {{p.trees, z(near), thresholds()}, dz(near), dthresholds()};
+  }
+
+  __device__ void pull_values(const Group& group, int64_t row, bool stage_all, bool stage_tile) const {
+    const int leaf = part * kValueTiles * 8;
+    Values<kValueTiles> values{}, dvalues{};
+    for (int tile = 0; tile < p.output_tiles; ++tile) {
+      const int first = tile * p.outputs;
+      __syncthreads();
+      if (stage_all) stage_leaves(group, first, leaves(), p.leaf_vector);
+      if (stage_tile || p.output_tiles > 1) stage_out(row, first);
+      if (stage_tile && tile == 0) stage_z(row);
+      arrive();
+      const float *rows = out() + row_tile * 16 * stride(), *below = leaf_tile() + leaf * stride();
+      values.multiply(rows, below, stride(), whole_from(first), group.leaves - leaf);
+      if (!p.dleaves) continue;
+      __syncthreads();
+      stage_leaves(group, first, dleaves(), p.dleaf_vector);
+      arrive();
+      dvalues.multiply(rows, below, stride(), whole_from(first), group.leaves - leaf);
+    }
+    values.write(value() + row_tile * 16 * p.value_stride + leaf, p.value_stride, p.trees.scale);
+    dvalues.write(dmu() + row_tile * 16 * kStride + leaf, kStride, p.trees.scale);
+    __syncthreads();
+  }
+
+  // A subtree's columns: of value, which become its nodes' gradients and h of its root; of dvalue, which become dmu.
+  __device__ void climb(const TangentRow& row, int subtree, float* mu_to, float* dmu_to, float* column,
+                        float* droot) const {
+    const int levels = p.trees.levels;
+    Subtree tree;
+    tree.descend(row, subtree);
+    float v[kSubtree] = {}, dv[kSubtree] = {}, grads[kSubtree] = {};
+    forest::load(column, levels, v);
+    forest::load(dmu_to, levels, dv);
+    tree.weigh(v, dv);
+    forest::store(mu_to, levels, tree.mu);
+    forest::store(dmu_to, levels, tree.dmu);
+    tree.ascend(levels, v, dv, grads);
+    grads[(1 << kSubtreeLevels) - 1] = v[0];
+    forest::store(column, levels, grads);
+    if (p.trees.depth > kSubtreeLevels) *droot = dv[0];
+  }
+
+  __device__ void route(const Group& group, int64_t row) const {
+    const int levels = p.trees.levels, more = whole(group) - group.leaves;
+    for (int task = int(threadIdx.x); task < (group.leaves >> levels) * kRows; task += kThreads) {
+      const int r = task % kRows, s = task / kRows, at = r * kStride + (s << levels);
+      climb(row_of(row, r), (group.first >> levels) + s, mu() + at, dmu() + at,
+            value() + r * p.value_stride + (s << levels), droots() + r * kRoots + s);
+    }
+    for (int k = int(threadIdx.x); k < more * kRows; k += kThreads)  // dmu has zeros there since pull_values()
+      mu()[k % kRows * kStride + group.leaves + k / kRows] = 0;
+    __syncthreads();
+    if (p.trees.depth <= kSubtreeLevels) return;
+    for (int task = int(threadIdx.x); task < group.upper() * kRows; task += kThreads) {
+      const int r = task % kRows, x = task / kRows;
+      float* row_columns = value() + r * p.value_stride;
+      row_columns[upper_column(group, x)] =
+          upper_double_gradient(group, x, row_of(row, r), row_columns, droots() + r * kRoots);
+    }
+    __syncthreads();
+  }
+
+  __device__ void list_nodes(const Group& group) const {
+    for (int x = int(threadIdx.x); x < group.nodes; x += kThreads)
+      columns()[x] = static_cast<unsigned char>(group.listed(x).column);
+    for (int r = int(threadIdx.x); r < group.ranges() && group.nodes > 0; r += kThreads)
+      features()[r] = int(p.trees.features.remainder(uint32_t(group.listed(group.range_start(r)).id)));
+  }
+
+  __device__ void add_features(const Group& group, int64_t row) const {
+    const int d = int(p.forest.d), rows = rows_from(row), ranges = group.nodes > 0 ? group.ranges() : 0;
+    for (int64_t task = int(threadIdx.x); task < int64_t(rows) * d; task += kThreads) {
+      const int r = int(task / d), feature = int(task - int64_t(r) * d);
+      float* to = p.grad_z + (entry * p.forest.n + row + r) * d + feature;
+      float sum = group.first ? *to : 0;
+      for (int range = 0; range < ranges; ++range) {
+        const int ahead = feature - features()[range], end = group.range_start(range + 1);
+        for (int64_t x = group.range_start(range) + (ahead < 0 ? ahead + d : ahead); x < end; x += d)
+          sum += value()[r * p.value_stride + columns()[x]];
+      }
+      *to = sum;
+    }
+  }
+
+  __device__ void add_thresholds(const Group& group, bool first_tile) const {
+    for (int x = kThreads - 1 - int(threadIdx.x); x < group.nodes; x += kThreads) {
+      float* to = partial() + int64_t(p.trees.leaves) * p.width + group.listed(x).id;
+      const float before = first_tile && group.fresh(x) ? 0 : *to;
+      float sum = 0;
+      for (int r = 0; r < kRows; ++r) sum += value()[r * p.value_stride + columns()[x]];
+      *to = before - sum;
+    }
+  }
+
+  // A warp's first leaf and output in step 4.
+  __device__ int first_leaf() const { return warp % kLeafParts * kLeafTiles * 16; }
+  __device__ int first_output() const { return warp / kLeafParts * 32; }
+
+  __device__ void push_leaves(const Group& group, int64_t row, bool first_tile, LeafSums& sums) const {
+    const int leaf = first_leaf(), leaf_count = group.leaves - leaf;
+    for (int super = 0; super < p.width; super += kOutputs) {
+      const int output = super + first_output(), outputs = p.width - output;
+      float* to = partial() + int64_t(group.first + leaf) * p.width + output;
+      if (!p.keep_sums && first_tile) sums.zero();
+      if (!p.keep_sums && !first_tile) sums.load(to, p.width, leaf_count, outputs);
+      for (int first = super; first < super + kOutputs && first < p.forest.d_out; first += p.outputs) {
+        if (p.output_tiles > 1) {
+          __syncthreads();
+          stage_out(row, first);
+          arrive();
+        }
+        if (output >= first && output < first + p.outputs && outputs > 0)
+          sums.multiply(dmu() + leaf, out() + output - first, stride(), kRows, leaf_count);
+      }
+      if (!p.keep_sums) sums.store(to, p.width, leaf_count, outputs);
+    }
+  }
+
+  // Step 5; the leaves come last, so that a single tile of a single group finds them where it starts.
+  __device__ void pull_result(const Group& group, int64_t row) const {
+    const int at = row_tile * 16 * kStride, rows = rows_from(row) - row_tile * 16;
+    for (int tile = 0; tile < p.output_tiles; ++tile) {
+      const int first = tile * p.outputs, outputs = outputs_from(first);
+      Outputs<kOutputTiles, kParts> result{};
+      if (p.dleaves) {
+        if (p.output_tiles > 1) {
+          __syncthreads();
+          stage_leaves(group, first, dleaves(), p.dleaf_vector);
+          arrive();
+        }
+        result.multiply(mu() + at, leaf_tile(), stride(), whole(group), part, outputs);
+      }
+      if (p.dleaves || p.output_tiles > 1) {
+        __syncthreads();
+        stage_leaves(group, first, leaves(), p.leaf_vector);
+        arrive();
+      }
+      result.multiply(dmu() + at, leaf_tile(), stride(), whole(group), part, outputs);
+      float* to = p.grad_grad_out + (entry * p.forest.n + row + row_tile * 16) * p.forest.d_out + first;
+      result.write(to, p.forest.d_out, rows, outputs, part, p.trees.scale, group.first > 0);
+    }
+  }
+};
+
+__global__ void __launch_bounds__(kThreads, 1) double_kernel(const __grid_constant__ Double p) {
+  const Block block(p);
+  LeafSums sums;
+  sums.zero();
+  const int64_t start = int64_t(blockIdx.x) % p.parts;
+  for (int64_t tile = start; tile < p.tiles; tile += p.parts) {
+    const int64_t row = tile * kRows;
+    const bool first_tile = tile == start;
+    for (int index = 0; index < p.groups.count; ++index) {
+      const Group group(p.trees, p.groups, index);
+      if (first_tile || p.groups.count > 1) {
+        __syncthreads();
+        block.list_nodes(group);
+      }
+      block.pull_values(group, row, first_tile || !p.keep_leaves, index == 0);
+      block.route(group, row);
+      block.add_features(group, row);
+      block.add_thresholds(group, first_tile);
+      block.push_leaves(group, row, first_tile, sums);
+      block.pull_result(group, row);
+    }
+  }
+  if (p.keep_sums) {
+    const int leaf = block.first_leaf(), output = block.first_output();
+    sums.store(block.partial() + int64_t(leaf) * p.width + output, p.width, p.trees.leaves - leaf, p.width - output);
+  }
+}
+
+// Gradients of leaves and thresholds: the blocks' sums, in order.
+constexpr int kReduced = 256;
+
+__global__ void __launch_bounds__(kReduced) reduce_kernel(const __grid_constant__ Double p, float* grad_thresholds,
+                                                          float* grad_leaves, int64_t blocks) {
+  const int64_t entry = int64_t(blockIdx.x) / blocks, leaves = int64_t(p.trees.leaves) * p.width;
+  const int64_t nodes = p.forest.trees * p.trees.nodes;
+  const int64_t e = int64_t(blockIdx.x) % blocks * kReduced + int(threadIdx.x);
+  if (e >= leaves + nodes) return;
+  const float* from = p.partial + entry * p.parts * p.partial_size + e;
+  float sum = 0;
+#pragma unroll 8
+  for (int part = 0; part < p.parts; ++part) sum += from[part * p.partial_size];
+  if (e >= leaves) grad_thresholds[entry * nodes + e - leaves] = sum;
+  else if (e % p.width < p.forest.d_out)
+    grad_leaves[(entry * p.trees.leaves + e / p.width) * p.forest.d_out + e % p.width] = sum * p.trees.scale;
+}
+
+int64_t shared_bytes(const Double& p) {
+  const int64_t stride = p.outputs + 4, of_a_row = stride + 2 * kStride + p.value_stride + kRoots + 2 * p.z_stride;
+  return int64_t(sizeof(float)) * (kGroup * stride + kRows * of_a_row + 16) + kColumns;
+}
+
+Double plan(const SoftForest<float>& f, const std::string& what) {
+  check_sizes(f, what);
+  const Device device = current_device();
+  const Trees trees(f);
+  Double p{.forest = f, .trees = trees, .groups = Groups(trees)};
+  const int64_t limit = shared_limit(device.capability);
+  p.value_stride = p.groups.height > kSubtreeLevels ? kColumns + 4 : kStride;
+  p.outputs = f.d_out <= 32 ? 32 : f.d_out <= 64 ? 64 : kOutputs;
+  while (shared_bytes(p) > limit) p.outputs /= 2;
+  p.output_tiles = int(std::max<int64_t>(1, divide_up(f.d_out, p.outputs)));
+  p.keep_leaves = p.groups.count == 1 && p.output_tiles == 1;
+  p.keep_sums = p.groups.count == 1 && f.d_out <= kOutputs;
+  if (f.d <= kStagedFeatures) p.z_stride = padded_stride(f.d);
+  if (shared_bytes(p) > limit) p.z_stride = 0;
+  p.tiles = divide_up(f.n, kRows);
+  p.width = int(divide_up(f.d_out, 8) * 8);
+  p.partial_size = divide_up(int64_t(trees.leaves) * p.width + f.trees * trees.nodes, 4) * 4;
+  const int64_t batch = std::max<int64_t>(1, f.batch), bytes = batch * p.partial_size * int64_t(sizeof(float));
+  const int64_t affordable = kPartialBytes / std::max<int64_t>(1, bytes);
+  p.parts = int(std::min(p.tiles, std::max<int64_t>(1, std::min(device.multiprocessors / batch, affordable))));
+  return p;
+}
+
+}  // namespace
+
+int64_t soft_forest_double_backward_cuda_workspace(const SoftForest<float>& forest) {
+  const Double p = plan(forest, describe("soft_forest_double_backward", forest));
+  return int64_t(sizeof(float)) * forest.batch * p.parts * p.partial_size;
+}
+
+void soft_forest_double_backward_cuda(const SoftForest<float>& f, const float* grad_out, const float* dz,
+                                      const float* dthresholds, const float* dleaves, float* grad_grad_out,
+                                      float* grad_z, float* grad_thresholds, float* grad_leaves, void* workspace,
+                                      void* stream) {
+  if (f.batch == 0) return;
+  const std::string what = describe("soft_forest_double_backward", f);
+  Double p = plan(f, what);
+  p.grad_out = grad_out, p.dz = dz, p.dthresholds = dthresholds, p.dleaves = dleaves;
+  p.grad_grad_out = grad_grad_out, p.grad_z = grad_z;
+  p.partial = static_cast<float*>(workspace);
+  p.z_vector = aligned(f.z, f.d, f.z_stride);
+  p.dz_vector = aligned(dz, f.d, 0);
+  p.leaf_vector = aligned(f.leaves, f.d_out, f.leaves_stride);
+  p.dleaf_vector = aligned(dleaves, f.d_out, 0);
+  p.out_vector = aligned(grad_out, f.d_out, 0);
+  if (p.parts > 0)
+    launch({what, f.batch * p.parts, kThreads, size_t(shared_bytes(p)), stream}, double_kernel, p);
+  const int64_t blocks = divide_up(int64_t(p.trees.leaves) * p.width + f.trees * p.trees.nodes, kReduced);
+  if (blocks > 0)
+    launch({what, f.batch * blocks, kReduced, 0, stream}, reduce_kernel, p, grad_thresholds, grad_leaves, blocks);
+}
+
+}  // namespace otk

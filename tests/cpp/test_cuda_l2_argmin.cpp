@@ -1,0 +1,390 @@
+// l2_argmin's CUDA kernels on the host (cuda_on_host): both ways, both product kernels, every precision, both thread
+// orders.
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+#include <set>
+
+#include "check.h"
+#include "l2_argmin/cuda_steps.h"
+
+namespace {
+
+using namespace otk;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+
+struct Problem {
+  int64_t batch, n, m, d;
+  std::vector<float> x, y, potential;  // potential may be empty
+  bool shared = false;                 // y and potential serve the whole batch
+
+  Problem(int64_t batch, int64_t n, int64_t m, int64_t d, bool with_potential, unsigned seed = 1)
+      : batch(batch), n(n), m(m), d(d) {
+    x = normal<float>(batch * n * d, seed);
+    y = normal<float>(batch * m * d, seed + 1);
+    if (with_potential) potential = normal<float>(batch * m, seed + 2);
+  }
+
+  const float* row(int64_t b, int64_t i) const { return x.data() + (b * n + i) * d; }
+  const float* column(int64_t b, int64_t j) const { return y.data() + ((shared ? 0 : b) * m + j) * d; }
+  double offset(int64_t b, int64_t j) const { return potential.empty() ? 0.0 : potential[(shared ? 0 : b) * m + j]; }
+
+  double cost(int64_t b, int64_t i, int64_t j) const {
+    double sum = 0;
+    for (int64_t k = 0; k < d; ++k) sum += std::pow(double(row(b, i)[k]) - double(column(b, j)[k]), 2);
+    return sum - offset(b, j);
+  }
+
+  // (d + 3) u |x - y|^2 and the subtraction of the potential, with room, and what d squares lose when they vanish.
+  double bound(int64_t b, int64_t i, int64_t j) const {
+    const double p = std::abs(offset(b, j));
+    return 0x1p-24 * (double(d + 4) * (std::abs(cost(b, i, j)) + p) + p) + double(d) * 0x1p-126;
+  }
+
+  L2Argmin<float> call(float* value, int64_t* index) const {
+    const int64_t own = shared ? 0 : 1;
+    return {x.data(), y.data(), potential.empty() ? nullptr : potential.data(), value, index, batch, n, m, d,
+            n * d, own * m * d, own * m};
+  }
+};
+
+enum class Way { automatic, differences, products };
+
+struct Result {
+  std::vector<float> value;
+  std::vector<int64_t> index;
+};
+
+// One run on poisoned outputs and workspace.
+Result run(const Problem& q, Way way, Precision precision) {
+  const size_t rows = size_t(q.batch * q.n);
+  Guarded<float> value(rows, -7.0f);
+  Guarded<int64_t> index(rows, -7);
+  const L2Argmin<float> p = q.call(value.data(), index.data());
+  const int64_t bytes = way == Way::automatic     ? l2_argmin_cuda_workspace(p, precision)
+                        : way == Way::differences ? l2::workspace_by_differences(p)
+                                                  : l2::workspace_by_products(p, precision);
+  const size_t size = size_t(bytes), padded = (size + 255) / 256 * 256;
+  unsigned char* const workspace = static_cast<unsigned char*>(std::aligned_alloc(256, padded + 256));
+  std::memset(workspace, 0xff, padded + 256);
+  if (way == Way::automatic) l2_argmin_cuda(p, precision, workspace, nullptr);
+  if (way == Way::differences) l2::by_differences(p, workspace, nullptr);
+  if (way == Way::products) l2::by_products(p, precision, workspace, nullptr);
+  for (size_t k = size; k < padded + 256; ++k) CHECK(workspace[k] == 0xff);
+  std::free(workspace);
+  CHECK(value.intact() && index.intact());
+  Result r;
+  for (size_t i = 0; i < rows; ++i) r.value.push_back(value[i]), r.index.push_back(index[i]);
+  return r;
+}
+
+Result run_both_orders(const Problem& q, Way way, Precision precision = Precision::exact) {
+  host_cuda::backward = false;
+  const Result r = run(q, way, precision);
+  host_cuda::backward = true;
+  const Result other = run(q, way, precision);
+  host_cuda::backward = false;
+  CHECK(r.index == other.index);
+  CHECK(std::memcmp(r.value.data(), other.value.data(), r.value.size() * sizeof(float)) == 0);
+  return r;
+}
+
+// The index attains the minimum in double and the value is its cost, each within the bound of a direct sum; `slack`
+// more for the index where products decide. Rows with a NaN cost say so.
+void judge(const Problem& q, const Result& r, double slack = 0) {
+  for (int64_t b = 0; b < q.batch; ++b)
+    for (int64_t i = 0; i < q.n; ++i) {
+      const size_t at = size_t(b * q.n + i);
+      double best = kInfinity;
+      bool nan = false;
+      for (int64_t j = 0; j < q.m; ++j) {
+        const double cost = q.cost(b, i, j);
+        nan |= std::isnan(cost);
+        best = std::fmin(best, cost);
+      }
+      if (nan) {
+        CHECK(r.index[at] == -1 && std::isnan(r.value[at]));
+        continue;
+      }
+      CHECK(r.index[at] >= 0 && r.index[at] < q.m);
+      if (r.index[at] < 0 || r.index[at] >= q.m) continue;
+      const double chosen = q.cost(b, i, r.index[at]), bound = q.bound(b, i, r.index[at]);
+      if (std::isinf(best)) {
+        CHECK(chosen == best && r.value[at] == float(best));
+        continue;
+      }
+      CHECK(chosen - best <= 2 * bound + slack);
+      CHECK(std::abs(double(r.value[at]) - chosen) <= bound);
+    }
+}
+
+void solve_and_judge(const Problem& q, Way way) { judge(q, run_both_orders(q, way)); }
+
+// ---- plans ----------------------------------------------------------------------------------------------------------
+
+// Every (row block, column block) of every entry once, the first block of an item twice in the exact mode.
+void walk(int64_t batch, int64_t n, int64_t m, int64_t d, Precision precision, Device device) {
+  const l2::Schedule s = l2::plan_products(batch, n, m, d, precision, device);
+  CHECK(s.rows() >= n && s.rows() - n < s.item_blocks * l2::kBlock && s.row_blocks % s.item_blocks == 0);
+  CHECK(s.columns() >= m && s.columns() - m < l2::kBlock);
+  std::vector<int> seen(size_t(batch * s.row_blocks * s.column_blocks));
+  std::set<int64_t> lists;
+  for (int64_t k = 0; k < s.items(); ++k) {
+    const l2::Item item = s.item(k);
+    CHECK(item.blocks >= 1 && item.row_block + s.item_blocks <= s.row_blocks);
+    for (int writer = 0; writer < s.writers; ++writer)
+      CHECK(lists.insert(s.list(item.entry, item.part, writer, item.row_block * l2::kBlock)).second);
+    const int64_t visits = s.visits(item);
+    CHECK(visits == item.blocks + (precision == Precision::exact));
+    if (precision == Precision::exact) CHECK(s.visited(item, 0) == s.visited(item, visits - 1));
+    for (int64_t v = precision == Precision::exact; v < visits; ++v)
+      for (int r = 0; r < s.item_blocks; ++r)
+        ++seen[size_t((item.entry * s.row_blocks + item.row_block + r) * s.column_blocks + s.visited(item, v))];
+  }
+  for (const int count : seen) CHECK(count == 1);
+  CHECK(int64_t(lists.size()) * s.item_blocks * l2::kBlock == batch * s.lists() * s.rows());
+  int steps = 0;
+  for (int c = 0; c < s.chunks; ++c) {
+    steps += s.steps_of(c);
+    CHECK(s.steps_of(c) >= 1 && s.steps_of(c) <= 4);
+  }
+  CHECK(steps * 32 >= d * (precision == Precision::tf32 ? 4 : 2));
+}
+
+void regions_are_apart(const l2::Schedule& s) {
+  const l2::Regions r = l2::regions(s);
+  const int64_t lists = s.batch * s.lists() * s.rows();
+  const int64_t starts[] = {r.x, r.y, r.x_error, r.half, r.spread, r.lists, r.counts, r.undecided_count, r.undecided,
+                            r.keys, r.tickets, r.bytes};
+  const int64_t block = s.packed_block_bytes();
+  const int64_t sizes[] = {s.batch * s.row_blocks * block, s.batch * s.column_blocks * block,
+                           s.batch * s.rows() * 4, s.batch * s.columns() * 4, s.batch * s.column_blocks * 4,
+                           lists * s.capacity * 8, s.exact ? lists * 4 : 0, s.batch * 4, s.batch * s.n * 4,
+                           s.batch * s.n * 8, s.batch * s.n * 4};
+  for (int k = 0; k < 11; ++k) CHECK(starts[k] % 256 == 0 && sizes[k] >= 0 && starts[k] + sizes[k] <= starts[k + 1]);
+}
+
+void test_plans() {
+  const Device devices[] = {{90, 132}, {80, 108}, {90, 1}, {120, 170}};
+  for (const Device& device : devices)
+    for (const Precision precision : {Precision::exact, Precision::tf32, Precision::bf16}) {
+      for (const int64_t n : {1, 128, 129, 700})
+        for (const int64_t m : {1, 127, 1000, 40000}) walk(2, n, m, 100, precision, device);
+      walk(3, 300, 300, 9, precision, device);
+      walk(1, 257, 129, 2000, precision, device);
+      for (const int64_t n : {int64_t(5), int64_t(70000), int64_t(1) << 30})
+        regions_are_apart(l2::plan_products(3, n, 70001, 384, precision, device));
+    }
+  const l2::Schedule huge = l2::plan_products(1, int64_t(1) << 30, int64_t(1) << 30, 200, Precision::exact, {90, 132});
+  const l2::Item last = huge.item(huge.items() - 1);
+  CHECK((last.row_block + 2) * l2::kBlock == int64_t(1) << 30);
+  CHECK(last.first + last.blocks == huge.column_blocks);
+  CHECK(l2::regions(huge).half > int64_t(1) << 39);
+  CHECK(l2::plan_direct(1, 64, 64, 128, 132).rows == 1 && l2::plan_direct(1, 64, 64, 128, 132).parts == 1);
+  CHECK(l2::plan_direct(1, 1024, 1024, 128, 132).parts == 1);
+  CHECK(l2::plan_direct(1, 3, 1 << 20, 128, 132).parts > 132);
+}
+
+// The bound covers the product's error: every coordinate lies where bfloat16 rounds the wrong way.
+void test_bound() {
+  for (const int64_t d : {9, 64, 1000, 8192}) {
+    const l2::Bound e = l2::bound(d);
+    const double u = 0x1p-24, rounding = 0x1p-8 + 0x1p-17;
+    const double rest = u * (2 + 2.02 * double(d + 16) + (double(d) + 3) / 2 + 3.6);
+    CHECK(e.norm > rounding + rest && e.potential >= 5 * u && e.absolute >= float(d) * 0x1p-125f);
+  }
+}
+
+// ---- solutions ------------------------------------------------------------------------------------------------------
+
+void test_differences() {
+  for (const bool potential : {false, true}) {
+    for (const int64_t d : {1, 2, 3, 4, 5, 8}) solve_and_judge(Problem(2, 70, 300, d, potential), Way::differences);
+    for (const int64_t d : {9, 16, 33, 128}) solve_and_judge(Problem(2, 19, 131, d, potential), Way::differences);
+    solve_and_judge(Problem(1, 1, 1, 1, potential), Way::automatic);
+    solve_and_judge(Problem(1, 1, 1, 20, potential), Way::automatic);
+    solve_and_judge(Problem(1, 5, 3000, 20, potential), Way::differences);  // parts that meet
+    solve_and_judge(Problem(2, 5, 2500, 3, potential), Way::differences);
+  }
+  for (const int multiprocessors : {1, 2, 40}) {  // eight rows a block, four, two, one
+    device_on_host = {80, multiprocessors};
+    solve_and_judge(Problem(1, 45, 77, 24, true), Way::differences);
+    solve_and_judge(Problem(1, 150, 77, 6, true), Way::differences);
+  }
+  Problem unaligned(1, 21, 40, 32, false);  // floats one by one, the same order of sums
+  const Result aligned = run_both_orders(unaligned, Way::differences);
+  unaligned.x.insert(unaligned.x.begin(), 0.0f);
+  Guarded<float> value(21, -7.0f);
+  Guarded<int64_t> index(21, -7);
+  L2Argmin<float> p = unaligned.call(value.data(), index.data());
+  ++p.x;
+  l2::by_differences(p, nullptr, nullptr);
+  for (size_t i = 0; i < 21; ++i) CHECK(value[i] == aligned.value[i] && index[i] == aligned.index[i]);
+}
+
+// What tf32 or bf16 may lose: both factors rounded to `bits` significant bits, the best cost and the chosen one.
+double product_slack(const Problem& q, int bits) {
+  double x = 0, y = 0;
+  for (const float v : q.x) x = std::max(x, double(std::abs(v)));
+  for (const float v : q.y) y = std::max(y, double(std::abs(v)));
+  const double size = 2 * x + 2 * y;  // the centre lies within y
+  return 4 * 2 * std::ldexp(1.0, -bits) * double(q.d) * size * size;
+}
+
+void test_products_on(Device device) {
+  device_on_host = device;
+  for (const bool potential : {false, true}) {
+    solve_and_judge(Problem(1, 130, 300, 40, potential), Way::products);
+    solve_and_judge(Problem(2, 67, 131, 129, potential), Way::products);
+    solve_and_judge(Problem(1, 3, 500, 70, potential), Way::products);
+  }
+  solve_and_judge(Problem(1, 130, 600, 250, true), Way::products);  // more chunks than stages
+  solve_and_judge(Problem(1, 30, 140, 300, true), Way::products);  // more chunks than Hopper's kernel keeps
+  Problem shared(3, 40, 150, 16, true);
+  shared.shared = true;
+  solve_and_judge(shared, Way::products);
+  for (const Precision precision : {Precision::bf16, Precision::tf32}) {
+    const Problem q(2, 130, 260, 66, true);
+    judge(q, run_both_orders(q, Way::products, precision), product_slack(q, precision == Precision::bf16 ? 8 : 11));
+  }
+}
+
+// The two ways give the same bits: one order of sums, and candidates that hold every minimiser.
+void test_ways_agree() {
+  for (const int capability : {80, 90}) {
+    device_on_host = {capability, 2};
+    const Problem q(1, 200, 333, 48, true, 7);
+    const Result a = run_both_orders(q, Way::differences), b = run_both_orders(q, Way::products);
+    CHECK(a.value == b.value && a.index == b.index);
+  }
+}
+
+// ---- edges ----------------------------------------------------------------------------------------------------------
+
+constexpr Way kWays[] = {Way::differences, Way::products};
+
+void test_ties_and_overflowing_lists() {
+  for (const Way way : kWays) {
+    Problem q(1, 40, 160, 24, false);
+    for (int64_t j = 40; j < 160; ++j)  // each point four times
+      for (int64_t k = 0; k < 24; ++k) q.y[size_t(j * 24 + k)] = q.y[size_t((j - 40) * 24 + k)];
+    q.x.assign(q.y.begin(), q.y.begin() + 40 * 24);
+    const Result r = run_both_orders(q, way);
+    for (int64_t i = 0; i < 40; ++i) CHECK(r.index[size_t(i)] == i && r.value[size_t(i)] == 0);
+    Problem same(1, 5, 300, 20, false);
+    std::fill(same.y.begin(), same.y.end(), 1.0f);  // every column is a candidate: the lists overflow
+    const Result first = run_both_orders(same, way);
+    for (const int64_t index : first.index) CHECK(index == 0);
+    Problem near(1, 20, 600, 16, true);  // far apart, close together: bfloat16 cannot tell them
+    for (size_t k = 0; k < near.y.size(); ++k) near.y[k] = (k / 16 % 2 ? 1e3f : -1e3f) + 1e-3f * near.y[k];
+    for (size_t k = 0; k < near.x.size(); ++k) near.x[k] = (k / 16 % 2 ? 1e3f : -1e3f) + 1e-3f * near.x[k];
+    for (float& p : near.potential) p *= 1e-6f;
+    solve_and_judge(near, way);
+  }
+}
+
+void test_not_finite() {
+  for (const Way way : kWays)
+    for (const int64_t d : {5, 20}) {
+      if (way == Way::products && d <= l2::kLowDimension) continue;
+      const auto at = [d](int64_t row, int64_t k) { return size_t(row * d + k); };
+      Problem q(1, 40, 150, d, true);
+      q.x[at(3, 2)] = kNan;
+      q.x[at(5, 1)] = kInfinity;
+      q.x[at(39, 0)] = -kInfinity;
+      q.potential[10] = q.potential[70] = -kInfinity;
+      solve_and_judge(q, way);
+      q.potential[20] = q.potential[30] = kInfinity;
+      const Result won = run_both_orders(q, way);
+      CHECK(won.index[0] == 20 && won.value[0] == -kInfinity && won.index[3] == -1);
+      CHECK(won.index[5] == -1);  // inf - inf
+      q.potential[20] = q.potential[30] = 0;
+      q.y[at(0, 3)] = kInfinity, q.y[at(149, 4)] = -kInfinity;
+      solve_and_judge(q, way);
+      std::fill(q.potential.begin(), q.potential.end(), -kInfinity);
+      q.y[at(0, 3)] = q.y[at(149, 4)] = 0;
+      q.x = normal<float>(40 * d, 5);
+      const Result none = run_both_orders(q, way);
+      for (const int64_t index : none.index) CHECK(index == 0);
+      for (const float value : none.value) CHECK(value == kInfinity);
+      q.potential[7] = 0;
+      for (const int64_t index : run_both_orders(q, way).index) CHECK(index == 7);
+      q.y[at(60, 1)] = kNan;  // in every row
+      solve_and_judge(q, way);
+      std::fill(q.y.begin() + 64 * d, q.y.begin() + 128 * d, kNan);
+      solve_and_judge(q, way);
+      q.y = normal<float>(150 * d, 6);
+      q.potential[149] = kNan;
+      solve_and_judge(q, way);
+    }
+}
+
+void test_scales() {
+  for (const Way way : kWays)
+    for (const float scale : {1e18f, 1.5e18f, 1e-18f, 1e-22f, 1e-30f, 1e-42f}) {
+      Problem q(1, 30, 50, 24, false);
+      for (float& v : q.x) v *= scale;
+      for (float& v : q.y) v *= scale;
+      solve_and_judge(q, way);
+    }
+  Problem far(1, 30, 200, 16, false);  // a cloud far from the origin keeps its digits
+  for (float& v : far.x) v = 1e3f + 1e-3f * v;
+  for (float& v : far.y) v = 1e3f + 1e-3f * v;
+  solve_and_judge(far, Way::products);
+  Problem wrong(1, 9, 64, 512, false);  // every coordinate just above half a step of bfloat16; the zeros are nearest
+  std::fill(wrong.x.begin(), wrong.x.end(), 1 + 0x1p-8f + 0x1p-20f);
+  std::fill(wrong.y.begin(), wrong.y.end(), 0.0f);
+  for (int64_t j = 0; j < 32; ++j)
+    for (int64_t k = 0; k < 512; ++k) wrong.y[size_t(j * 512 + k)] = (j % 4 < 2 ? 2 : -2) * (1 + 0x1p-8f + 0x1p-11f);
+  for (const int64_t index : run_both_orders(wrong, Way::products).index) CHECK(index == 32);
+}
+
+void test_edges_of_low_precision() {
+  for (const Precision precision : {Precision::bf16, Precision::tf32}) {
+    Problem q(1, 20, 150, 20, true);
+    q.x[0] = kNan;
+    q.potential[5] = -kInfinity;
+    Result r = run_both_orders(q, Way::products, precision);
+    CHECK(r.index[0] == -1 && std::isnan(r.value[0]) && r.index[1] >= 0);
+    q.potential[140] = kInfinity;
+    r = run_both_orders(q, Way::products, precision);
+    CHECK(r.index[0] == -1 && r.index[1] == 140 && r.value[1] == -kInfinity);
+    std::fill(q.potential.begin(), q.potential.end(), -kInfinity);
+    q.x[0] = 0;
+    r = run_both_orders(q, Way::products, precision);
+    CHECK(r.index[0] == 0 && r.value[0] == kInfinity);
+  }
+}
+
+void test_nothing() {
+  const Problem q(1, 1, 3, 2, false);
+  L2Argmin<float> p = q.call(nullptr, nullptr);
+  p.n = 0;
+  CHECK(l2_argmin_cuda_workspace(p, Precision::exact) == 0);
+  l2_argmin_cuda(p, Precision::exact, nullptr, nullptr);
+  p.n = 1, p.batch = 0;
+  l2_argmin_cuda(p, Precision::exact, nullptr, nullptr);
+}
+
+}  // namespace
+
+void test_cuda_l2_argmin() {
+  const otk::Device before = otk::device_on_host;
+  test_plans();
+  test_bound();
+  test_nothing();
+  test_differences();
+  for (const int capability : {80, 90})
+    for (const int multiprocessors : {1, 3}) test_products_on({capability, multiprocessors});
+  test_ways_agree();
+  for (const int capability : {80, 90}) {
+    otk::device_on_host = {capability, 2};
+    test_ties_and_overflowing_lists();
+    test_not_finite();
+    test_scales();
+    test_edges_of_low_precision();
+  }
+  otk::device_on_host = before;
+}
