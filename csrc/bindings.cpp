@@ -10,6 +10,7 @@
 #include "common/cpu_features.h"
 #include "fit_transport/fit_transport.h"
 #include "l2_argmin/l2_argmin.h"
+#include "soft_forest/double.h"
 #include "soft_forest/soft_forest.h"
 
 namespace py = pybind11;
@@ -78,6 +79,10 @@ PYBIND11_MODULE(_C, module) {
   module.def("soft_forest_cpu_f64", bound(&forest<double>, &otk::soft_forest_cpu<double>), unlocked);
   module.def("soft_forest_backward_cpu_f32", bound(&forest<float>, &otk::soft_forest_backward_cpu<float>), unlocked);
   module.def("soft_forest_backward_cpu_f64", bound(&forest<double>, &otk::soft_forest_backward_cpu<double>), unlocked);
+  module.def("soft_forest_double_backward_cpu_f32",
+             bound(&forest<float>, &otk::soft_forest_double_backward_cpu<float>), unlocked);
+  module.def("soft_forest_double_backward_cpu_f64",
+             bound(&forest<double>, &otk::soft_forest_double_backward_cpu<double>), unlocked);
   module.def("fit_transport_cpu_f32", bound(&transport<float>, &otk::fit_transport_cpu<float>), unlocked);
   module.def("fit_transport_cpu_f64", bound(&transport<double>, &otk::fit_transport_cpu<double>), unlocked);
 #if OTK_WITH_CUDA
@@ -86,6 +91,10 @@ PYBIND11_MODULE(_C, module) {
   module.def("soft_forest_cuda", bound(&forest<float>, &otk::soft_forest_cuda), unlocked);
   module.def("soft_forest_backward_cuda", bound(&forest<float>, &otk::soft_forest_backward_cuda), unlocked);
   module.def("soft_forest_backward_cuda_workspace", bound(&forest<float>, &otk::soft_forest_backward_cuda_workspace), unlocked);
+  module.def("soft_forest_double_backward_cuda",
+             bound(&forest<float>, &otk::soft_forest_double_backward_cuda), unlocked);
+  module.def("soft_forest_double_backward_cuda_workspace",
+             bound(&forest<float>, &otk::soft_forest_double_backward_cuda_workspace), unlocked);
   module.def("fit_transport_cuda", bound(&transport<float>, &otk::fit_transport_cuda), unlocked);
   module.def("fit_transport_cuda_workspace", bound(&transport<float>, &otk::fit_transport_cuda_workspace), unlocked);
 #endif

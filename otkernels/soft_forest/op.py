@@ -24,12 +24,13 @@ def soft_forest(z: Tensor, thresholds: Tensor, leaves: Tensor, *, impl: str = "a
         z: [..., N, d]; float32, float64, float16 or bfloat16.
         thresholds: [T, 2^D - 1], or [..., T, 2^D - 1] with z's leading dimensions for one forest per batch element.
         leaves: [T, 2^D, d_out], or [..., T, 2^D, d_out] likewise. Leaves left to right.
-        impl: "auto", "cpu", "triton" or "reference"; one that cannot run raises and says why.
+        impl: "auto", "cpu", "triton", "cuda" or "reference"; one that cannot run raises and says why.
 
     Returns:
         [..., N, d_out] in the inputs' dtype, in the leaves' units.
 
-    Differentiable in all three, twice; gradients are deterministic. Under autocast half precisions become float32.
+    Differentiable in all three, any number of times; gradients are deterministic, the first and second have kernels
+    (impl="triton" runs the reference's formula for the second). Under autocast half precisions become float32.
 
     Raises:
         ValueError: a shape, dtype, device or option is wrong; the message names it.
@@ -109,13 +110,51 @@ def _fake_backward(
 
 
 def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.impl = inputs[4]
     ctx.save_for_backward(*inputs[:4])
+    ctx.set_materialize_grads(False)  # a gradient penalty uses grad_z alone: None spares the products with zeros
 
 
-def _double_backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-    """Differentiates the reference's backward formula: [B, N, T, 2^D] in memory, never times d_out."""
-    _, pull, *_ = torch.func.vjp(reference.soft_forest_backward, *ctx.saved_tensors)
-    return (*pull(cotangents), None)
+def _double_backward(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    return (*torch.ops.otkernels.soft_forest_double_backward(*tangents, *ctx.saved_tensors, ctx.impl), None)
+
+
+def _forward_double_backward(
+    dz: Tensor | None,
+    dthresholds: Tensor | None,
+    dleaves: Tensor | None,
+    grad_out: Tensor,
+    z: Tensor,
+    thresholds: Tensor,
+    leaves: Tensor,
+    impl: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """impl="triton" has no kernel of its own for this op: it runs the reference's formula."""
+    name, module = _dispatch.choose("soft_forest", impl, z)
+    function = (reference if name == "triton" else module).soft_forest_double_backward
+    return function(dz, dthresholds, dleaves, grad_out, z, thresholds, leaves)
+
+
+def _fake_double_backward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad_out, z, thresholds, leaves = (tensor.new_empty(tensor.shape) for tensor in inputs[3:7])
+    return grad_out, z, thresholds, leaves
+
+
+def _setup_double_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.given = [k for k, tensor in enumerate(inputs[:7]) if tensor is not None]
+    ctx.save_for_backward(*(inputs[k] for k in ctx.given))
+
+
+def _triple_backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+    """Differentiates the reference's formula: [B, N, T, 2^D] in memory, never times d_out."""
+
+    def formula(*given: Tensor) -> tuple[Tensor, ...]:
+        inputs = dict(zip(ctx.given, given, strict=True))
+        return reference.soft_forest_double_backward(*(inputs.get(k) for k in range(7)))  # type: ignore[arg-type]
+
+    _, pull, *_ = torch.func.vjp(formula, *ctx.saved_tensors)
+    grads = dict(zip(ctx.given, pull(cotangents), strict=True))
+    return tuple(grads.get(k) for k in range(8))
 
 
 def _front(tensor: Tensor, dim: int | None, size: int) -> Tensor:
@@ -136,7 +175,19 @@ def _vmap_backward(
     return tuple(grad.unflatten(0, tensors[0].shape[:2]) for grad in grads), (0, 0, 0)
 
 
+def _vmap_double_backward(
+    info: Any, in_dims: tuple[int | None, ...], *inputs: Any
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    given = zip(inputs[:7], in_dims[:7], strict=True)
+    tensors = [None if t is None else _front(t, dim, info.batch_size) for t, dim in given]
+    flat = (None if t is None else t.flatten(0, 1) for t in tensors)
+    grads = torch.ops.otkernels.soft_forest_double_backward(*flat, inputs[7])
+    lead = _front(inputs[4], in_dims[4], info.batch_size).shape[:2]
+    return tuple(grad.unflatten(0, lead) for grad in grads), (0, 0, 0, 0)
+
+
 FORWARD, BACKWARD = "otkernels::soft_forest", "otkernels::soft_forest_backward"
+DOUBLE_BACKWARD = "otkernels::soft_forest_double_backward"
 torch.library.define(FORWARD, "(Tensor z, Tensor thresholds, Tensor leaves, str impl) -> Tensor")
 torch.library.impl(FORWARD, ("cpu", "cuda"), _forward)
 torch.library.register_fake(FORWARD, _fake)
@@ -150,3 +201,12 @@ torch.library.impl(BACKWARD, ("cpu", "cuda"), _forward_backward)
 torch.library.register_fake(BACKWARD, _fake_backward)
 torch.library.register_autograd(BACKWARD, _double_backward, setup_context=_setup_backward_context)
 torch.library.register_vmap(BACKWARD, _vmap_backward)
+torch.library.define(
+    DOUBLE_BACKWARD,
+    "(Tensor? dz, Tensor? dthresholds, Tensor? dleaves, Tensor grad_out, Tensor z, Tensor thresholds, Tensor leaves, "
+    "str impl) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+torch.library.impl(DOUBLE_BACKWARD, ("cpu", "cuda"), _forward_double_backward)
+torch.library.register_fake(DOUBLE_BACKWARD, _fake_double_backward)
+torch.library.register_autograd(DOUBLE_BACKWARD, _triple_backward, setup_context=_setup_double_backward_context)
+torch.library.register_vmap(DOUBLE_BACKWARD, _vmap_double_backward)

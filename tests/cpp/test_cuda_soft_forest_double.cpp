@@ -85,7 +85,8 @@ struct Exact {
       left.r = here.r * here.p, left.dr = here.dr * here.p + here.r * dp, left.R = here.R * here.p + size;
       right.r = here.r * here.q, right.dr = here.dr * here.q - here.r * dp, right.R = here.R * here.q + size;
     }
-    for (int64_t l = 0; l < count; ++l) leaf(s, input, all, row, first * count + l, entry, t, l, node[size_t(count + l)]);
+    for (int64_t l = 0; l < count; ++l)
+      leaf(s, input, all, row, first * count + l, entry, t, l, node[size_t(count + l)]);
     for (int64_t k = count - 1; k >= 1; --k) merge(s, row, t, first, k, node);
   }
 

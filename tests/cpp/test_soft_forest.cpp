@@ -1,8 +1,10 @@
-// soft_forest_cpu against a sum over paths in double, and its gradients against differences of that sum.
+// soft_forest_cpu against a sum over paths in double, its gradients against differences of that sum, and their
+// gradients against differences of them.
 #include <cmath>
 #include <cstdint>
 
 #include "check.h"
+#include "soft_forest/double.h"
 #include "soft_forest/soft_forest.h"
 
 namespace {
@@ -70,6 +72,53 @@ void compare(const Shape& s, int threads) {
   probe(leaves, grad_leaves);
 }
 
+double dot(const Values& a, const Values& b) {
+  double total = 0;
+  for (size_t k = 0; k < a.size(); ++k) total += a[k] * b[k];
+  return total;
+}
+
+// One forest for two entries of a batch, which differ in z; `all`: tangents of thresholds and leaves too.
+void compare_double(const Shape& s, int threads, bool all) {
+  const size_t rows = size_t(2 * s.n), nodes = size_t(s.trees * s.nodes());
+  const size_t leaf_values = size_t(s.trees * s.leaves() * s.d_out);
+  Values z = normal<double>(rows * s.d, 1), thresholds = normal<double>(nodes, 2);
+  Values leaves = normal<double>(leaf_values, 3), grad_out = normal<double>(rows * s.d_out, 4);
+  const Values dz = normal<double>(z.size(), 5), dthresholds = normal<double>(2 * nodes, 6);
+  const Values dleaves = normal<double>(2 * leaf_values, 7);
+  const otk::SoftForest<double> forest{z.data(), thresholds.data(), leaves.data(), 2, s.n, s.d, s.trees, s.depth,
+                                       s.d_out, s.n * s.d, 0, 0};
+  Guarded<double> grad_grad_out(grad_out.size(), -7), grad_z(z.size(), -7);
+  Guarded<double> grad_thresholds(2 * nodes, -7), grad_leaves(2 * leaf_values, -7);
+  otk::soft_forest_double_backward_cpu<double>(forest, grad_out.data(), dz.data(), all ? dthresholds.data() : nullptr,
+                                               all ? dleaves.data() : nullptr, grad_grad_out.data(), grad_z.data(),
+                                               grad_thresholds.data(), grad_leaves.data(), threads);
+  CHECK(grad_grad_out.intact() && grad_z.intact() && grad_thresholds.intact() && grad_leaves.intact());
+
+  const auto objective = [&] {
+    Values to_z(z.size()), to_thresholds(2 * nodes), to_leaves(2 * leaf_values);
+    otk::soft_forest_backward_cpu<double>(forest, grad_out.data(), to_z.data(), to_thresholds.data(), to_leaves.data(),
+                                          1);
+    return dot(dz, to_z) + (all ? dot(dthresholds, to_thresholds) + dot(dleaves, to_leaves) : 0);
+  };
+  const auto probe = [&](Values& parameters, const Guarded<double>& grad, bool shared) {
+    for (size_t k = 0; k < parameters.size(); k += 1 + parameters.size() / 20) {
+      const double kept = parameters[k], step = 1e-4, found = grad[k] + (shared ? grad[parameters.size() + k] : 0);
+      parameters[k] = kept + step;
+      const double up = objective();
+      parameters[k] = kept - step;
+      const double down = objective();
+      parameters[k] = kept;
+      // step^2 times third derivatives of order 1, and roundings of 1e-16 / step, of sums over the outputs
+      CHECK(std::abs((up - down) / (2 * step) - found) <= 1e-7 * double(rows * s.d_out));
+    }
+  };
+  probe(grad_out, grad_grad_out, false);
+  probe(z, grad_z, false);
+  probe(thresholds, grad_thresholds, true);
+  probe(leaves, grad_leaves, true);
+}
+
 }  // namespace
 
 void test_soft_forest() {
@@ -79,5 +128,12 @@ void test_soft_forest() {
     compare({37, 9, 4, 3, 7}, threads);
     compare({18, 2, 3, 5, 33}, threads);
     compare({2500, 2, 3, 4, 24}, threads);  // enough work for several threads
+    for (const bool all : {true, false}) {
+      compare_double({1, 1, 1, 0, 1}, threads, all);
+      compare_double({5, 3, 2, 1, 2}, threads, all);
+      compare_double({37, 9, 14, 3, 7}, threads, all);
+      compare_double({18, 2, 3, 7, 33}, threads, all);
+      compare_double({600, 2, 3, 4, 24}, threads, all);  // enough work for several threads
+    }
   }
 }
