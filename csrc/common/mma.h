@@ -31,6 +31,11 @@ __device__ inline void copy_async16(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
 }
 
+// One float.
+__device__ inline void copy_async4(void* to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from) : "memory");
+}
+
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 // Until at most kPending of this thread's committed groups are under way.
@@ -69,3 +74,13 @@ __device__ inline void multiply_add<Tf32>(float* c, const uint32_t (&a)[4], uint
 
 }  // namespace otk
 #endif
+
+namespace otk {
+
+// Until all of this thread's copies have landed.
+__device__ inline void finish_copies() {
+  commit_copies();
+  wait_copies<0>();
+}
+
+}  // namespace otk

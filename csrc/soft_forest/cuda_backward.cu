@@ -133,7 +133,7 @@ struct Block {
       if (stage_all) stage_leaves(group, first);
       if (stage_rows || p.output_tiles > 1) stage_out(row, first, tiles.out);
       if (stage_rows && tile == 0) stage_z(row, tiles.z);
-      copy_wait();
+      finish_copies();
       __syncthreads();
       values.multiply(tiles.out + row_tile * 16 * stride(), leaf_tile + leaf * stride(), stride(), whole_from(first),
                       group.leaves - leaf);
@@ -237,7 +237,7 @@ struct Block {
         if (p.output_tiles > 1) {
           __syncthreads();
           stage_out(row, first, tiles.out);
-          copy_wait();
+          finish_copies();
           __syncthreads();
         }
         if (output >= first && output < first + p.outputs && outputs > 0)
@@ -283,7 +283,7 @@ __global__ void __launch_bounds__(kThreads, 1) backward_kernel(const __grid_cons
     }
     if (p.rotate) tiles = {tiles.z, tiles.value, tiles.out};
   }
-  copy_wait();
+  finish_copies();
   if (p.keep_sums) {
     const int leaf = block.first_leaf(), output = block.first_output();
     sums.store(block.partial + int64_t(leaf) * p.width + output, p.width, p.trees.leaves - leaf, p.width - output);

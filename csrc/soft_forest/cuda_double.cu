@@ -124,7 +124,7 @@ struct Block {
   __device__ static int whole(const Group& group) { return (group.leaves + 7) / 8 * 8; }
 
   __device__ static void arrive() {
-    copy_wait();
+    finish_copies();
     __syncthreads();
   }
 

@@ -58,7 +58,7 @@ __device__ void stage_rows(const Forward& p, const float* z, int64_t row, float*
     const int d = int(p.forest.d), rows = int(p.forest.n - row < kRows ? p.forest.n - row : kRows);
     stage(to, p.z_stride, z + row * d, d, rows, d, d, p.z_vector, 0, 1);
   }
-  copy_commit();
+  commit_copies();
 }
 
 // mu [16, kMuStride] of `count` leaves from `first`, zero past the last of all; z rows z_stride apart.
@@ -147,13 +147,13 @@ __global__ void __launch_bounds__(kWarps * 32, 1) forward_kernel(const __grid_co
         stage(staged, kLeafStride, leaves + int64_t(first) * f.d_out, f.d_out, here, outputs, (outputs + 31) / 32 * 32,
               p.leaf_vector, warp, p.warps);
         stage(staged + here * kLeafStride, kLeafStride, leaves, 0, whole - here, 0, kOutputs, false, warp, p.warps);
-        copy_wait();
+        finish_copies();
         __syncthreads();
       }
       for (int chunk = 0; chunk < whole; chunk += kChunk) {
         const int count = whole - chunk < kChunk ? whole - chunk : kChunk;
         const bool starts = first + chunk == 0, ends = first + chunk + count >= p.trees.leaves;
-        if (starts) copy_wait();
+        if (starts) finish_copies();
         __syncwarp();
         if (p.z_stride)
           route(p, z_rows, p.z_stride, rows, thresholds, first + chunk, count, mu);
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(kWarps * 32, 1) forward_kernel(const __grid_co
     write(p, sums, rows, outputs, p.out + (entry * f.n + row) * f.d_out + column);
     row = next;
   }
-  copy_wait();
+  finish_copies();
 }
 
 int64_t shared_bytes(int group, int warps, int z_stride) {

@@ -132,7 +132,10 @@ __device__ inline void stage(float* to, int to_stride, const float* from, int64_
   const int lane = int(threadIdx.x) % 32, step = vector ? 4 : 1;
   for (int row = team; row < rows; row += teams) {
     for (int c = lane * step; c < columns; c += 32 * step)
-      copy_async(to + row * to_stride + c, from + row * from_stride + c, step);
+      if (vector)
+        copy_async16(to + row * to_stride + c, from + row * from_stride + c);
+      else
+        copy_async4(to + row * to_stride + c, from + row * from_stride + c);
     for (int c = columns + lane; c < padded; c += 32) to[row * to_stride + c] = 0;
   }
 }

@@ -1,4 +1,4 @@
-// tf32.h - float32 products on tensor cores (sm_80+), and asynchronous copies into shared memory.
+// tf32.h - float32 products on tensor cores (sm_80+).
 //
 // Split     a = hi + lo + e, hi and lo of 11 significant bits. hi is a rounded to nearest, a - hi is exact and at most
 //           2^-11 |a| in 12 bits, of which lo keeps 11: |e| <= 2^-23 |a|.
@@ -11,7 +11,7 @@
 //               (8 K + 70) 2^-24 sum |a_k| |b_k|.
 // Range     |a| below 2^-102 loses lo to underflow; an infinity becomes NaN, as infinity - infinity does.
 #pragma once
-#include "common/cuda.h"
+#include "common/mma.h"
 
 namespace otk::forest {
 
@@ -44,41 +44,7 @@ inline uint32_t to_tf32(float a) {  // to nearest, ties away from zero; NaN and 
   return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u;
 }
 
-// The lanes meet twice: when every fragment is there, and when every lane has read what it needs.
-inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  host_cuda::Warp& warp = host_cuda::warp();
-  const unsigned lane = host_cuda::lane(), g = lane / 4, t = lane % 4;
-  std::memcpy(warp.slot[lane], a, sizeof a);
-  std::memcpy(warp.slot[lane] + sizeof a, b, sizeof b);
-  host_cuda::wait(warp.barrier);
-  const auto element = [&](unsigned from, unsigned i) {
-    float value;
-    std::memcpy(&value, warp.slot[from] + 4 * i, sizeof value);
-    return double(__uint_as_float(__float_as_uint(value) & 0xffffe000u));
-  };
-  for (unsigned i = 0; i < 4; ++i) {
-    const unsigned row = i / 2, column = 2 * t + i % 2;  // row g + 8 row
-    double sum = c[i];
-    for (unsigned k = 0; k < 8; ++k)
-      sum += element(4 * g + k % 4, k / 4 * 2 + row) * element(4 * column + k % 4, 4 + k / 4);
-    const float nearest = float(sum);  // then cut towards zero, as the hardware does
-    c[i] = std::abs(double(nearest)) > std::abs(sum) ? std::nextafter(nearest, 0.0f) : nearest;
-  }
-  host_cuda::wait(warp.barrier);
-}
-
 inline float reciprocal(float x) { return 1 / x; }
-
-inline void copy_async(float* to, const float* from, int floats) {
-  host_cuda::current->groups.back().push_back({to, from, sizeof(float) * size_t(floats), 0});
-}
-inline void copy_commit() { host_cuda::current->groups.emplace_back(); }
-inline void copy_wait() {
-  auto& groups = host_cuda::current->groups;
-  for (const auto& group : groups)
-    for (const host_cuda::Copy& copy : group) std::memcpy(copy.to, copy.from, copy.bytes);
-  groups.assign(1, {});
-}
 
 #else
 
@@ -88,13 +54,6 @@ __device__ inline uint32_t to_tf32(float a) {
   return bits;
 }
 
-__device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
 // 1 / x within 1 ulp, for normal x.
 __device__ inline float reciprocal(float x) {
   float r;
@@ -102,23 +61,13 @@ __device__ inline float reciprocal(float x) {
   return r;
 }
 
-// One float, or four that are aligned to 16 bytes on both sides.
-__device__ inline void copy_async(float* to, const float* from, int floats) {
-  if (floats == 4)
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
-  else
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from) : "memory");
-}
-__device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-__device__ inline void copy_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
-
 #endif
 
 // c += a b at float32 accuracy, the small terms first.
 __device__ __forceinline__ void multiply_add(float (&c)[4], const Split<4>& a, const Split<2>& b) {
-  multiply_add(c, a.lo, b.hi);
-  multiply_add(c, a.hi, b.lo);
-  multiply_add(c, a.hi, b.hi);
+  otk::multiply_add<Tf32>(c, a.lo, b.hi[0], b.hi[1]);
+  otk::multiply_add<Tf32>(c, a.hi, b.lo[0], b.lo[1]);
+  otk::multiply_add<Tf32>(c, a.hi, b.hi[0], b.hi[1]);
 }
 
 }  // namespace otk::forest

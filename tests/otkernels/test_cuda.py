@@ -39,7 +39,10 @@ def forests(randn: Callable[..., Tensor], impl: str) -> Iterator[Case]:
     def run(z: Tensor, thresholds: Tensor, leaves: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
         out = torch.ops.otkernels.soft_forest(z[None], thresholds[None], leaves[None], impl)
         tensors = (grad[None], z[None], thresholds[None], leaves[None])
-        return (out, *torch.ops.otkernels.soft_forest_backward(*tensors, impl))
+        grads = torch.ops.otkernels.soft_forest_backward(*tensors, impl)
+        if impl == "triton":  # which has no kernel for what follows
+            return (out, *grads)
+        return (out, *grads, *torch.ops.otkernels.soft_forest_double_backward(*grads, *tensors, impl))
 
     for n, d, trees, depth in FORESTS:
         yield run, [[*forest(randn, n, d, trees, depth), randn(n, d, device="cuda")] for _ in range(2)]

@@ -82,6 +82,8 @@ inline void copy_async16(void* to, const void* from) {
   host_cuda::current->groups.back().push_back({to, from, 16, 0});
 }
 
+inline void copy_async4(void* to, const void* from) { host_cuda::current->groups.back().push_back({to, from, 4, 0}); }
+
 inline void commit_copies() { host_cuda::current->groups.emplace_back(); }
 
 template <int kPending>
