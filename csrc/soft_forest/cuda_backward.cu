@@ -20,6 +20,7 @@
 // Not yet run on a GPU.
 #include <algorithm>
 
+#include "soft_forest/cuda_partials.h"
 #include "soft_forest/cuda_products.h"
 
 namespace otk {
@@ -29,7 +30,6 @@ using namespace forest;
 
 constexpr int kWarps = 12, kThreads = kWarps * 32;
 constexpr int kOutputs = 128;  // whose sums are in registers
-constexpr int64_t kPartialBytes = 512 << 20;
 constexpr int64_t kStagedFeatures = 256;
 
 struct Backward {
@@ -38,12 +38,12 @@ struct Backward {
   Groups groups;
   const float* grad_out = nullptr;
   float* grad_z = nullptr;
-  float* partial = nullptr;  // [batch, parts, partial_size]: leaves [all leaves, width], then thresholds
-  int64_t tiles = 0, partial_size = 0;
-  int rows = 0, parts = 0;
+  Partials partials{};
+  float* partial = nullptr;  // [batch, parts, size]
+  int64_t tiles = 0;
+  int rows = 0;
   int outputs = 0;       // staged at a time
   int output_tiles = 0;  // of so many
-  int width = 0;         // d_out in whole eighths
   int z_stride = 0, value_stride = 0, buffer = 0;  // floats of a buffer in shared memory
   bool keep_leaves = false, keep_sums = false;     // staged once; in registers from tile to tile
   bool rotate = false;                             // prefetched
@@ -70,13 +70,13 @@ struct Block {
 
   __device__ explicit Block(const Backward& problem) : p(problem), warp(int(threadIdx.x) / 32) {
     const SoftForest<float>& f = p.forest;
-    const int64_t entry = int64_t(blockIdx.x) / p.parts;
+    const int64_t entry = int64_t(blockIdx.x) / p.partials.parts;
     z = f.z + entry * f.z_stride;
     thresholds = f.thresholds + entry * f.thresholds_stride;
     leaves = f.leaves + entry * f.leaves_stride;
     grad_out = p.grad_out + entry * f.n * f.d_out;
     grad_z = p.grad_z + entry * f.n * f.d;
-    partial = p.partial + int64_t(blockIdx.x) * p.partial_size;
+    partial = p.partial + int64_t(blockIdx.x) * p.partials.size;
     leaf_tile = shared_memory<float>();
     mu = leaf_tile + kGroup * stride();
     buffers = mu + kRows * kStride;
@@ -214,7 +214,7 @@ struct Block {
 
   __device__ void add_thresholds(const Group& group, const float* value, bool first_tile) const {
     for (int x = kThreads - 1 - int(threadIdx.x); x < group.nodes; x += kThreads) {
-      float* to = partial + int64_t(p.trees.leaves) * p.width + group.listed(x).id;
+      float* to = partial + int64_t(p.trees.leaves) * p.partials.width + group.listed(x).id;
       const float before = first_tile && group.fresh(x) ? 0 : *to, *column = value + columns[x];
       float sum = 0;
       for (int r = 0; r < kRows; ++r) sum += column[r * p.value_stride];
@@ -228,11 +228,11 @@ struct Block {
 
   __device__ void push_leaves(const Group& group, Tiles tiles, int64_t row, bool first_tile, LeafSums& sums) const {
     const int leaf = first_leaf(), leaf_count = group.leaves - leaf;
-    for (int super = 0; super < p.width; super += kOutputs) {
-      const int output = super + first_output(), outputs = p.width - output;
-      float* to = partial + int64_t(group.first + leaf) * p.width + output;
+    for (int super = 0; super < p.partials.width; super += kOutputs) {
+      const int output = super + first_output(), outputs = p.partials.width - output;
+      float* to = partial + int64_t(group.first + leaf) * p.partials.width + output;
       if (!p.keep_sums && first_tile) sums.zero();
-      if (!p.keep_sums && !first_tile) sums.load(to, p.width, leaf_count, outputs);
+      if (!p.keep_sums && !first_tile) sums.load(to, p.partials.width, leaf_count, outputs);
       for (int first = super; first < super + kOutputs && first < p.forest.d_out; first += p.outputs) {
         if (p.output_tiles > 1) {
           __syncthreads();
@@ -243,7 +243,7 @@ struct Block {
         if (output >= first && output < first + p.outputs && outputs > 0)
           sums.multiply(mu + leaf, tiles.out + output - first, stride(), kRows, leaf_count);
       }
-      if (!p.keep_sums) sums.store(to, p.width, leaf_count, outputs);
+      if (!p.keep_sums) sums.store(to, p.partials.width, leaf_count, outputs);
     }
   }
 
@@ -267,8 +267,8 @@ __global__ void __launch_bounds__(kThreads, 1) backward_kernel(const __grid_cons
   Tiles tiles = block.tiles();
   LeafSums sums;
   sums.zero();
-  const int64_t start = int64_t(blockIdx.x) % p.parts;
-  for (int64_t tile = start; tile < p.tiles; tile += p.parts) {
+  const int64_t start = int64_t(blockIdx.x) % p.partials.parts;
+  for (int64_t tile = start; tile < p.tiles; tile += p.partials.parts) {
     const int64_t row = tile * kRows;
     const bool first_tile = tile == start;
     for (int index = 0; index < p.groups.count; ++index) {
@@ -279,41 +279,16 @@ __global__ void __launch_bounds__(kThreads, 1) backward_kernel(const __grid_cons
       }
       block.pull_values(group, tiles, row, first_tile || !p.keep_leaves, p.rotate ? first_tile : index == 0);
       block.route(group, tiles, row);
-      block.push(group, tiles, row, row + int64_t(p.parts) * kRows, first_tile, sums);
+      block.push(group, tiles, row, row + int64_t(p.partials.parts) * kRows, first_tile, sums);
     }
     if (p.rotate) tiles = {tiles.z, tiles.value, tiles.out};
   }
   finish_copies();
   if (p.keep_sums) {
     const int leaf = block.first_leaf(), output = block.first_output();
-    sums.store(block.partial + int64_t(leaf) * p.width + output, p.width, p.trees.leaves - leaf, p.width - output);
+    const int width = p.partials.width;
+    sums.store(block.partial + int64_t(leaf) * width + output, width, p.trees.leaves - leaf, width - output);
   }
-}
-
-// grad[e] = sum over parts of partial[part, e], in order within 8 slices of the parts, then in order of the slices.
-constexpr int kSlices = 8, kReduced = 32;
-
-__global__ void __launch_bounds__(kSlices* kReduced) reduce_kernel(const __grid_constant__ Backward p,
-                                                                    float* grad_thresholds, float* grad_leaves,
-                                                                    int64_t blocks) {
-  const int64_t entry = int64_t(blockIdx.x) / blocks, leaves = int64_t(p.trees.leaves) * p.width;
-  const int64_t nodes = p.forest.trees * p.trees.nodes;
-  const int64_t e = int64_t(blockIdx.x) % blocks * kReduced + int(threadIdx.x) % kReduced;
-  const int slice = int(threadIdx.x) / kReduced;
-  float sum = 0;
-  if (e < leaves + nodes) {
-    const float* from = p.partial + entry * p.parts * p.partial_size + e;
-#pragma unroll 8
-    for (int part = slice; part < p.parts; part += kSlices) sum += from[part * p.partial_size];
-  }
-  float* sums = shared_memory<float>();  // [kSlices, kReduced]
-  sums[threadIdx.x] = sum;
-  __syncthreads();
-  if (slice > 0 || e >= leaves + nodes) return;
-  for (int s = 1; s < kSlices; ++s) sum += sums[s * kReduced + int(threadIdx.x)];
-  if (e >= leaves) grad_thresholds[entry * nodes + e - leaves] = sum;
-  else if (e % p.width < p.forest.d_out)
-    grad_leaves[(entry * p.trees.leaves + e / p.width) * p.forest.d_out + e % p.width] = sum * p.trees.scale;
 }
 
 int64_t shared_bytes(const Backward& p) {
@@ -349,11 +324,7 @@ Backward plan(const SoftForest<float>& f, const std::string& what) {
   Backward p{.forest = f, .trees = trees, .groups = Groups(trees)};
   plan_tile(p, device);
   p.tiles = divide_up(f.n, p.rows);
-  p.width = int(divide_up(f.d_out, 8) * 8);
-  p.partial_size = divide_up(int64_t(trees.leaves) * p.width + f.trees * trees.nodes, 4) * 4;
-  const int64_t batch = std::max<int64_t>(1, f.batch), bytes = batch * p.partial_size * int64_t(sizeof(float));
-  const int64_t affordable = kPartialBytes / std::max<int64_t>(1, bytes);
-  p.parts = int(std::min(p.tiles, std::max<int64_t>(1, std::min(device.multiprocessors / batch, affordable))));
+  p.partials = Partials(f, trees, p.tiles, device.multiprocessors);
   return p;
 }
 
@@ -361,7 +332,7 @@ Backward plan(const SoftForest<float>& f, const std::string& what) {
 
 int64_t soft_forest_backward_cuda_workspace(const SoftForest<float>& forest) {
   const Backward p = plan(forest, describe("soft_forest_backward", forest));
-  return int64_t(sizeof(float)) * forest.batch * p.parts * p.partial_size;
+  return p.partials.bytes();
 }
 
 void soft_forest_backward_cuda(const SoftForest<float>& f, const float* grad_out, float* grad_z,
@@ -375,13 +346,10 @@ void soft_forest_backward_cuda(const SoftForest<float>& f, const float* grad_out
   p.z_vector = aligned(f.z, f.d, f.z_stride);
   p.leaf_vector = aligned(f.leaves, f.d_out, f.leaves_stride);
   p.out_vector = aligned(grad_out, f.d_out, 0);
-  if (p.parts > 0)
-    launch({what, f.batch * p.parts, kThreads, size_t(shared_bytes(p)), stream},
+  if (p.partials.parts > 0)
+    launch({what, f.batch * p.partials.parts, kThreads, size_t(shared_bytes(p)), stream},
            p.rows == 64 ? backward_kernel<64> : backward_kernel<32>, p);
-  const int64_t blocks = divide_up(int64_t(p.trees.leaves) * p.width + f.trees * p.trees.nodes, kReduced);
-  if (blocks > 0)
-    launch({what, f.batch * blocks, kSlices * kReduced, sizeof(float) * kSlices * kReduced, stream}, reduce_kernel, p,
-           grad_thresholds, grad_leaves, blocks);
+  reduce(p.partials, p.partial, grad_thresholds, grad_leaves, what, stream);
 }
 
 }  // namespace otk

@@ -19,6 +19,7 @@
 // Not yet run on a GPU.
 #include <algorithm>
 
+#include "soft_forest/cuda_partials.h"
 #include "soft_forest/cuda_products.h"
 #include "soft_forest/cuda_tangents.h"
 #include "soft_forest/double.h"
@@ -34,7 +35,6 @@ constexpr int kValueTiles = kGroup / 8 / kParts;
 constexpr int kOutputs = 128;  // whose sums are in registers
 constexpr int kOutputTiles = (kOutputs / 8 + kParts - 1) / kParts;
 constexpr int kRoots = kGroup / kSubtree + 1;  // odd: rows start in different banks
-constexpr int64_t kPartialBytes = 512 << 20;
 constexpr int64_t kStagedFeatures = 256;
 
 struct Double {
@@ -43,12 +43,11 @@ struct Double {
   Groups groups;
   const float *grad_out = nullptr, *dz = nullptr, *dthresholds = nullptr, *dleaves = nullptr;
   float *grad_grad_out = nullptr, *grad_z = nullptr;
-  float* partial = nullptr;  // [batch, parts, partial_size]: leaves [all leaves, width], then thresholds
-  int64_t tiles = 0, partial_size = 0;
-  int parts = 0;
+  Partials partials{};
+  float* partial = nullptr;  // [batch, parts, size]
+  int64_t tiles = 0;
   int outputs = 0;       // staged at a time
   int output_tiles = 0;  // of so many
-  int width = 0;         // d_out in whole eighths
   int z_stride = 0, value_stride = 0;           // floats in shared memory; 0: z is not staged
   bool keep_leaves = false, keep_sums = false;  // staged once; in registers from tile to tile
   bool z_vector = false, dz_vector = false, leaf_vector = false, dleaf_vector = false, out_vector = false;
@@ -62,7 +61,7 @@ struct Block {
 
   __device__ explicit Block(const Double& problem)
       : p(problem),
-        entry(int(blockIdx.x) / p.parts),
+        entry(int(blockIdx.x) / p.partials.parts),
         warp(int(threadIdx.x) / 32),
         row_tile(warp % kRowTiles),
         part(warp / kRowTiles) {}
@@ -75,7 +74,7 @@ struct Block {
   }
   __device__ const float* leaves() const { return p.forest.leaves + entry * p.forest.leaves_stride; }
   __device__ const float* dleaves() const { return p.dleaves + entry * p.forest.d_out * p.trees.leaves; }
-  __device__ float* partial() const { return p.partial + blockIdx.x * p.partial_size; }
+  __device__ float* partial() const { return p.partial + blockIdx.x * p.partials.size; }
 
   __device__ float* leaf_tile() const { return shared_memory<float>(); }                   // [kGroup, stride]
   __device__ float* out() const { return leaf_tile() + kGroup * stride(); }                // [kRows, stride]
@@ -220,7 +219,7 @@ struct Block {
 
   __device__ void add_thresholds(const Group& group, bool first_tile) const {
     for (int x = kThreads - 1 - int(threadIdx.x); x < group.nodes; x += kThreads) {
-      float* to = partial() + int64_t(p.trees.leaves) * p.width + group.listed(x).id;
+      float* to = partial() + int64_t(p.trees.leaves) * p.partials.width + group.listed(x).id;
       const float before = first_tile && group.fresh(x) ? 0 : *to;
       float sum = 0;
       for (int r = 0; r < kRows; ++r) sum += value()[r * p.value_stride + columns()[x]];
@@ -234,11 +233,11 @@ struct Block {
 
   __device__ void push_leaves(const Group& group, int64_t row, bool first_tile, LeafSums& sums) const {
     const int leaf = first_leaf(), leaf_count = group.leaves - leaf;
-    for (int super = 0; super < p.width; super += kOutputs) {
-      const int output = super + first_output(), outputs = p.width - output;
-      float* to = partial() + int64_t(group.first + leaf) * p.width + output;
+    for (int super = 0; super < p.partials.width; super += kOutputs) {
+      const int output = super + first_output(), outputs = p.partials.width - output;
+      float* to = partial() + int64_t(group.first + leaf) * p.partials.width + output;
       if (!p.keep_sums && first_tile) sums.zero();
-      if (!p.keep_sums && !first_tile) sums.load(to, p.width, leaf_count, outputs);
+      if (!p.keep_sums && !first_tile) sums.load(to, p.partials.width, leaf_count, outputs);
       for (int first = super; first < super + kOutputs && first < p.forest.d_out; first += p.outputs) {
         if (p.output_tiles > 1) {
           __syncthreads();
@@ -248,7 +247,7 @@ struct Block {
         if (output >= first && output < first + p.outputs && outputs > 0)
           sums.multiply(dmu() + leaf, out() + output - first, stride(), kRows, leaf_count);
       }
-      if (!p.keep_sums) sums.store(to, p.width, leaf_count, outputs);
+      if (!p.keep_sums) sums.store(to, p.partials.width, leaf_count, outputs);
     }
   }
 
@@ -282,8 +281,8 @@ __global__ void __launch_bounds__(kThreads, 1) double_kernel(const __grid_consta
   const Block block(p);
   LeafSums sums;
   sums.zero();
-  const int64_t start = int64_t(blockIdx.x) % p.parts;
-  for (int64_t tile = start; tile < p.tiles; tile += p.parts) {
+  const int64_t start = int64_t(blockIdx.x) % p.partials.parts;
+  for (int64_t tile = start; tile < p.tiles; tile += p.partials.parts) {
     const int64_t row = tile * kRows;
     const bool first_tile = tile == start;
     for (int index = 0; index < p.groups.count; ++index) {
@@ -302,26 +301,9 @@ __global__ void __launch_bounds__(kThreads, 1) double_kernel(const __grid_consta
   }
   if (p.keep_sums) {
     const int leaf = block.first_leaf(), output = block.first_output();
-    sums.store(block.partial() + int64_t(leaf) * p.width + output, p.width, p.trees.leaves - leaf, p.width - output);
+    const int width = p.partials.width;
+    sums.store(block.partial() + int64_t(leaf) * width + output, width, p.trees.leaves - leaf, width - output);
   }
-}
-
-// Gradients of leaves and thresholds: the blocks' sums, in order.
-constexpr int kReduced = 256;
-
-__global__ void __launch_bounds__(kReduced) reduce_kernel(const __grid_constant__ Double p, float* grad_thresholds,
-                                                          float* grad_leaves, int64_t blocks) {
-  const int64_t entry = int64_t(blockIdx.x) / blocks, leaves = int64_t(p.trees.leaves) * p.width;
-  const int64_t nodes = p.forest.trees * p.trees.nodes;
-  const int64_t e = int64_t(blockIdx.x) % blocks * kReduced + int(threadIdx.x);
-  if (e >= leaves + nodes) return;
-  const float* from = p.partial + entry * p.parts * p.partial_size + e;
-  float sum = 0;
-#pragma unroll 8
-  for (int part = 0; part < p.parts; ++part) sum += from[part * p.partial_size];
-  if (e >= leaves) grad_thresholds[entry * nodes + e - leaves] = sum;
-  else if (e % p.width < p.forest.d_out)
-    grad_leaves[(entry * p.trees.leaves + e / p.width) * p.forest.d_out + e % p.width] = sum * p.trees.scale;
 }
 
 int64_t shared_bytes(const Double& p) {
@@ -344,11 +326,7 @@ Double plan(const SoftForest<float>& f, const std::string& what) {
   if (f.d <= kStagedFeatures) p.z_stride = padded_stride(f.d);
   if (shared_bytes(p) > limit) p.z_stride = 0;
   p.tiles = divide_up(f.n, kRows);
-  p.width = int(divide_up(f.d_out, 8) * 8);
-  p.partial_size = divide_up(int64_t(trees.leaves) * p.width + f.trees * trees.nodes, 4) * 4;
-  const int64_t batch = std::max<int64_t>(1, f.batch), bytes = batch * p.partial_size * int64_t(sizeof(float));
-  const int64_t affordable = kPartialBytes / std::max<int64_t>(1, bytes);
-  p.parts = int(std::min(p.tiles, std::max<int64_t>(1, std::min(device.multiprocessors / batch, affordable))));
+  p.partials = Partials(f, trees, p.tiles, device.multiprocessors);
   return p;
 }
 
@@ -356,7 +334,7 @@ Double plan(const SoftForest<float>& f, const std::string& what) {
 
 int64_t soft_forest_double_backward_cuda_workspace(const SoftForest<float>& forest) {
   const Double p = plan(forest, describe("soft_forest_double_backward", forest));
-  return int64_t(sizeof(float)) * forest.batch * p.parts * p.partial_size;
+  return p.partials.bytes();
 }
 
 void soft_forest_double_backward_cuda(const SoftForest<float>& f, const float* grad_out, const float* dz,
@@ -374,11 +352,9 @@ void soft_forest_double_backward_cuda(const SoftForest<float>& f, const float* g
   p.leaf_vector = aligned(f.leaves, f.d_out, f.leaves_stride);
   p.dleaf_vector = aligned(dleaves, f.d_out, 0);
   p.out_vector = aligned(grad_out, f.d_out, 0);
-  if (p.parts > 0)
-    launch({what, f.batch * p.parts, kThreads, size_t(shared_bytes(p)), stream}, double_kernel, p);
-  const int64_t blocks = divide_up(int64_t(p.trees.leaves) * p.width + f.trees * p.trees.nodes, kReduced);
-  if (blocks > 0)
-    launch({what, f.batch * blocks, kReduced, 0, stream}, reduce_kernel, p, grad_thresholds, grad_leaves, blocks);
+  if (p.partials.parts > 0)
+    launch({what, f.batch * p.partials.parts, kThreads, size_t(shared_bytes(p)), stream}, double_kernel, p);
+  reduce(p.partials, p.partial, grad_thresholds, grad_leaves, what, stream);
 }
 
 }  // namespace otk
