@@ -83,25 +83,30 @@ struct Group {
   __device__ bool fresh(int x) const { return x >= above || (within & ((1 << (above - x)) - 1)) == 0; }
 };
 
+// A node above the group's subtrees, and which of these are below it: count from start on, the first `half` on its left.
+struct Upper {
+  Node node;
+  int start, count, half;
+};
+
+__device__ inline Upper upper_node(const Group& group, int x) {
+  if (x < group.above) {
+    const int count = group.leaves >> group.trees.levels;
+    return {group.on_path(x), 0, count, group.within >> (group.above - x - 1) & 1 ? 0 : count};
+  }
+  const int size = (1 << group.bottom) - 1, local = (x - group.above) / size, k = x - group.above - local * size;
+  const int level = floor_log2(k + 1), count = 1 << (group.bottom - level);
+  return {group.inside(local, k), (local << group.bottom) + (k + 1 - (1 << level)) * count, count, count / 2};
+}
+
 // The gradient of node `x`, above the group's subtrees, of one row: q h(left) - p h(right), shares p and q. On the path
 // this is the group's part of it, for the other groups below the node add theirs.
 __device__ inline float upper_gradient(const Group& group, int x, const Row& row, const float* columns) {
-  int start = 0, count = group.leaves >> group.trees.levels, half = 0;  // subtrees; how many of them are on the left
-  Node node;
-  if (x < group.above) {
-    node = group.on_path(x);
-    half = group.within >> (group.above - x - 1) & 1 ? 0 : count;
-  } else {
-    const int size = (1 << group.bottom) - 1, local = (x - group.above) / size, k = x - group.above - local * size;
-    const int level = floor_log2(k + 1);
-    node = group.inside(local, k);
-    count = 1 << (group.bottom - level);
-    start = (local << group.bottom) + (k + 1 - (1 << level)) * count;
-    half = count / 2;
-  }
+  const Upper upper = upper_node(group, x);
   float left = 0, right = 0;
-  for (int s = 0; s < count; ++s) (s < half ? left : right) += columns[group.root_column(start + s)];
-  const Shares share = row.at(node.id);
+  for (int s = 0; s < upper.count; ++s)
+    (s < upper.half ? left : right) += columns[group.root_column(upper.start + s)];
+  const Shares share = row.at(upper.node.id);
   return share.right * left - share.left * right;
 }
 

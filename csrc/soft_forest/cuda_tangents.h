@@ -99,25 +99,13 @@ struct Subtree {
 // Of the subtrees' roots, h is in their columns and dh in `droots`.
 __device__ inline float upper_double_gradient(const Group& group, int x, const TangentRow& row, const float* columns,
                                               const float* droots) {
-  int start = 0, count = group.leaves >> group.trees.levels, half = 0;  // subtrees; how many of them are on the left
-  Node node;
-  if (x < group.above) {
-    node = group.on_path(x);
-    half = group.within >> (group.above - x - 1) & 1 ? 0 : count;
-  } else {
-    const int size = (1 << group.bottom) - 1, local = (x - group.above) / size, k = x - group.above - local * size;
-    const int level = floor_log2(k + 1);
-    node = group.inside(local, k);
-    count = 1 << (group.bottom - level);
-    start = (local << group.bottom) + (k + 1 - (1 << level)) * count;
-    half = count / 2;
-  }
+  const Upper upper = upper_node(group, x);
   float sum = 0, left = 0, right = 0;
-  for (int s = start; s < start + count; ++s) {
-    sum += columns[group.root_column(s)];
-    (s - start < half ? left : right) += droots[s];
+  for (int s = 0; s < upper.count; ++s) {
+    sum += columns[group.root_column(upper.start + s)];
+    (s < upper.half ? left : right) += droots[upper.start + s];
   }
-  const TangentShares split = row.at(node.id);
+  const TangentShares split = row.at(upper.node.id);
   return split.right * left - split.left * right - split.dleft * sum;
 }
 

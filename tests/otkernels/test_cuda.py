@@ -167,5 +167,5 @@ def test_more_than_2_31_elements_in_a_forest(impl, randn):
     alone = torch.ops.otkernels.soft_forest_backward(grad[None, -100:], z[None, -100:], *tensors, impl)
     assert not whole[0][0, :-100].any()
     for found, wanted in zip((whole[0][:, -100:], *whole[1:]), alone, strict=True):
-        # sums of 100 rows and 128 products, in two orders
-        assert (found - wanted).abs().max() <= 2 * 228 * 2.0**-24 * wanted.abs().max() * 16
+        # each is within 300 u of the exact one, relative to the gradient's norm (test_soft_forest.py)
+        assert (found - wanted).norm() <= 2 * 300 * 2.0**-24 * wanted.norm()

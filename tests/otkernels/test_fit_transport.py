@@ -185,6 +185,7 @@ def test_many_calls_are_one(device, impl, randn):
 
 @pytest.mark.parametrize(("device", "impl"), RUNS)
 def test_one_point_reaches_its_target(device, impl, randn):
+    """Adam's steps of 0.05 cover a distance of 10 in 200; near the target it swings by less than two steps."""
     z_r, z_g, thresholds, leaves, _, _, step = problem(randn, (1, 1, 2, 2, 2, 3), device=device)
     state = torch.zeros_like(leaves), torch.zeros_like(leaves), step.zero_()
     cost = fit_transport(z_r, z_g, thresholds, leaves, *state, iters=400, lr=0.05, impl=impl).cost
