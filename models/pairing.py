@@ -1,4 +1,7 @@
-"""Which real latent is matched with which transformed generated latent: Algorithm 1 of POT-GAN and its variants."""
+"""Which real latent is matched with which transformed generated latent: Algorithm 1 of POT-GAN and its variants.
+
+Every pairing takes z_r [..., N, d] and F(z_g) [..., M, d]; leading dimensions are problems of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from geomloss import SamplesLoss
 from scipy.optimize import linear_sum_assignment
@@ -19,40 +23,44 @@ PairingName = Literal["cover", "literal", "assignment", "sinkhorn"]
 
 @dataclass(frozen=True)
 class Pairs:
-    """K weighted pairs (real[k], generated[k]): indices int64 [K], weight [K] summing to 1."""
+    """K weighted pairs (real[k], generated[k]): indices int64 [..., K], weight [..., K] summing to 1."""
 
     real: Tensor
     generated: Tensor
     weight: Tensor
 
     def cost(self, z_r: Tensor, transformed: Tensor) -> Tensor:
-        """The matched cost sum_k weight[k] |z_r[real[k]] - F(z_g)[generated[k]]|^2, a scalar (Eq. 13's last term).
+        """The matched cost sum_k weight[k] |z_r[real[k]] - F(z_g)[generated[k]]|^2 [...] (Eq. 13's last term).
 
-        Differentiable in z_r [N, d] and transformed = F(z_g) [M, d] with the pairs held fixed. For ``cover`` and
-        ``assignment`` that is the gradient of the minimised cost itself (Danskin's theorem); the rho of ``literal``
+        Differentiable in z_r [..., N, d] and transformed = F(z_g) [..., M, d] with the pairs held fixed. For ``cover``
+        and ``assignment`` that is the gradient of the minimised cost itself (Danskin's theorem); the rho of ``literal``
         minimises the cost of ``cover``, not the one matched here, and the plan of ``sinkhorn`` an entropic one.
         """
-        difference = z_r[self.real] - transformed[self.generated]  # [K, d]
-        return (self.weight * difference.square().sum(1)).sum()
+        difference = _rows(z_r, self.real) - _rows(transformed, self.generated)  # [..., K, d]
+        return (self.weight * difference.square().sum(-1)).sum(-1)
+
+
+def _rows(points: Tensor, index: Tensor) -> Tensor:
+    """points [..., N, d] at index [..., K]: [..., K, d]; any row for an index of -1, whose weight is NaN."""
+    return points.take_along_dim(index.clamp(min=0)[..., None], -2)
 
 
 def _uniform(real: Tensor, generated: Tensor, dtype: torch.dtype) -> Pairs:
     """Equal weights; NaN for a pair without a partner (index -1, from NaN latents), so that the cost shows it."""
-    share = torch.full((), 1 / max(len(real), 1), dtype=dtype, device=real.device)
+    share = torch.full((), 1 / max(real.shape[-1], 1), dtype=dtype, device=real.device)
     weight = share.where((real >= 0) & (generated >= 0), torch.nan)
     return Pairs(real, generated, weight)
 
 
-def _undefined(n: int, like: Tensor) -> Pairs:
-    """Pairs of NaN or infinite latents: a NaN cost, as ``cover`` gives, for the trainer to report."""
-    index = torch.full((n,), -1, device=like.device)
-    return _uniform(index, index, like.dtype)
+def _each(index: Tensor) -> Tensor:
+    """0, 1, ..., K - 1 along the last dimension of ``index`` [..., K]."""
+    return torch.arange(index.shape[-1], device=index.device).expand_as(index)
 
 
 def cover(z_r: Tensor, transformed: Tensor) -> Pairs:
     """(z_r[i], F(z_g[rho_i])), rho_i = argmin_j |z_r[i] - F(z_g[j])|^2 (section 4.1: each real point is covered)."""
-    real = torch.arange(len(z_r), device=z_r.device)
-    return _uniform(real, l2_argmin(z_r.detach(), transformed.detach()).index, z_r.dtype)
+    rho = l2_argmin(z_r.detach(), transformed.detach()).index
+    return _uniform(_each(rho), rho, z_r.dtype)
 
 
 def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
@@ -60,22 +68,30 @@ def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
 
     rho indexes generated points, yet permutes real ones: as printed the pairs are not neighbours.
     """
-    if len(z_r) != len(transformed):
-        raise ValueError(f"literal: z_r and F(z_g) must have equal length, got {len(z_r)} and {len(transformed)}")
-    generated = torch.arange(len(transformed), device=z_r.device)
-    return _uniform(l2_argmin(z_r.detach(), transformed.detach()).index, generated, z_r.dtype)
+    n, m = z_r.shape[-2], transformed.shape[-2]
+    if n != m:
+        raise ValueError(f"literal: z_r and F(z_g) must have equal length, got {n} and {m}")
+    rho = l2_argmin(z_r.detach(), transformed.detach()).index
+    return _uniform(rho, _each(rho), z_r.dtype)
 
 
 def assignment(z_r: Tensor, transformed: Tensor) -> Pairs:
     """The one-to-one pairs of least total cost, sigma of Eq. 11 and 14, by scipy on the CPU in float64.
 
-    With N != M the smaller set is matched. Memory N * M; on a GPU it waits for the device.
+    With N != M the smaller set is matched. Memory N * M; on a GPU it waits for the device. NaN or infinite latents
+    give a NaN cost, as with ``cover``, for the trainer to report.
     """
-    if not (z_r.isfinite().all() and transformed.isfinite().all()):
-        return _undefined(len(z_r), z_r)
-    cost = cdist(z_r.detach().double().cpu().numpy(), transformed.detach().double().cpu().numpy(), "sqeuclidean")
-    rows, columns = (torch.from_numpy(side).to(z_r.device) for side in linear_sum_assignment(cost))
-    return _uniform(rows, columns, z_r.dtype)
+    lead, (n, m) = z_r.shape[:-2], (z_r.shape[-2], transformed.shape[-2])
+    x, y = (
+        z.detach().double().cpu().flatten(0, -3).numpy() if lead else z.detach().double().cpu().numpy()[None]
+        for z in (z_r, transformed)
+    )
+    pairs = np.full((2, len(x), min(n, m)), -1)
+    for k in range(len(x)):
+        if np.isfinite(x[k]).all() and np.isfinite(y[k]).all():
+            pairs[:, k] = linear_sum_assignment(cdist(x[k], y[k], "sqeuclidean"))
+    real, generated = torch.from_numpy(pairs).to(z_r.device).view(2, *lead, min(n, m))
+    return _uniform(real, generated, z_r.dtype)
 
 
 @torch.no_grad()
@@ -84,20 +100,24 @@ def sinkhorn(z_r: Tensor, transformed: Tensor, relative_blur: float = 0.05) -> P
 
         plan_ij ~ exp((f_i + g_j - |z_r[i] - F(z_g[j])|^2 / 2) / blur^2) / (N M)
 
-    blur = relative_blur * the largest distance. The plan is scaled to sum to 1. Memory N * M * d in the cost.
+    blur = relative_blur * the largest distance. The plan is scaled to sum to 1. Memory N * M * d in the cost. NaN or
+    infinite latents give a NaN cost.
     """
-    n, m = len(z_r), len(transformed)
-    cost = (z_r[:, None] - transformed).square().sum(2) / 2  # [N, M]
-    if not cost.isfinite().all():
-        return _undefined(n, z_r)
-    diameter = max(float((2 * cost.max()).sqrt()), torch.finfo(cost.dtype).tiny ** 0.25)  # > 0 for equal points
-    blur = relative_blur * diameter
+    lead, (n, m) = z_r.shape[:-2], (z_r.shape[-2], transformed.shape[-2])
+    x, y = (z if lead else z[None] for z in (z_r, transformed))
+    x, y = x.flatten(0, -3), y.flatten(0, -3)
+    cost = (x[:, :, None] - y[:, None]).square().sum(-1)  # [B, N, M]
+    largest = cost.flatten(1).amax(1).sqrt()  # [B]; NaN for NaN or infinite latents
+    # In units of the largest distance every problem has diameter 1 and the same blur; equal points stay equal.
+    unit = largest.where(largest > 0, 1)[:, None, None]
     solver = SamplesLoss(
-        "sinkhorn", p=2, blur=blur, diameter=diameter, scaling=0.9, debias=False, potentials=True, backend="tensorized"
-    )
-    f, g = (potential.flatten() for potential in solver(z_r, transformed))
-    plan = torch.softmax(((f[:, None] + g - cost) / blur**2).flatten(), 0)  # [N * M]
-    index = torch.arange(n * m, device=z_r.device)
+        "sinkhorn", p=2, blur=relative_blur, diameter=1.0, scaling=0.9, debias=False, potentials=True,
+        backend="tensorized",
+    )  # fmt: skip
+    f, g = solver(x / unit, y / unit)
+    exponent = (f.view(-1, n, 1) + g.view(-1, 1, m) - cost / unit.square() / 2) / relative_blur**2
+    plan = torch.softmax(exponent.flatten(1), 1).view(*lead, n * m)
+    index = torch.arange(n * m, device=z_r.device).expand(plan.shape)
     return Pairs(index // m, index % m, plan)
 
 

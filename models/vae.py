@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from models.networks import NetworkConfig, dcgan, make_generator
+from models.networks import NetworkConfig, make_features, make_generator
 from models.networks.init import he_init
-from models.networks.mlp import mlp
 
 
 class Encoder(nn.Module):
@@ -24,7 +21,7 @@ class Encoder(nn.Module):
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, each [N, latent_dim], for x [N, ...]."""
-        mean, log_variance = self.head(self.body(x)).chunk(2, dim=1)
+        mean, log_variance = self.head(self.body(x)).chunk(2, dim=-1)
         return mean, log_variance
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,18 +32,13 @@ class Encoder(nn.Module):
 class VAE(nn.Module):
     """Encoder and decoder for samples of ``shape``: vectors or square images in [-1, 1].
 
-    ``networks.name`` "mlp" takes any shape, "dcgan" images from 8 pixels; ``networks.noise_dim`` is the latent size.
+    ``networks.name`` "mlp" takes any shape, the others images; ``networks.noise_dim`` is the latent size.
     """
 
     def __init__(self, networks: NetworkConfig, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.latent_dim = networks.noise_dim
-        if networks.name == "mlp":
-            hidden = [networks.width] * networks.depth
-            body: nn.Module = nn.Sequential(nn.Flatten(), mlp([math.prod(shape), *hidden]), nn.ReLU())
-            features = networks.width
-        else:
-            body, features = dcgan.features(shape, networks.width)
+        body, features = make_features(networks, shape)
         self.encoder = Encoder(body, features, self.latent_dim)
         self.decoder = make_generator(networks, shape)
 

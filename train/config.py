@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import torch
 
@@ -29,7 +29,7 @@ class TrainConfig:
     batch_size: int = 64
     """Samples in a batch."""
     lr: float = 2e-4
-    """Adam's learning rate; a player may have its own."""
+    """The optimizer's learning rate; a player may have its own."""
     betas: tuple[float, float] = (0.5, 0.9)
     """Adam's decay rates of the first and second moment."""
     lr_decay: Literal["constant", "linear"] = "constant"
@@ -72,12 +72,14 @@ RUN_FILE = "config.json"
 
 @functools.cache
 def run_config(game: str) -> type[TrainConfig]:
-    """TrainConfig with a field ``game``: the configuration of the game of that name."""
+    """TrainConfig with a field ``game``, the configuration of the game of that name, and that game's defaults."""
     if game not in GAMES:
         raise ValueError(f"train: there is no game {game!r}; games: {', '.join(GAMES)}")
     kind: Any = GAMES[game].Config  # type: ignore[attr-defined]
     name = f"{GAMES[game].__name__}Run"
-    extra = [("game", kind, field(default_factory=kind))]
+    hints = get_type_hints(TrainConfig)
+    stated = [(setting, hints[setting], field(default=value)) for setting, value in GAMES[game].defaults.items()]
+    extra = [*stated, ("game", kind, field(default_factory=kind))]
     return dataclasses.make_dataclass(name, extra, bases=(TrainConfig,), frozen=True)
 
 

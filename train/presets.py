@@ -1,6 +1,7 @@
 """Named settings: what differs from the defaults, as nested field names and values.
 
-A preset is a data set with settings that suit it; the part under a game's name applies to that game alone.
+A preset is a data set with settings that suit it: of the run, of every game's networks ("networks"), and of single
+games ("games").
 """
 
 from __future__ import annotations
@@ -21,33 +22,40 @@ _TOY: dict[str, Any] = {
     "lr_decay": "linear",
     "ema": 0.998,
 }
-_TOY_NETWORKS = {"name": "mlp", "width": 64, "depth": 3, "noise_dim": 2}
-_TOY_GAN = {"networks": _TOY_NETWORKS, "critic_steps": 1, "gradient_penalty_weight": 0.02}
+_TOY_NETWORKS = {"name": "mlp", "width": 64, "depth": 3, "noise_dim": 2, "init": "he"}
+_TOY_WGAN_GP = {"critic_steps": 1, "gradient_penalty_weight": 0.02}
 _TOY_FOREST = {"trees": 16, "depth": 3, "thresholds": "latents", "leaves": "identity", "lr": 4e-3, "inner_steps": 1}
 _TOY_GAMES: dict[str, Any] = {
-    "vae": {"game": {"networks": _TOY_NETWORKS}},
-    "wgan-gp": {"game": _TOY_GAN},
-    "potgan": {"game": {**_TOY_GAN, "transport_weight": 4.0, "forest": _TOY_FOREST}},
+    "wgan-gp": {"game": _TOY_WGAN_GP},
+    "potgan": {"game": {**_TOY_WGAN_GP, "transport_weight": 4.0, "forest": _TOY_FOREST}},
 }
 _SMALL = {"name": "dcgan", "width": 32, "noise_dim": 128}
-_SMALL_GAMES: dict[str, Any] = {
-    "vae": {"game": {"networks": _SMALL}},
-    "wgan-gp": {"game": {"networks": _SMALL}},
-    "potgan": {"game": {"networks": _SMALL}, "vae": {"game": {"networks": _SMALL}}},
-}
+_SMALL_GAMES = {"potgan": {"vae": {"game": {"networks": _SMALL}}}}
 _CPU = {"name": "dcgan", "width": 16, "noise_dim": 128}
-_CPU_GAN = {"networks": _CPU, "critic_steps": 2}
+_CPU_VAE = {"game": {"networks": _CPU}, "iterations": 2000}
 _CPU_GAMES: dict[str, Any] = {
-    "vae": {"game": {"networks": _CPU}, "iterations": 2000, "betas": (0.9, 0.999)},
-    "wgan-gp": {"game": _CPU_GAN},
-    "potgan": {"game": _CPU_GAN, "vae": {"game": {"networks": _CPU}, "iterations": 2000, "lr": 1e-3}},
+    "vae": {"iterations": 2000, "betas": (0.9, 0.999)},
+    "wgan-gp": {"game": {"critic_steps": 2}},
+    "potgan": {"game": {"critic_steps": 2}, "vae": {**_CPU_VAE, "lr": 1e-3}},
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "ring8": {"data": {"name": "ring8"}, **_TOY, "games": _TOY_GAMES},
-    "ball3d": {"data": {"name": "ball3d"}, **_TOY, "games": _TOY_GAMES},
-    "digits": {"data": {"name": "digits"}, "iterations": 20_000, "ema": 0.999, "games": _SMALL_GAMES},
-    "fashion-mnist": {"data": {"name": "fashion-mnist"}, "iterations": 50_000, "ema": 0.999, "games": _SMALL_GAMES},
+    "ring8": {"data": {"name": "ring8"}, **_TOY, "networks": _TOY_NETWORKS, "games": _TOY_GAMES},
+    "ball3d": {"data": {"name": "ball3d"}, **_TOY, "networks": _TOY_NETWORKS, "games": _TOY_GAMES},
+    "digits": {
+        "data": {"name": "digits"},
+        "iterations": 20_000,
+        "ema": 0.999,
+        "networks": _SMALL,
+        "games": _SMALL_GAMES,
+    },
+    "fashion-mnist": {
+        "data": {"name": "fashion-mnist"},
+        "iterations": 50_000,
+        "ema": 0.999,
+        "networks": _SMALL,
+        "games": _SMALL_GAMES,
+    },
     "cifar10": {"data": {"name": "cifar10", "size": 32}},
     "folder32-cpu": {
         "data": {"name": "folder", "size": 32},
@@ -57,6 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "log_every": 25,
         "sample_every": 250,
         "checkpoint_every": 250,
+        "networks": _CPU,
         "games": _CPU_GAMES,
     },
     "folder32": {"data": {"name": "folder", "size": 32}},
@@ -70,7 +79,8 @@ def preset(name: str, game: str, kind: type[R]) -> R:
         raise ValueError(f"train: there is no preset {name!r}; presets: {', '.join(PRESETS)}")
     chosen = dict(PRESETS[name])
     own = chosen.pop("games", {}).get(game, {})
-    values = merge(merge(dataclasses.asdict(kind()), chosen), own)
+    networks = {"game": {"networks": chosen.pop("networks", {})}}
+    values = merge(merge(merge(dataclasses.asdict(kind()), chosen), networks), own)
     return from_dict(kind, values)
 
 

@@ -1,4 +1,4 @@
-"""The trainer plays turns. It knows no game by name."""
+"""The trainer: one run of a game from its start, or a checkpoint, to its outputs."""
 
 from __future__ import annotations
 
@@ -11,40 +11,33 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.games import Game, Loss, Turn
+from models.games import Game, Loss
 from train import checkpoint
-from train.config import TrainConfig, torch_device
-from train.data import Dataset, stream_seed
-from train.ema import Ema
+from train.config import TrainConfig
+from train.data import Dataset
 from train.errors import Stopped, TrainingError
 from train.guard import FiniteGuard, check_parameters
 from train.log import RunLog, duration
 from train.outputs import Outputs
+from train.rounds import Rounds, noise_generator
 
 CHECKPOINTS = "checkpoints"
-NOISE_STREAM = 2**32  # past the epochs that number the streams of an image set
 
 
-class Trainer:
+class Trainer(Rounds):
     """Plays ``game`` on ``data`` in a run directory, from the newest valid checkpoint there if there is one.
 
-    Each player has an Adam optimizer with the run's settings, overridden by the game's ``optimizer_options(player)``.
-    One iteration plays every turn of ``game.order`` and then updates the average of the sampling players. Losses
-    are checked at each step on the CPU and at each row of the log on a GPU (see FiniteGuard); neither a loss nor a
-    parameter that is not finite ever reaches a checkpoint.
+    Losses are checked at each step on the CPU and at each row of the log on a GPU (see FiniteGuard); neither a loss
+    nor a parameter that is not finite ever reaches a checkpoint.
     """
 
     def __init__(self, game: Game, data: Dataset, config: TrainConfig, directory: Path, label: str) -> None:
-        self.device = torch_device(config.device)
-        self.game = game.to(self.device).train()
-        self.data, self.config, self.directory, self.label = data, config, directory, label
-        self.step, self.seconds = 0, 0.0
-        self._options = {player: self._optimizer_options(player) for player in self.game.players}
-        self.optimizers = self._make_optimizers()
-        self.ema = Ema(self._sampling_players(), config.ema) if config.ema > 0 else None
-        self.noise = torch.Generator(self.device).manual_seed(stream_seed(config.seed, NOISE_STREAM))
+        super().__init__(game, config)
+        self.data, self.directory, self.label = data, directory, label
+        self.seconds = 0.0
+        self.noise = noise_generator(config.seed, self.device)
         self.guard = FiniteGuard(self.game.players, self.device)
         self.outputs = Outputs(self, directory)
         self._losses: dict[str, Loss] = {}
@@ -79,15 +72,12 @@ class Trainer:
         finally:
             log.close()
 
-    def iterate(self) -> None:
-        """One round of the game: every turn in order, each step on a fresh batch unless the turn says otherwise."""
-        self._set_learning_rates()
-        batch: tuple[Tensor, Tensor] | None = None
-        for turn in self.game.order:
-            batch = self._play(turn, batch)
-        if self.ema is not None:
-            self.ema.update()
-        self.step += 1
+    def draw(self, n: int) -> tuple[Tensor, Tensor]:
+        return self.data.batch(n), self.game.draw_noise(n, self.noise)
+
+    def watch(self, player: str, loss: Loss) -> None:
+        self.guard.watch(player, loss.value, self.step + 1)
+        self._losses[player] = loss
 
     def save(self) -> Path:
         """Write a checkpoint; TrainingError, and no file, if losses or parameters are not finite."""
@@ -131,7 +121,7 @@ class Trainer:
             for player, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][player])
                 for group in optimizer.param_groups:  # the settings may have changed; lr is set at each iteration
-                    group.update({**self._options[player], "lr": group["lr"]})
+                    group.update({**self.options[player], "lr": group["lr"]})
         except (RuntimeError, KeyError) as error:
             raise ValueError(f"resume: the checkpoint does not fit this configuration: {error}") from error
         if self.ema is not None:
@@ -142,52 +132,6 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         self.step, self.seconds = state["step"], state["seconds"]
-
-    @contextmanager
-    def sampling(self) -> Iterator[Game]:
-        """The game in eval mode with averaged weights and without gradients; random states are as before after it."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            self.game.eval()
-            try:
-                if self.ema is None:
-                    yield self.game
-                else:
-                    with self.ema.applied():
-                        yield self.game
-            finally:
-                self.game.train()
-
-    def _sampling_players(self) -> nn.Module:
-        players = self.game.players
-        if "generator" in players:
-            return players["generator"]
-        return players
-
-    def _optimizer_options(self, player: str) -> dict[str, Any]:
-        return {"lr": self.config.lr, "betas": self.config.betas, **self.game.optimizer_options(player)}
-
-    def _make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {
-            player: torch.optim.Adam(module.parameters(), fused=True, **self._options[player])
-            for player, module in self.game.players.items()
-        }
-
-    def _set_learning_rates(self) -> None:
-        decay = 1 - self.step / self.config.iterations if self.config.lr_decay == "linear" else 1.0
-        for player, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = self._options[player]["lr"] * decay
-
-    def _play(self, turn: Turn, batch: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
-        for _ in range(turn.steps):
-            if batch is None or turn.fresh:
-                n = self.config.batch_size
-                batch = self.data.batch(n), self.game.draw_noise(n, self.noise)
-            loss = self.game.step(turn.player, *batch, self.optimizers[turn.player])
-            self.guard.watch(turn.player, loss.value, self.step + 1)
-            self._losses[turn.player] = Loss(loss.value.detach(), loss.terms)  # without the graph
-        return batch
 
     def _log_losses(self, log: RunLog) -> None:
         if self._due(self.config.log_every):

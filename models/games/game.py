@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Loss:
-    """What a player minimises: a scalar, and named detached scalars to log."""
+    """What a player minimises: a scalar (one per run, [R], where runs play side by side), and detached terms to log."""
 
     value: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
@@ -37,14 +37,24 @@ class Game(nn.Module):
     players: one module per player; an optimizer is made for each.
     order: the turns of one iteration, played front to back.
     frozen modules (an encoder, say) are plain attributes outside ``players``: saved, moved, never trained.
+    optimizer: the class of every player's optimizer.
+    defaults: settings of a run that the game's paper states, where they differ from the trainer's.
+
+    A loss reduces over the last dimension of scores, the batch, alone: with a leading dimension of runs on every
+    tensor (``models.stack``) the same lines give one loss per run.
     """
 
     players: nn.ModuleDict
     order: tuple[Turn, ...]
+    optimizer: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Adam
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     def loss(self, player: str, real: Tensor, noise: Tensor) -> Loss:
-        """The loss of ``player`` on one batch: real [N, ...], noise [N, noise_dim]."""
-        raise NotImplementedError(f"{type(self).__name__} defines no loss")
+        """The loss of ``player`` on one batch, real [N, ...] and noise [N, noise_dim]: its method ``PLAYER_loss``."""
+        if player not in self.players:
+            raise ValueError(f"{type(self).__name__}: player must be one of {', '.join(self.players)}, got {player!r}")
+        loss: Loss = getattr(self, f"{player}_loss")(real, noise)
+        return loss
 
     def sample(self, noise: Tensor) -> Tensor:
         """Generated samples [N, ...] for noise [N, noise_dim]."""
@@ -57,6 +67,9 @@ class Game(nn.Module):
     def optimizer_options(self, player: str) -> dict[str, Any]:
         """What ``player``'s optimizer has instead of the trainer's defaults, such as {"lr": 1e-2}."""
         return {}
+
+    def set_progress(self, done: float) -> None:
+        """How much of the training lies behind, 0..1, for whatever a game anneals; said before each iteration."""
 
     def parts(self) -> dict[str, Any]:
         """What an export holds, as JSON, for ``rebuild``: how modules are made that the config only points to."""
@@ -72,6 +85,6 @@ class Game(nn.Module):
         """One optimisation step of ``player``; no other player's parameters or gradients are touched."""
         optimizer.zero_grad(set_to_none=True)
         loss = self.loss(player, real, noise)
-        loss.value.backward(inputs=list(self.players[player].parameters()))
+        loss.value.sum().backward(inputs=list(self.players[player].parameters()))
         optimizer.step()
         return loss

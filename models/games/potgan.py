@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -18,11 +18,12 @@ from models.games.vae import Vae, VaeConfig
 from models.games.wgan_gp import WganGp, WganGpConfig
 from models.networks import make_critic, make_generator
 from models.pairing import PAIRINGS, PairingName
+from models.transforms import AffineTransform, MlpTransform
 
 
 @dataclass(frozen=True)
 class ForestConfig:
-    """The Latent Transformation Forest F and Algorithm 1, which trains it."""
+    """The Latent Transformation Forest F and Algorithm 1, which trains it (lr and inner_steps: whatever F is)."""
 
     trees: int = 18
     """T; 18 trees of depth 3 read each of 128 latent features about once. [open]"""
@@ -37,7 +38,7 @@ class ForestConfig:
     learn_thresholds: bool = False
     """Also train the thresholds; the paper trains the leaves. [stated: False]"""
     lr: float = 2e-4
-    """Adam's learning rate for the leaves. [stated]"""
+    """Adam's learning rate for F. [stated]"""
     inner_steps: int = 5
     """Iterations of Algorithm 1 per batch ("iters"). [open]"""
 
@@ -48,8 +49,8 @@ class PotGanConfig(WganGpConfig):
 
     pairing: PairingName = "cover"
     """cover: section 4.1; literal: Algorithm 1 as printed; assignment: the permutation of Eq. 14; sinkhorn. [open]"""
-    transform: Literal["forest", "identity"] = "forest"
-    """F: the forest [stated], or the identity (the plain L2 cost, an ablation)."""
+    transform: Literal["forest", "identity", "affine", "mlp"] = "forest"
+    """F: the forest [stated]; for the ablation the identity (the plain L2 cost), an affine map, or an MLP. [stated]"""
     transport_weight: float = 0.01
     """lambda_POT of Eq. 13; 1.0 and 0.1 were worse on images. [stated]"""
     forest: ForestConfig = field(default_factory=ForestConfig)
@@ -68,8 +69,8 @@ class PotGanConfig(WganGpConfig):
 class PotGan(WganGp):
     """POT-GAN: WGAN-GP whose generator also pays for latent transport (Avraham et al. 2019, Eq. 13).
 
-    Players ``critic``, ``generator`` and, unless F is the identity, ``forest``. ``encoder`` (Q) is frozen: in eval
-    mode, without gradients of its own, but gradients flow through it to the generator.
+    Players ``critic``, ``generator`` and F by its kind (``forest``, ``affine`` or ``mlp``) unless F is the identity.
+    ``encoder`` (Q) is frozen: in eval mode, without gradients of its own, but they flow through it to the generator.
     """
 
     Config: ClassVar[Any] = PotGanConfig
@@ -81,22 +82,17 @@ class PotGan(WganGp):
         super().__init__(config, generator, critic)
         self.vae_config: VaeConfig | None = None
         self.encoder = encoder.requires_grad_(False).eval()
-        self.order = (Turn("critic", config.critic_steps), Turn("generator"))
+        if config.transform == "identity":
+            return
+        self.players[config.transform] = make_transform(config, latent_dim)
+        critic_turn, generator_turn = self.order
+        self.order = (critic_turn, Turn(config.transform), replace(generator_turn, fresh=False))
         if config.transform == "forest":
-            f = config.forest
-            self.players["forest"] = LatentTransformationForest(
-                latent_dim, f.trees, f.depth, scale=f.scale, learn_thresholds=f.learn_thresholds
-            )
             # Saved with the game: a resumed run must not start the forest anew.
             self.register_buffer("forest_started", torch.tensor(False))
             # Python's copy: only the first turn of a run, or after loading a state, waits for the device.
             self._knows_started = False
             self.register_load_state_dict_post_hook(_forget_started)
-            self.order = (
-                Turn("critic", config.critic_steps),
-                Turn("forest"),
-                Turn("generator", fresh=False),
-            )
 
     @classmethod
     def build(cls, config: PotGanConfig, shape: tuple[int, ...]) -> PotGan:
@@ -116,7 +112,7 @@ class PotGan(WganGp):
 
     @classmethod
     def _around(cls, vae: Vae | None, config: PotGanConfig, shape: tuple[int, ...]) -> PotGan:
-        encoder: nn.Module = nn.Flatten() if vae is None else vae.vae.encoder
+        encoder: nn.Module = nn.Flatten(-len(shape)) if vae is None else vae.vae.encoder
         latent_dim = math.prod(shape) if vae is None else vae.vae.encoder.latent_dim
         generator, critic = make_generator(config.networks, shape), make_critic(config.networks, shape)
         game = cls(config, generator, critic, encoder, latent_dim)
@@ -129,12 +125,12 @@ class PotGan(WganGp):
         return self
 
     def optimizer_options(self, player: str) -> dict[str, Any]:
-        """The forest's own learning rate."""
-        return {"lr": self.config.forest.lr} if player == "forest" else {}
+        """F's own learning rate."""
+        return {"lr": self.config.forest.lr} if player == self.config.transform else {}
 
     def transform(self, z_g: Tensor) -> Tensor:
         """F(z_g) [N, d]."""
-        return self.players["forest"](z_g) if self.config.transform == "forest" else z_g
+        return z_g if self.config.transform == "identity" else self.players[self.config.transform](z_g)
 
     def transport_cost(self, z_r: Tensor, z_g: Tensor) -> Tensor:
         """L_POT, the matched cost of z_r [N, d] and F(z_g) [N, d] under the configured pairing: a scalar (Eq. 13)."""
@@ -142,8 +138,8 @@ class PotGan(WganGp):
         return PAIRINGS[self.config.pairing](z_r, transformed).cost(z_r, transformed)
 
     def loss(self, player: str, real: Tensor, noise: Tensor) -> Loss:
-        if player == "forest" and "forest" in self.players:
-            return self.forest_loss(*self.latents(real, noise))
+        if player == self.config.transform and player in self.players:
+            return self.transform_loss(*self.latents(real, noise))
         return super().loss(player, real, noise)
 
     @torch.no_grad()
@@ -151,15 +147,15 @@ class PotGan(WganGp):
         """z_r = Q(x_r) and z_g = Q(G(noise)), each [N, d], without gradients."""
         return self.encoder(real), self.encoder(self.sample(noise))
 
-    def forest_loss(self, z_r: Tensor, z_g: Tensor) -> Loss:
-        """Algorithm 1's cost of one inner step, a function of the leaves."""
+    def transform_loss(self, z_r: Tensor, z_g: Tensor) -> Loss:
+        """Algorithm 1's cost of one inner step, a function of F's parameters."""
         cost = self.transport_cost(z_r, z_g)
         return Loss(cost, {"transport": cost.detach()})
 
     def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Eq. 13: -mean D(x_g) + lambda_POT L_POT, with the pairs found under the leaves as they are now."""
         fake = self.sample(noise)
-        score = self.players["critic"](fake).mean()
+        score = self.players["critic"](fake).mean(-1)
         with torch.no_grad():
             z_r = self.encoder(real)
         transport = self.transport_cost(z_r, self.encoder(fake))
@@ -167,27 +163,32 @@ class PotGan(WganGp):
         return Loss(value, {"score": score.detach(), "transport": transport.detach()})
 
     def step(self, player: str, real: Tensor, noise: Tensor, optimizer: torch.optim.Optimizer) -> Loss:
-        """The forest's turn is Algorithm 1 whole: ``inner_steps`` times pair, matched cost, Adam, on one batch.
+        """F's turn is Algorithm 1 whole: ``inner_steps`` times pair, matched cost, Adam, on one batch.
 
         One fused call where pairs come from an argmin and only leaves learn; otherwise step by step.
         """
-        if player != "forest":
+        if player != self.config.transform:
             return super().step(player, real, noise, optimizer)
         z_r, z_g = self.latents(real, noise)
-        if not self._knows_started:
-            if not self.forest_started:
-                self.start_forest(z_r)
-            self._knows_started = True
-        forest = cast(LatentTransformationForest, self.players["forest"])
-        if self.config.pairing in ("cover", "literal") and forest.fits(optimizer):
-            cost = forest.fit(z_r, z_g, optimizer, self.config.forest.inner_steps, self.config.pairing).cost[-1]
-            return Loss(cost, {"transport": cost})
+        if player == "forest":
+            self._start_once(z_r)
+            forest = cast(LatentTransformationForest, self.players["forest"])
+            if self.config.pairing in ("cover", "literal") and forest.fits(optimizer):
+                fitted = forest.fit(z_r, z_g, optimizer, self.config.forest.inner_steps, self.config.pairing)
+                return Loss(fitted.cost[..., -1], {"transport": fitted.cost[..., -1]})
         for _ in range(self.config.forest.inner_steps):
             optimizer.zero_grad(set_to_none=True)
-            loss = self.forest_loss(z_r, z_g)
-            loss.value.backward()
+            loss = self.transform_loss(z_r, z_g)
+            loss.value.sum().backward()
             optimizer.step()
         return loss
+
+    def _start_once(self, z_r: Tensor) -> None:
+        if self._knows_started:
+            return
+        if not self.forest_started:
+            self.start_forest(z_r)
+        self._knows_started = True
 
     def start_forest(self, z_r: Tensor) -> None:
         """Thresholds and leaves from the first real latents, as configured."""
@@ -197,6 +198,16 @@ class PotGan(WganGp):
         if f.leaves == "identity":
             forest.set_identity(z_r)
         self.forest_started.fill_(True)
+
+
+def make_transform(config: PotGanConfig, latent_dim: int) -> nn.Module:
+    """F: latents [N, d] -> [N, d]."""
+    f = config.forest
+    if config.transform == "forest":
+        return LatentTransformationForest(
+            latent_dim, f.trees, f.depth, scale=f.scale, learn_thresholds=f.learn_thresholds
+        )
+    return AffineTransform(latent_dim) if config.transform == "affine" else MlpTransform(latent_dim, 128)
 
 
 def load_vae(path: str, shape: tuple[int, ...]) -> Vae:

@@ -58,13 +58,11 @@ class Vae(Game):
         """decoder(mean of q(z | x)), shaped like ``real``."""
         return self.vae.reconstruct(real)
 
-    def loss(self, player: str, real: Tensor, noise: Tensor) -> Loss:
+    def vae_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Kingma & Welling's Eq. 10, negated and per sample, up to a constant:
 
         |x - decoder(z)|^2 / (2 noise_scale^2) + (1/2) sum_k (mean_k^2 + var_k - 1 - log var_k)
         """
-        if player != "vae":
-            raise ValueError(f"Vae: player must be vae, got {player!r}")
         output, mean, log_variance = self.vae(real, noise)
         error = (real - output).square().flatten(1).sum(1).mean()
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()

@@ -1,7 +1,8 @@
 """The small convolutional networks of WGAN-GP (Gulrajani et al. 2017, CIFAR-10): 5x5 kernels, stride 2.
 
-Batch norm in the generator alone: the gradient penalty is per sample, and batch norm would couple the samples of a
-critic's batch. Any square size from 8 pixels: L = ceil(log2(size / 4)) levels lie between 4x4 and the image.
+Batch norm in the generator, and in the critic only if asked for: a gradient penalty is per sample, and batch norm would
+couple the samples of a critic's batch. Any square size from 8 pixels: L = ceil(log2(size / 4)) levels lie between 4x4
+and the image.
 """
 
 from __future__ import annotations
@@ -53,17 +54,22 @@ def generator(noise_dim: int, shape: tuple[int, ...], width: int) -> nn.Sequenti
     return he_init(nn.Sequential(*layers))
 
 
-def features(shape: tuple[int, ...], width: int) -> tuple[nn.Sequential, int]:
-    """Images [N, *shape] -> flat features [N, K] by strided convolutions and LeakyReLU(0.2); returns (module, K)."""
+def features(shape: tuple[int, ...], width: int, batch_norm: bool = False) -> tuple[nn.Sequential, int]:
+    """Images [N, *shape] -> flat features [N, K] by strided convolutions and LeakyReLU(0.2); returns (module, K).
+
+    batch_norm: after every convolution but the first (Radford et al. 2016, section 3).
+    """
     layers: list[nn.Module] = []
     channels, size = shape[0], shape[1]
     for level in range(levels(shape)):
-        layers += [nn.Conv2d(channels, width * 2**level, 5, stride=2, padding=2), nn.LeakyReLU(0.2)]
-        channels, size = width * 2**level, -(-size // 2)
+        maps = width * 2**level
+        norm = [nn.BatchNorm2d(maps)] if batch_norm and level > 0 else []
+        layers += [nn.Conv2d(channels, maps, 5, stride=2, padding=2), *norm, nn.LeakyReLU(0.2)]
+        channels, size = maps, -(-size // 2)
     return he_init(nn.Sequential(*layers, nn.Flatten())), channels * size * size
 
 
-def critic(shape: tuple[int, ...], width: int) -> nn.Sequential:
+def critic(shape: tuple[int, ...], width: int, batch_norm: bool = False) -> nn.Sequential:
     """Images [N, *shape] -> scores [N]."""
-    body, size = features(shape, width)
+    body, size = features(shape, width, batch_norm)
     return nn.Sequential(body, he_init(nn.Linear(size, 1)), nn.Flatten(0))

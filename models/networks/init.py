@@ -22,7 +22,22 @@ def he_init(module: M, gain: float = 1.0) -> M:
             fan_in = layer.weight[0].numel()
         else:
             continue
-        nn.init.normal_(layer.weight, std=gain * (2 / fan_in) ** 0.5)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+        _draw(layer, gain * (2 / fan_in) ** 0.5)
     return module
+
+
+def normal_init(module: M, std: float = 0.02) -> M:
+    """Weights N(0, std^2), biases 0, in place (Radford et al. 2016, section 3); returns ``module``.
+
+    Scales of batch norm stay 1.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            _draw(layer, std)
+    return module
+
+
+def _draw(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, std: float) -> None:
+    nn.init.normal_(layer.weight, std=std)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -13,7 +13,7 @@ from models.games import Turn
 from train import metrics
 from train.data import stream_seed
 from train.errors import Stopped, TrainingError
-from train.trainer import NOISE_STREAM
+from train.rounds import NOISE_STREAM
 
 
 @pytest.fixture(autouse=True)

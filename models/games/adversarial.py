@@ -1,0 +1,49 @@
+"""A generator against one opponent: what GAN, WGAN and their kin share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from models.games.game import Game, Turn
+from models.networks import NetworkConfig, make_critic, make_generator
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """Networks of a generator and its opponent."""
+
+    networks: NetworkConfig = field(default_factory=NetworkConfig)
+    """Generator and its opponent."""
+
+
+class Adversarial(Game):
+    """Player ``generator`` (G) and ``opponent`` (a "critic" or "discriminator", D); noise is N(0, I) [N, noise_dim]."""
+
+    opponent: ClassVar[str] = "critic"
+
+    def __init__(self, config: Any, generator: nn.Module, opponent: nn.Module) -> None:
+        super().__init__()
+        self.config: Any = config
+        self.players = nn.ModuleDict({self.opponent: opponent, "generator": generator})
+        self.order = (Turn(self.opponent, getattr(config, f"{self.opponent}_steps", 1)), Turn("generator"))
+
+    @classmethod
+    def build(cls, config: Any, shape: tuple[int, ...]) -> Adversarial:
+        """The game for samples of ``shape``: (D,) for points or (C, H, W) for images in [-1, 1]."""
+        return cls(config, make_generator(config.networks, shape), make_critic(config.networks, shape))
+
+    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        device = next(self.players["generator"].parameters()).device
+        return torch.randn(n, self.config.networks.noise_dim, generator=generator, device=device)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        return self.players["generator"](noise)
+
+    @torch.no_grad()
+    def fake(self, noise: Tensor) -> Tensor:
+        """Samples for the opponent's turn: no gradient reaches the generator."""
+        return self.sample(noise)

@@ -1,0 +1,65 @@
+"""GAN (Goodfellow et al. 2014) with the non-saturating generator loss, and DCGAN (Radford et al. 2016)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from models.games.adversarial import Adversarial, AdversarialConfig
+from models.games.game import Loss
+from models.networks import NetworkConfig, make_critic, make_generator
+
+
+@dataclass(frozen=True)
+class GanConfig(AdversarialConfig):
+    """GAN."""
+
+    discriminator_steps: int = 1
+    """Discriminator steps per generator step: k of Algorithm 1. [stated: 1]"""
+
+    def __post_init__(self) -> None:
+        if self.discriminator_steps < 1:
+            raise ValueError(
+                f"{type(self).__name__}: discriminator_steps must be at least 1, got {self.discriminator_steps}"
+            )
+
+
+class Gan(Adversarial):
+    """GAN: players ``discriminator`` (D, a logit) and ``generator`` (G)."""
+
+    Config: ClassVar[Any] = GanConfig
+    opponent = "discriminator"
+
+    def discriminator_loss(self, real: Tensor, noise: Tensor) -> Loss:
+        """Goodfellow et al.'s Eq. 1, negated: -E log sigmoid(D(x)) - E log(1 - sigmoid(D(G(z))))."""
+        discriminator = self.players["discriminator"]
+        on_real = softplus(-discriminator(real)).mean(-1)
+        on_fake = softplus(discriminator(self.fake(noise))).mean(-1)
+        return Loss(on_real + on_fake, {"real": on_real.detach(), "fake": on_fake.detach()})
+
+    def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
+        """Their section 3's alternative, which does not saturate: -E log sigmoid(D(G(z)))."""
+        return Loss(softplus(-self.players["discriminator"](self.sample(noise))).mean(-1))
+
+
+@dataclass(frozen=True)
+class DcganConfig(GanConfig):
+    """DCGAN."""
+
+    networks: NetworkConfig = field(default_factory=lambda: NetworkConfig(init="normal"))
+    """Generator and discriminator; weights start as N(0, 0.02^2). [stated]"""
+
+
+class Dcgan(Gan):
+    """DCGAN: the game of GAN with batch norm in both networks (Radford et al. 2016, section 3)."""
+
+    Config: ClassVar[Any] = DcganConfig
+    defaults: ClassVar[Any] = {"betas": (0.5, 0.999)}
+
+    @classmethod
+    def build(cls, config: DcganConfig, shape: tuple[int, ...]) -> Dcgan:
+        generator = make_generator(config.networks, shape, batch_norm=True)
+        return cls(config, generator, make_critic(config.networks, shape, batch_norm=True))

@@ -1,0 +1,155 @@
+"""3P-WGAN (Dam et al. 2019): a mover takes the place of the critic's Lipschitz constraint."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.games.adversarial import Adversarial, AdversarialConfig
+from models.games.game import Loss, Turn
+from models.networks import NetworkConfig, make_critic, make_generator, make_mover
+
+Cost = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ThreePlayerWganConfig(AdversarialConfig):
+    """3P-WGAN."""
+
+    networks: NetworkConfig = field(default_factory=lambda: NetworkConfig(init="normal"))
+    """Generator, critic and mover; weights start as N(0, 0.02^2). [stated for images]"""
+    equation: Literal[10, 9] = 10
+    """10: the mover moves real samples; 9: generated ones. The paper finds 10 better and uses it. [stated]"""
+    mover: Literal["learned", "identity", "noisy-identity", "input-noise", "output-noise"] = "learned"
+    """h: a network, or one of section 3.5: h(x) = x; x + noise; network(x + noise); network(x) + noise. [stated]"""
+    mover_noise: float = 0.1
+    """Standard deviation of the Gaussian noise of those movers. [open]"""
+    mover_steps: int = 5
+    """n_mover of Algorithm 1: mover steps per critic step, all on one batch. [stated]"""
+    cost: str = "l2"
+    """c(x, y) / lambda: l2 is |x - y|_2 [stated for the experiments], lp is |x - y|_p^p, and MODULE:FUNCTION any
+    function of two tensors [..., D] with values [...]."""
+    p: float = 2.0
+    """The p of lp. [open]"""
+    cost_scale: Literal["sum", "mean"] = "sum"
+    """sum over coordinates, as the text [stated]; mean, as the authors' code: lambda is then sqrt(D) times weaker."""
+    lambda_start: float = 0.1
+    """lambda, the weight of the cost, at the first iteration; it rises linearly. [stated]"""
+    lambda_end: float = 100.0
+    """lambda at the last iteration. [stated]"""
+    batch_norm: bool = True
+    """Batch norm in the layers of generator and critic. [stated]"""
+    noise: Literal["uniform", "normal"] = "uniform"
+    """The generator's noise: uniform [stated] on [-1, 1] [open], or N(0, I)."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("mover_steps", 1), ("mover_noise", 0), ("lambda_start", 0), ("lambda_end", 0)):
+            if getattr(self, name) < low:
+                rule = f"at least {low}" if low else "not negative"
+                raise ValueError(f"ThreePlayerWganConfig: {name} must be {rule}, got {getattr(self, name)}")
+        if not self.p > 0:
+            raise ValueError(f"ThreePlayerWganConfig: p must be positive, got {self.p}")
+
+
+class ThreePlayerWgan(Adversarial):
+    """3P-WGAN by Algorithm 1 of Dam et al. 2019, for its Eq. 10 or Eq. 9.
+
+    Players ``mover`` (h, if it is learned), ``critic`` (f, bounded by tanh) and ``generator`` (g).
+    cost: c without lambda, [..., D] x [..., D] -> [...]; None takes ``config.cost``.
+    """
+
+    Config: ClassVar[Any] = ThreePlayerWganConfig
+    defaults: ClassVar[Any] = {"betas": (0.0, 0.9), "lr_decay": "linear"}
+
+    def __init__(
+        self, config: Any, generator: nn.Module, critic: nn.Module, mover: nn.Module, cost: Cost | None = None
+    ) -> None:
+        super().__init__(config, generator, critic)
+        self.cost = make_cost(config.cost, config.p, config.cost_scale) if cost is None else cost
+        self.cost_weight = config.lambda_start
+        self.order = (Turn("critic", fresh=False), Turn("generator", fresh=False))  # one batch per iteration
+        if config.mover not in ("identity", "noisy-identity"):
+            self.players["mover"] = mover
+            self.order = (Turn("mover", config.mover_steps, fresh=False), *self.order)
+
+    @classmethod
+    def build(cls, config: ThreePlayerWganConfig, shape: tuple[int, ...]) -> ThreePlayerWgan:
+        return cls(
+            config,
+            make_generator(config.networks, shape, batch_norm=config.batch_norm),
+            make_critic(config.networks, shape, batch_norm=config.batch_norm, bounded=True),
+            make_mover(config.networks, shape),
+        )
+
+    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        if self.config.noise == "normal":
+            return super().draw_noise(n, generator)
+        device = next(self.players["generator"].parameters()).device
+        return 2 * torch.rand(n, self.config.networks.noise_dim, generator=generator, device=device) - 1
+
+    def set_progress(self, done: float) -> None:
+        """lambda rises linearly over the training (section 3.1)."""
+        start, end = self.config.lambda_start, self.config.lambda_end
+        self.cost_weight = start + (end - start) * done
+
+    def move(self, x: Tensor) -> Tensor:
+        """h(x), shaped like x."""
+        kind, noise = self.config.mover, self.config.mover_noise
+        if kind in ("noisy-identity", "input-noise"):
+            x = x + noise * torch.randn_like(x)
+        if "mover" in self.players:
+            x = self.players["mover"](x)
+        return x + noise * torch.randn_like(x) if kind == "output-noise" else x
+
+    def moving(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """E f(h(x)) and E c(h(x), x), the cost with its weight lambda."""
+        moved = self.move(x)
+        score = self.players["critic"](moved)
+        batch = score.dim()
+        cost = self.cost_weight * self.cost(moved.flatten(batch), x.flatten(batch))
+        return score.mean(-1), cost.mean(-1)
+
+    def mover_loss(self, real: Tensor, noise: Tensor) -> Loss:
+        """Line 6 of Algorithm 1: -E f(h(x)) + E c(h(x), x), over real x (Eq. 10) or generated ones (Eq. 9)."""
+        score, cost = self.moving(real if self.config.equation == 10 else self.fake(noise))
+        return Loss(cost - score, {"score": score.detach(), "cost": cost.detach()})
+
+    def critic_loss(self, real: Tensor, noise: Tensor) -> Loss:
+        """Line 8: -E f(y) + E f(h(x)) (Eq. 10); for Eq. 9, -E f(x) + E f(h(y))."""
+        critic, fake = self.players["critic"], self.fake(noise)
+        still, moving = (fake, real) if self.config.equation == 10 else (real, fake)
+        with torch.no_grad():
+            moved = self.move(moving)
+        gap = critic(still).mean(-1) - critic(moved).mean(-1)
+        return Loss(-gap, {"gap": gap.detach()})
+
+    def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
+        """Line 9: E f(y) (Eq. 10); for Eq. 9, -E f(h(y)) + E c(h(y), y)."""
+        fake = self.sample(noise)
+        if self.config.equation == 10:
+            return Loss(self.players["critic"](fake).mean(-1))
+        score, cost = self.moving(fake)
+        return Loss(cost - score, {"score": score.detach(), "cost": cost.detach()})
+
+
+def make_cost(name: str, p: float, scale: str) -> Cost:
+    """l2: |x - y|_2; lp: |x - y|_p^p; MODULE:FUNCTION: that function. scale "mean": the sum over D becomes a mean."""
+
+    def reduce(values: Tensor) -> Tensor:
+        return values.mean(-1) if scale == "mean" else values.sum(-1)
+
+    if name == "l2":
+        return lambda x, y: torch.linalg.vector_norm(x - y, dim=-1) / (x.shape[-1] ** 0.5 if scale == "mean" else 1)
+    if name == "lp":
+        return lambda x, y: reduce((x - y).abs().pow(p))
+    module, _, function = name.partition(":")
+    try:
+        cost: Cost = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"ThreePlayerWgan: cost must be l2, lp or MODULE:FUNCTION, got {name!r}: {error}") from error
+    return cost

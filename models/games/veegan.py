@@ -1,0 +1,67 @@
+"""VEEGAN (Srivastava et al. 2017): a reconstructor that maps samples back to noise keeps the modes."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from models.games.adversarial import Adversarial, AdversarialConfig
+from models.games.game import Loss, Turn
+from models.networks import make_encoder, make_generator, make_pair_critic
+
+
+class VeeganConfig(AdversarialConfig):
+    """VEEGAN."""
+
+
+class Veegan(Adversarial):
+    """VEEGAN by Srivastava et al.'s Algorithm 1.
+
+    Players ``discriminator`` (D, the logit of a pair (z, x)), ``reconstructor`` (F: x -> z) and ``generator`` (G).
+    """
+
+    Config: ClassVar[Any] = VeeganConfig
+    opponent = "discriminator"
+
+    def __init__(self, config: Any, generator: nn.Module, discriminator: nn.Module, reconstructor: nn.Module) -> None:
+        super().__init__(config, generator, discriminator)
+        self.players["reconstructor"] = reconstructor
+        # All three gradients are of one batch.
+        self.order = (Turn("discriminator"), Turn("reconstructor", fresh=False), Turn("generator", fresh=False))
+
+    @classmethod
+    def build(cls, config: VeeganConfig, shape: tuple[int, ...]) -> Veegan:
+        networks = config.networks
+        return cls(
+            config,
+            make_generator(networks, shape),
+            make_pair_critic(networks, shape, networks.noise_dim),
+            make_encoder(networks, shape, networks.noise_dim),
+        )
+
+    def discriminator_loss(self, real: Tensor, noise: Tensor) -> Loss:
+        """-E log sigmoid(D(z, G(z))) - E log(1 - sigmoid(D(F(x), x))): D estimates log q(x|z) p(z) / (p(z|x) p(x))."""
+        discriminator = self.players["discriminator"]
+        with torch.no_grad():
+            code = self.players["reconstructor"](real)
+        on_fake = softplus(-discriminator(noise, self.fake(noise))).mean(-1)
+        on_real = softplus(discriminator(code, real)).mean(-1)
+        return Loss(on_real + on_fake, {"real": on_real.detach(), "fake": on_fake.detach()})
+
+    def reconstructor_loss(self, real: Tensor, noise: Tensor) -> Loss:
+        """E |z - F(G(z))|^2, the autoencoder over noise of their Eq. 3, as F's function."""
+        return Loss(self.reconstruction(noise, self.fake(noise)))
+
+    def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
+        """E D(z, G(z)) + E |z - F(G(z))|^2: their Eq. 5 with D for the log density ratio."""
+        fake = self.sample(noise)
+        ratio = self.players["discriminator"](noise, fake).mean(-1)
+        reconstruction = self.reconstruction(noise, fake)
+        return Loss(ratio + reconstruction, {"ratio": ratio.detach(), "reconstruction": reconstruction.detach()})
+
+    def reconstruction(self, noise: Tensor, fake: Tensor) -> Tensor:
+        """E |z - F(x_g)|^2, summed over the noise's dimensions."""
+        return (noise - self.players["reconstructor"](fake)).square().sum(-1).mean(-1)

@@ -1,0 +1,68 @@
+"""WGAN (Arjovsky et al. 2017): the critic is kept Lipschitz by clipping its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from models.games.adversarial import Adversarial, AdversarialConfig
+from models.games.game import Loss
+
+
+@dataclass(frozen=True)
+class CriticConfig(AdversarialConfig):
+    """Networks and the critic's share of the steps."""
+
+    critic_steps: int = 5
+    """Critic steps per generator step. WGAN and WGAN-GP take five; POT-GAN's Algorithm 2 shows one. [open]"""
+
+    def __post_init__(self) -> None:
+        if self.critic_steps < 1:
+            raise ValueError(f"{type(self).__name__}: critic_steps must be at least 1, got {self.critic_steps}")
+
+
+@dataclass(frozen=True)
+class WganConfig(CriticConfig):
+    """WGAN."""
+
+    clip: float = 0.01
+    """c: the critic's parameters are kept in [-c, c]. [stated]"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.clip > 0:
+            raise ValueError(f"{type(self).__name__}: clip must be positive, got {self.clip}")
+
+
+class WassersteinGame(Adversarial):
+    """Players ``critic`` (D) and ``generator`` (G) for the dual form of W1 (Arjovsky et al.'s Eq. 2 and 3)."""
+
+    def critic_loss(self, real: Tensor, noise: Tensor) -> Loss:
+        """Eq. 3, negated: E D(G(z)) - E D(x); the maximum of its negative over 1-Lipschitz D is W1."""
+        critic = self.players["critic"]
+        distance = critic(real).mean(-1) - critic(self.fake(noise)).mean(-1)
+        return Loss(-distance, {"wasserstein": distance.detach()})
+
+    def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
+        """The part of Eq. 3 that G moves: -E D(G(z))."""
+        score = self.players["critic"](self.sample(noise)).mean(-1)
+        return Loss(-score, {"score": score.detach()})
+
+
+class Wgan(WassersteinGame):
+    """WGAN by Algorithm 1 of Arjovsky et al. 2017: RMSprop, and clipping after each step of the critic."""
+
+    Config: ClassVar[Any] = WganConfig
+    optimizer = torch.optim.RMSprop
+    defaults: ClassVar[Any] = {"lr": 5e-5}
+
+    def step(self, player: str, real: Tensor, noise: Tensor, optimizer: torch.optim.Optimizer) -> Loss:
+        loss = super().step(player, real, noise, optimizer)
+        if player == "critic":
+            with torch.no_grad():
+                for parameter in self.players["critic"].parameters():
+                    parameter.clamp_(-self.config.clip, self.config.clip)
+        return loss
