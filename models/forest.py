@@ -16,9 +16,10 @@ class LatentTransformationForest(nn.Module):
     where mu[t, l] is the product of sigmoid(scale * z[f] - threshold) (left) or one minus it (right) along the
     path to leaf l, and node n of tree t reads feature f = (t * (2^D - 1) + n) mod dim.
 
-    leaves: parameter [trees, 2^depth, out_dim], the paper's l. They start as N(0, trees): the mean over trees
-        is then of unit size.
+    leaves: parameter [trees, 2^depth, out_dim], the paper's l. They start as N(0, trees): the mean over trees is then
+        of unit size.
     thresholds: [trees, 2^depth - 1], in units of scale * z; a buffer, or a parameter if ``learn_thresholds``.
+        Both get a leading dimension of runs from ``models.stack``.
     scale: how sharply z routes; 1 is the paper's sigmoid(z - t), which hardly separates points closer than 4.
 
     ValueError if a size is not positive or depth lies outside 1..16.
@@ -76,8 +77,8 @@ class LatentTransformationForest(nn.Module):
     ) -> FitTransport:
         """Algorithm 1 in one call (`otkernels.fit_transport`): ``iters`` Adam steps on the leaves, pairs and costs.
 
-        z_r [N, out_dim] and z_g [M, dim]. Adam's settings and state are ``optimizer``'s (see ``fits``), as if it had
-        taken the steps.
+        z_r [..., N, out_dim] and z_g [..., M, dim]. Adam's settings and state are ``optimizer``'s (see ``fits``), as
+        if it had taken the steps.
         """
         group, state = optimizer.param_groups[0], optimizer.state[self.leaves]
         if not state:
@@ -91,16 +92,17 @@ class LatentTransformationForest(nn.Module):
 
     @torch.no_grad()
     def set_thresholds(self, latents: Tensor) -> None:
-        """Draw each node's threshold from the values that its feature takes in ``latents`` [N, dim]."""
+        """Draw each node's threshold from the values that its feature takes in ``latents`` [..., N, dim]."""
         self._check_latents("latents", latents, self.dim)
-        nodes = self.thresholds.numel()
+        nodes = self.trees * (2**self.depth - 1)
         feature = torch.arange(nodes, device=latents.device) % self.dim
-        row = torch.randint(len(latents), (nodes,), device=latents.device)
-        self.thresholds.copy_((self.scale * latents[row, feature]).view_as(self.thresholds))
+        row = torch.randint(latents.shape[-2], (*latents.shape[:-2], nodes), device=latents.device)
+        drawn = latents[..., feature].take_along_dim(row[..., None, :], -2)  # [..., 1, nodes]
+        self.thresholds.copy_((self.scale * drawn).view_as(self.thresholds))
 
     @torch.no_grad()
     def set_leaves(self, latents: Tensor, targets: Tensor, ridge: float = 1e-3) -> None:
-        """Fit the leaves by ridge regression: F(latents) ~ targets, for latents [N, dim] and targets [N, out_dim].
+        """Fit the leaves by ridge regression: F(latents) ~ targets, for [..., N, dim] and targets [..., N, out_dim].
 
         F is linear in the leaves. With routes A [N, trees * 2^depth] and F = A leaves, the solution is
         A^T (A A^T + ridge * tr(A A^T) / N)^-1 targets: an N-by-N system however deep the trees are.
@@ -108,40 +110,44 @@ class LatentTransformationForest(nn.Module):
         self._check_latents("latents", latents, self.dim)
         self._check_latents("targets", targets, self.out_dim)
         routes = self._routes(latents).double()
-        gram = routes @ routes.T  # [N, N]
-        gram.diagonal().add_(ridge * gram.diagonal().mean())
-        leaves = routes.T @ torch.linalg.solve(gram, targets.double())
+        gram = routes @ routes.mT  # [..., N, N]
+        diagonal = gram.diagonal(dim1=-2, dim2=-1)
+        diagonal.add_(ridge * diagonal.mean(-1, keepdim=True))
+        leaves = routes.mT @ torch.linalg.solve(gram, targets.double())
         self.leaves.copy_(leaves.view_as(self.leaves))
 
     @torch.no_grad()
     def set_identity(self, latents: Tensor, samples: int = 1024) -> None:
-        """Fit the leaves so that F(z) ~ z where ``latents`` [N, dim] live; needs out_dim = dim.
+        """Fit the leaves so that F(z) ~ z where ``latents`` [..., N, dim] live; needs out_dim = dim.
 
         The fit is on draws of a normal distribution with the latents' mean and variances: it reaches between and
         around them, where generated latents are early in training, and a small batch would leave F unknown.
         """
         self._check_latents("latents", latents, self.dim)
-        noise = torch.randn(samples, self.dim, dtype=latents.dtype, device=latents.device)
-        draws = latents.mean(0) + latents.std(0, correction=0) * noise
+        noise = torch.randn(*latents.shape[:-2], samples, self.dim, dtype=latents.dtype, device=latents.device)
+        draws = latents.mean(-2, keepdim=True) + latents.std(-2, correction=0, keepdim=True) * noise
         self.set_leaves(draws, draws)
 
     def _routes(self, latents: Tensor) -> Tensor:
-        """The matrix A of F = A leaves [N, trees * 2^depth]: each tree alone, with one-hot leaves."""
+        """The matrix A of F = A leaves [..., N, trees * 2^depth]: each tree alone, with one-hot leaves."""
         size = 2**self.depth
-        routes = latents.new_empty(len(latents), self.trees, size)
+        routes = latents.new_empty(*latents.shape[:-1], self.trees, size)
         one_hot = torch.eye(size, dtype=latents.dtype, device=latents.device)
+        one_hot = one_hot.expand(*self.leaves.shape[:-3], 1, size, size)
         nodes = size - 1
         feature = torch.arange(self.trees * nodes, device=latents.device) % self.dim
         for tree in range(self.trees):
             own = slice(tree * nodes, (tree + 1) * nodes)
-            z = self.scale * latents[:, feature[own]]  # [N, nodes]
-            routes[:, tree] = soft_forest(z, self.thresholds[tree : tree + 1], one_hot[None])
-        return routes.flatten(1) / self.trees
+            z = self.scale * latents[..., feature[own]]  # [..., N, nodes]
+            routes[..., tree, :] = soft_forest(z, self.thresholds[..., tree : tree + 1, :], one_hot)
+        return routes.flatten(-2) / self.trees
 
     def _check_latents(self, name: str, latents: Tensor, dim: int) -> None:
-        if latents.dim() != 2 or latents.shape[1] != dim or len(latents) == 0:
+        runs = list(self.leaves.shape[:-3])
+        if latents.dim() != len(runs) + 2 or latents.shape[-1] != dim or latents.shape[-2] == 0:
+            shape = ", ".join(map(str, [*runs, "N", dim]))
             raise ValueError(
-                f"LatentTransformationForest: {name} must be [N, {dim}] with N >= 1, got {list(latents.shape)}"
+                f"LatentTransformationForest: {name} must be [{shape}] with N >= 1, got {list(latents.shape)}"
             )
 
     def extra_repr(self) -> str:

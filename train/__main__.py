@@ -8,7 +8,7 @@ from typing import get_args
 
 from models.games import GAMES
 from train import potgan
-from train.cli import guarded, parse
+from train.cli import guarded, parse, summary
 from train.config import run_config
 from train.data import DataName
 from train.presets import PRESETS
@@ -27,8 +27,10 @@ def main(argv: Sequence[str]) -> None:
     if name in ("-h", "--help"):
         print(USAGE)
     elif name == "list":
-        for heading, names in (("games", GAMES), ("presets", PRESETS), ("data sets", get_args(DataName))):
-            print(f"{heading + ':':<10} {', '.join(names)}")
+        print("games")
+        for game, kind in GAMES.items():
+            print(f"  {game:<8} {summary(kind)}")
+        print(f"presets\n  {', '.join(PRESETS)}\ndata sets\n  {', '.join(get_args(DataName))}")
     elif name == "potgan":
         potgan.main(rest, "python -m train potgan")
     else:

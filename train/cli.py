@@ -16,6 +16,7 @@ from typing import NoReturn, TypeVar
 
 import tyro
 
+from models.games import GAMES
 from train.config import TrainConfig, load_config
 from train.errors import TRAINING_ERROR, USER_ERROR, Stopped, TrainingError
 from train.presets import PRESETS, preset
@@ -45,12 +46,26 @@ def parse(game: str, kind: type[R], argv: Sequence[str], prog: str) -> tuple[R, 
         default = preset(chosen.preset, game, kind)
     if chosen.resume is not None:
         default = replace(load_config(chosen.resume, game, kind), out=str(chosen.resume))
-    config = parse_fields(kind, default, rest, prog, DESCRIPTION)
+    config = parse_fields(kind, default, rest, prog, f"{about(game)} {DESCRIPTION}")
     if chosen.resume is not None and config.out != default.out:
         raise ValueError("train: out cannot change when a run is resumed")
     if chosen.resume is not None and config.seed != default.seed:
         raise ValueError("train: seed cannot change when a run is resumed")
     return config, chosen.resume
+
+
+def about(game: str) -> str:
+    """What a game is and which settings of a run its paper states, for --help."""
+    kind = GAMES[game]
+    stated = ", ".join(f"{name} {value}" for name, value in kind.defaults.items())
+    return (
+        f"{summary(kind)} Optimizer: {kind.optimizer.__name__}.{f' Stated by its paper: {stated}.' if stated else ''}"
+    )
+
+
+def summary(kind: type) -> str:
+    """The first sentence of a docstring."""
+    return (kind.__doc__ or "").strip().splitlines()[0]
 
 
 def guarded(main: Callable[[], None]) -> int:

@@ -43,7 +43,8 @@ class DataConfig:
     cache: str | None = None
     """Where decoded images of a folder are kept (default: otkernels in the user's cache folder)."""
     limit: int | None = None
-    """Use at most this many images, evenly spaced over the set in its order (sorted by name for folder)."""
+    """Use at most this many images, evenly spaced over the set in its order (sorted by name for folder).
+    ring8 and ball3d: draw from a fixed set of this many points instead of drawing new ones (default: new ones)."""
 
 
 class Dataset(Protocol):
@@ -67,25 +68,38 @@ class Dataset(Protocol):
 
 
 class PointSet:
-    """Independent draws from a toy target; the position is the state of its random generator."""
+    """Independent draws from a toy target; the position is the state of its random generator.
 
-    def __init__(self, target: GaussianTarget, device: torch.device | str, seed: int) -> None:
+    limit: draw from a fixed set of that many points instead, each batch without repetition: a batch of ``limit`` points
+    is the whole set.
+    """
+
+    def __init__(self, target: GaussianTarget, device: torch.device | str, seed: int, limit: int | None = None) -> None:
         self.name = target.name
         self.shape: tuple[int, ...] = (target.dim,)
         self.target: GaussianTarget | None = target
         self._law = target
         self._seed = seed
         self._generator = torch.Generator(device).manual_seed(stream_seed(seed, 0))
+        self.points = None if limit is None else self._fixed(2, limit)  # [limit, dim]
 
     def batch(self, n: int) -> Tensor:
         """The next n points [n, dim]."""
         _check_count("batch", n)
-        return self._law.sample(n, self._generator)
+        if self.points is None:
+            return self._law.sample(n, self._generator)
+        if n > len(self.points):
+            raise ValueError(f"data: {self.name} is limited to {len(self.points)} points, a batch of {n} was asked for")
+        order = torch.randperm(len(self.points), generator=self._generator, device=self._generator.device)
+        return self.points[order[:n]]
 
     def preview(self, n: int) -> Tensor:
         """n points [n, dim] of a stream of their own."""
         _check_count("preview", n)
-        generator = torch.Generator(self._generator.device).manual_seed(stream_seed(self._seed, 1))
+        return self._fixed(1, n)
+
+    def _fixed(self, stream: int, n: int) -> Tensor:
+        generator = torch.Generator(self._generator.device).manual_seed(stream_seed(self._seed, stream))
         return self._law.sample(n, generator)
 
     def state_dict(self) -> dict[str, Any]:
@@ -176,12 +190,12 @@ def load(config: DataConfig, device: torch.device | str = "cpu", seed: int = 0) 
     """The data set that ``config`` names, on ``device``; ValueError in one line for a wrong name, path or file."""
     if config.name not in get_args(DataName):
         raise ValueError(f"data: name must be one of {', '.join(get_args(DataName))}, got {config.name!r}")
-    if config.name in TARGETS:
-        return PointSet(TARGETS[config.name](), device, seed)
-    if config.size < 1:
-        raise ValueError(f"data: size must be at least 1 pixel, got {config.size}")
     if config.limit is not None and config.limit < 1:
         raise ValueError(f"data: limit must be at least 1, got {config.limit}")
+    if config.name in TARGETS:
+        return PointSet(TARGETS[config.name](), device, seed, config.limit)
+    if config.size < 1:
+        raise ValueError(f"data: size must be at least 1 pixel, got {config.size}")
     images = _read_images(config)
     if config.limit is not None and config.limit < len(images):
         images = evenly_spaced(images, config.limit)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, track
 from rich.table import Column
 
 METRICS = "metrics.jsonl"
@@ -97,6 +97,12 @@ class RunLog:
         self._task = progress.add_task(self._label, total=self._total, completed=step, speed="", losses="")
         progress.start()
         return progress
+
+
+def progress(total: int, label: str) -> Iterable[int]:
+    """1, 2, ..., total behind a progress bar, which is shown on a terminal alone and goes when it is done."""
+    console = Console()
+    return track(range(1, total + 1), label, console=console, transient=True, disable=not console.is_terminal)
 
 
 def duration(seconds: float) -> str:

@@ -105,6 +105,66 @@ def loss_curves(metrics: Path, path: Path) -> None:
     _save(figure, path)
 
 
+def clouds(
+    snapshots: Mapping[str, Mapping[str, Tensor]], curves: Mapping[str, Sequence[tuple[float, float]]], path: Path
+) -> None:
+    """A row of scatter plots, title -> cloud's name -> points [n, 2], above curves, name -> (step, value > 0) pairs.
+
+    The first cloud is blue, the second red, the third green, as in 3P-WGAN's Fig. 1; every curve is a panel.
+    """
+    figure = Figure(figsize=(2.4 * len(snapshots), 5.3), dpi=DPI)
+    grid = figure.add_gridspec(2, 1, height_ratios=(1.0, 0.75), left=0.06, right=0.99, bottom=0.1, hspace=0.32)
+    above, below = grid[0].subgridspec(1, len(snapshots)), grid[1].subgridspec(1, len(curves), wspace=0.25)
+    reach = 3.2
+    for i, (title, named) in enumerate(snapshots.items()):
+        axes = figure.add_subplot(above[i])
+        for (name, points), colour in zip(named.items(), (BLUE, RED, GREEN), strict=False):
+            x, y = points.detach().cpu().double().T.numpy()
+            axes.scatter(x, y, s=3, color=colour, alpha=0.35, linewidths=0, label=name)
+        axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=(-2, 0, 2), yticks=(-2, 0, 2))
+        axes.set_title(title, fontsize=10)
+        axes.label_outer()
+    for i, (name, values) in enumerate(curves.items()):
+        axes = figure.add_subplot(below[i])
+        axes.plot(*zip(*values, strict=True), color=PURPLE, linewidth=1.2)
+        axes.set(yscale="log", xlabel="iteration")
+        axes.set_title(name, loc="left", fontsize=10)
+        axes.grid(color="0.9", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    dots = [
+        Line2D([], [], linestyle="", marker="o", markersize=4, color=colour, label=name)
+        for name, colour in zip(next(iter(snapshots.values())), (BLUE, RED, GREEN), strict=False)
+    ]
+    figure.legend(handles=dots, loc="upper center", ncols=len(dots), frameon=False, fontsize=10)
+    _save(figure, path)
+
+
+def runs_by_row(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], path: Path) -> None:
+    """A dot per run on a logarithmic axis: panel title -> row -> colour's name -> figures; bars are the means."""
+    rows = list(dict.fromkeys(row for panel in panels.values() for row in panel))
+    kinds = list(dict.fromkeys(kind for panel in panels.values() for row in panel.values() for kind in row))
+    figure = Figure(figsize=(1.8 + 3.9 * len(panels), 1.3 + 0.3 * len(rows)), dpi=DPI, layout="constrained")
+    for axes, (title, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for kind, colour in zip(kinds, _cycle(COLOURS, len(kinds)), strict=True):
+            shift = 0.18 * (2 * kinds.index(kind) - len(kinds) + 1)
+            for row, figures in panel.items():
+                values, y = list(figures.get(kind, ())), rows.index(row) + shift
+                axes.plot(values, [y] * len(values), "o", color=colour, alpha=0.45, markersize=4, markeredgewidth=0)
+                axes.plot([np.mean(values)] if values else [], [y] if values else [], "|", color=colour, markersize=10)
+        axes.set(xscale="log", xlabel="reverse KL of each run (nats)", yticks=range(len(rows)), yticklabels=rows)
+        axes.invert_yaxis()
+        axes.set_title(title, fontsize=11)
+        axes.grid(color="0.9", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.label_outer()
+    dots = [
+        Line2D([], [], linestyle="", marker="o", color=colour, label=kind)
+        for kind, colour in zip(kinds, _cycle(COLOURS, len(kinds)), strict=True)
+    ]
+    figure.legend(handles=dots, loc="outside lower center", ncols=len(kinds), frameon=False, fontsize=10)
+    _save(figure, path)
+
+
 def _draw_ring(axes: Axes, points: np.ndarray, target: GaussianTarget) -> int:
     """Returns how many points the picture leaves out."""
     limit = _reach(target, 4)

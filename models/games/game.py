@@ -32,7 +32,7 @@ class Loss:
 
 
 class Game(nn.Module):
-    """Players and the order in which they move.
+    """Players and the order in which they move. A game's docstring begins with its line in ``python -m train list``.
 
     players: one module per player; an optimizer is made for each.
     order: the turns of one iteration, played front to back.

@@ -28,7 +28,10 @@ class GanConfig(AdversarialConfig):
 
 
 class Gan(Adversarial):
-    """GAN: players ``discriminator`` (D, a logit) and ``generator`` (G)."""
+    """GAN (Goodfellow et al. 2014) with the generator loss that does not saturate.
+
+    Players ``discriminator`` (D, a logit) and ``generator`` (G).
+    """
 
     Config: ClassVar[Any] = GanConfig
     opponent = "discriminator"
@@ -54,7 +57,7 @@ class DcganConfig(GanConfig):
 
 
 class Dcgan(Gan):
-    """DCGAN: the game of GAN with batch norm in both networks (Radford et al. 2016, section 3)."""
+    """DCGAN (Radford et al. 2016, section 3): GAN with batch norm in both networks."""
 
     Config: ClassVar[Any] = DcganConfig
     defaults: ClassVar[Any] = {"betas": (0.5, 0.999)}

@@ -67,7 +67,7 @@ class PotGanConfig(WganGpConfig):
 
 
 class PotGan(WganGp):
-    """POT-GAN: WGAN-GP whose generator also pays for latent transport (Avraham et al. 2019, Eq. 13).
+    """POT-GAN (Avraham et al. 2019, Eq. 13): WGAN-GP whose generator also pays for latent transport.
 
     Players ``critic``, ``generator`` and F by its kind (``forest``, ``affine`` or ``mlp``) unless F is the identity.
     ``encoder`` (Q) is frozen: in eval mode, without gradients of its own, but they flow through it to the generator.

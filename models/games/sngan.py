@@ -23,7 +23,10 @@ class SnganConfig(GanConfig):
 
 
 class Sngan(Gan):
-    """SNGAN with the hinge losses: players ``discriminator`` (D) and ``generator`` (G)."""
+    """SNGAN (Miyato et al. 2018): hinge losses, spectral normalisation of the discriminator.
+
+    Players ``discriminator`` (D) and ``generator`` (G).
+    """
 
     Config: ClassVar[Any] = SnganConfig
     defaults: ClassVar[Any] = {"betas": (0.0, 0.9)}

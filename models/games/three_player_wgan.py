@@ -57,7 +57,7 @@ class ThreePlayerWganConfig(AdversarialConfig):
 
 
 class ThreePlayerWgan(Adversarial):
-    """3P-WGAN by Algorithm 1 of Dam et al. 2019, for its Eq. 10 or Eq. 9.
+    """3P-WGAN (Dam et al. 2019, Eq. 10 or 9): a mover takes the place of the Lipschitz constraint.
 
     Players ``mover`` (h, if it is learned), ``critic`` (f, bounded by tanh) and ``generator`` (g).
     cost: c without lambda, [..., D] x [..., D] -> [...]; None takes ``config.cost``.

@@ -28,7 +28,10 @@ class VaeConfig:
 
 
 class Vae(Game):
-    """Player ``vae``; noise N(0, I) [N, noise_dim] is the reparametrisation's in ``loss``, the latent in ``sample``."""
+    """VAE (Kingma & Welling 2014), whose encoder may be POT-GAN's Q.
+
+    Player ``vae``; noise N(0, I) [N, noise_dim] is the reparametrisation's in ``loss``, the latent in ``sample``.
+    """
 
     Config: ClassVar[Any] = VaeConfig
 

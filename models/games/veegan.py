@@ -18,7 +18,7 @@ class VeeganConfig(AdversarialConfig):
 
 
 class Veegan(Adversarial):
-    """VEEGAN by Srivastava et al.'s Algorithm 1.
+    """VEEGAN (Srivastava et al. 2017, Algorithm 1): a reconstructor maps samples back to their noise.
 
     Players ``discriminator`` (D, the logit of a pair (z, x)), ``reconstructor`` (F: x -> z) and ``generator`` (G).
     """
@@ -52,11 +52,11 @@ class Veegan(Adversarial):
         return Loss(on_real + on_fake, {"real": on_real.detach(), "fake": on_fake.detach()})
 
     def reconstructor_loss(self, real: Tensor, noise: Tensor) -> Loss:
-        """E |z - F(G(z))|^2, the autoencoder over noise of their Eq. 3, as F's function."""
+        """E |z - F(G(z))|^2, the auto-encoder over noise, as F's function."""
         return Loss(self.reconstruction(noise, self.fake(noise)))
 
     def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
-        """E D(z, G(z)) + E |z - F(G(z))|^2: their Eq. 5 with D for the log density ratio."""
+        """E D(z, G(z)) + E |z - F(G(z))|^2: their objective with D for the log density ratio."""
         fake = self.sample(noise)
         ratio = self.players["discriminator"](noise, fake).mean(-1)
         reconstruction = self.reconstruction(noise, fake)

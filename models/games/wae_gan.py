@@ -20,7 +20,7 @@ class WaeGanConfig:
     networks: NetworkConfig = field(default_factory=NetworkConfig)
     """Encoder, decoder and latent discriminator; noise_dim is the size of a code."""
     adversary_weight: float = 10.0
-    """lambda of Algorithm 1. [stated: 10 for MNIST, 1 for CelebA with WAE-GAN]"""
+    """lambda of Algorithm 1; 10 is its paper's value for MNIST. [open]"""
 
     def __post_init__(self) -> None:
         if self.adversary_weight < 0:
@@ -28,9 +28,10 @@ class WaeGanConfig:
 
 
 class WaeGan(Game):
-    """WAE-GAN by Algorithm 1 of Tolstikhin et al. 2018; noise N(0, I) [N, noise_dim] is the prior on codes.
+    """WAE-GAN (Tolstikhin et al. 2018, Algorithm 1): an auto-encoder whose codes an adversary holds to the prior.
 
     Players ``discriminator`` (D, the logit that a code is the prior's) and ``autoencoder``: encoder Q and generator G.
+    Noise N(0, I) [N, noise_dim] is the prior on codes.
     """
 
     Config: ClassVar[Any] = WaeGanConfig

@@ -53,7 +53,7 @@ class WassersteinGame(Adversarial):
 
 
 class Wgan(WassersteinGame):
-    """WGAN by Algorithm 1 of Arjovsky et al. 2017: RMSprop, and clipping after each step of the critic."""
+    """WGAN (Arjovsky et al. 2017, Algorithm 1): RMSprop, and the critic's weights clipped after each step."""
 
     Config: ClassVar[Any] = WganConfig
     optimizer = torch.optim.RMSprop

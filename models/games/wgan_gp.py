@@ -29,7 +29,10 @@ class WganGpConfig(CriticConfig):
 
 
 class WganGp(WassersteinGame):
-    """WGAN-GP: players ``critic`` (D) and ``generator`` (G)."""
+    """WGAN-GP (Gulrajani et al. 2017): a penalty on the critic's gradient, POT-GAN's baseline.
+
+    Players ``critic`` (D) and ``generator`` (G).
+    """
 
     Config: ClassVar[Any] = WganGpConfig
 

@@ -1,0 +1,104 @@
+"""R modules of one kind as one: parameters and inputs get a leading dimension of runs, and no run sees another.
+
+So R games train at once, at the cost of a few batched products instead of R times the small ones. Losses that reduce
+over the last dimension of scores (`models.games.game`) need no change.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm
+
+from models.forest import LatentTransformationForest
+from models.transforms import AffineTransform
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def stack(modules: Sequence[M]) -> M:
+    """One module that applies ``modules`` side by side, run r to entry r of its inputs [R, N, ...].
+
+    modules: R >= 1 of equal structure, games among them. Weights are copied. What has no weights must count dimensions
+    from the last. ValueError for a layer with weights other than those in ``LAYERS``.
+    """
+    if not modules:
+        raise ValueError("stack: modules must hold at least one module, got none")
+    first: Any = modules[0]
+    if type(first) in LAYERS:
+        return LAYERS[type(first)](modules)
+    if any(True for _ in first.parameters(recurse=False)):
+        raise ValueError(f"stack: a layer must be one of {', '.join(k.__name__ for k in LAYERS)}, got {first}")
+    stacked = copy.deepcopy(first)
+    for name, _ in first.named_children():
+        setattr(stacked, name, stack([getattr(module, name) for module in modules]))
+    return stacked
+
+
+class StackedLinear(nn.Module):
+    """R linear layers: [R, N, in] -> [R, N, out], weight [R, in, out], bias [R, 1, out]."""
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]))
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class StackedBatchNorm(nn.Module):
+    """R batch norms: [R, N, C] -> [R, N, C], statistics over N for each run and channel."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, layers: Sequence[nn.BatchNorm1d]) -> None:
+        super().__init__()
+        self.momentum, self.eps = layers[0].momentum, layers[0].eps
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
+        for name in ("running_mean", "running_var"):
+            self.register_buffer(name, torch.stack([getattr(layer, name) for layer in layers]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        runs, n, channels = x.shape
+        rows = x.transpose(0, 1).reshape(n, runs * channels)
+        mean, variance = self.running_mean.view(-1), self.running_var.view(-1)
+        rows = batch_norm(
+            rows,
+            mean,
+            variance,
+            self.weight.view(-1),
+            self.bias.view(-1),
+            self.training,
+            self.momentum or 0.0,
+            self.eps,
+        )
+        return rows.view(n, runs, channels).transpose(0, 1)
+
+
+def stack_forests(forests: Sequence[LatentTransformationForest]) -> LatentTransformationForest:
+    """A forest per run: the ops take leaves [R, T, 2^D, out_dim] and thresholds [R, T, 2^D - 1] as they are."""
+    stacked = copy.deepcopy(forests[0])
+    for name in ("leaves", "thresholds"):
+        values = torch.stack([getattr(forest, name).detach() for forest in forests])
+        own = getattr(stacked, name)
+        delattr(stacked, name)
+        if isinstance(own, nn.Parameter):
+            setattr(stacked, name, nn.Parameter(values))
+        else:
+            stacked.register_buffer(name, values)
+    return stacked
+
+
+LAYERS: dict[type[nn.Module], Callable[[Any], Any]] = {
+    nn.Linear: StackedLinear,
+    AffineTransform: StackedLinear,
+    nn.BatchNorm1d: StackedBatchNorm,
+    LatentTransformationForest: stack_forests,
+}

@@ -1,0 +1,46 @@
+"""Many runs of one game at once, one seed each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.games import GAMES, Loss
+from models.stack import stack
+from train.config import TrainConfig, torch_device
+from train.data import load
+from train.rounds import Rounds, noise_generator
+
+
+class Ensemble(Rounds):
+    """R runs of the game ``name`` with ``config``, side by side: every tensor has a leading dimension of runs.
+
+    Run r has the weights, data and noise of ``python -m train NAME --seed seeds[r]``. What a loss draws itself (the
+    penalty's shares, say) comes from one stream for all. A run that diverges stays at NaN and leaves the others alone.
+    """
+
+    def __init__(self, name: str, config: TrainConfig, seeds: Sequence[int]) -> None:
+        self.seeds = tuple(seeds)
+        device, games = torch_device(config.device), []
+        self.data = [load(config.data, device, seed) for seed in self.seeds]
+        for data, seed in zip(self.data, self.seeds, strict=True):
+            torch.manual_seed(seed)
+            games.append(GAMES[name].build(config.game, data.shape))  # type: ignore[attr-defined]
+        super().__init__(stack(games), config)
+        self.noise = [noise_generator(seed, device) for seed in self.seeds]
+        self.losses: dict[str, Loss] = {}
+
+    def draw(self, n: int) -> tuple[Tensor, Tensor]:
+        real = torch.stack([data.batch(n) for data in self.data])
+        return real, torch.stack([self.game.draw_noise(n, generator) for generator in self.noise])
+
+    def watch(self, player: str, loss: Loss) -> None:
+        self.losses[player] = loss
+
+    def samples(self, n: int) -> Tensor:
+        """n samples of each run [R, n, ...], of the averaged game, the same noise at each call."""
+        generators = [torch.Generator(self.device).manual_seed(seed + 1) for seed in self.seeds]
+        with self.sampling() as game:
+            return game.sample(torch.stack([game.draw_noise(n, generator) for generator in generators]))

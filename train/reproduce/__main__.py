@@ -1,0 +1,33 @@
+"""``python -m train.reproduce EXPERIMENT ...``: the papers' toy experiments, from training to table and pictures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from train.cli import guarded
+from train.reproduce import mover, rates, table1
+
+EXPERIMENTS: dict[str, tuple[Callable[[Sequence[str], str], None], str]] = {
+    "table1": (table1.main, "POT-GAN's Table 1 and Fig. 3: reverse KL on 8 Gaussians and on a ball, all games"),
+    "mover": (mover.main, "3P-WGAN's Fig. 1: real, generated and moved points along training"),
+    "rates": (rates.main, "POT-GAN's Proposition 1: how W1 between samples falls with their number, by dimension"),
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command line ``argv``; ValueError for a wrong one."""
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help"):
+        width = max(map(len, EXPERIMENTS))
+        print("usage: python -m train.reproduce EXPERIMENT [--FIELD VALUE ...]\n")
+        for experiment, (_, text) in EXPERIMENTS.items():
+            print(f"  {experiment:<{width}}  {text}")
+        return
+    if name not in EXPERIMENTS:
+        raise ValueError(f"reproduce: experiment must be one of {', '.join(EXPERIMENTS)}, got {name!r}")
+    EXPERIMENTS[name][0](argv[1:], f"python -m train.reproduce {name}")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

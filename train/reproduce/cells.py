@@ -1,0 +1,78 @@
+"""The cells of the toy table: which games, with which settings, on which targets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.games.export import from_dict
+from train.config import TrainConfig, run_config
+from train.presets import merge
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: a game, what sets it apart, and the reverse KL that POT-GAN's Table 1 states for it."""
+
+    label: str
+    game: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    stated: Mapping[str, float] = field(default_factory=dict)
+
+
+def _potgan(what: str, **changes: str) -> Row:
+    return Row(f"POT-GAN, {what}", "potgan", {"game": changes})
+
+
+ROWS: dict[str, Row] = {
+    "gan": Row("GAN", "gan", stated={"ring8": 0.2417, "ball3d": 3.0772}),
+    "veegan": Row("VEEGAN", "veegan", stated={"ring8": 0.1540, "ball3d": 2.5153}),
+    "wgan-gp": Row("WGAN-GP", "wgan-gp", stated={"ring8": 0.0046, "ball3d": 0.9438}),
+    "potgan": Row("POT-GAN", "potgan", stated={"ring8": 0.0020, "ball3d": 0.7428}),
+    "potgan-identity": _potgan("F = identity", transform="identity"),
+    "potgan-affine": _potgan("F = affine", transform="affine"),
+    "potgan-mlp": _potgan("F = MLP", transform="mlp"),
+    "potgan-literal": _potgan("literal pairs", pairing="literal"),
+    "potgan-assignment": _potgan("assignment", pairing="assignment"),
+    "potgan-sinkhorn": _potgan("Sinkhorn", pairing="sinkhorn"),
+    "wae-gan": Row("WAE-GAN", "wae-gan"),
+    "3p-wgan": Row("3P-WGAN", "3p-wgan"),
+}
+MAIN_ROWS = ("gan", "veegan", "wgan-gp", "potgan")  # those of the paper
+
+_NETWORKS = {"name": "mlp", "width": 64, "depth": 3, "noise_dim": 2, "init": "he"}
+_FOREST = {"trees": 16, "depth": 3}
+
+# Changes to a game's defaults: for every game ("all"), then by game, then by target and game.
+_PAPER: dict[str, Any] = {
+    "all": {"iterations": 10_000, "batch_size": 64, "lr": 2e-4, "betas": (0.5, 0.9), "lr_decay": "constant"},
+    "potgan": {"game": {"forest": _FOREST}},
+    "wae-gan": {"betas": (0.5, 0.999)},
+    "3p-wgan": {"lr": 1e-4, "betas": (0.0, 0.9)},
+}
+_BEST: dict[str, Any] = {
+    "all": {
+        "iterations": 6000,
+        "batch_size": 128,
+        "lr": 4e-3,
+        "betas": (0.5, 0.9),
+        "lr_decay": "linear",
+        "ema": 0.998,
+    },
+}
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "paper": ("the papers' own settings", _PAPER),
+    "best": ("the best that we found", _BEST),
+}
+
+
+def cell_config(target: str, setting: str, row: str) -> TrainConfig:
+    """The run of one cell, but for its seed."""
+    game, chosen = ROWS[row].game, SETTINGS[setting][1]
+    kind = run_config(game)
+    values = merge(dataclasses.asdict(kind()), {"data": {"name": target}, "game": {"networks": _NETWORKS}})
+    for changes in (chosen["all"], chosen.get(game, {}), chosen.get(target, {}).get(game, {}), ROWS[row].changes):
+        values = merge(values, changes)
+    return from_dict(kind, values)

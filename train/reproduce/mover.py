@@ -1,0 +1,184 @@
+"""3P-WGAN's synthetic experiment (section 3.1 and Fig. 1): 8 Gaussians, 2048 points, full batch."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.hardware import describe
+from models.games.three_player_wgan import ThreePlayerWgan, ThreePlayerWganConfig
+from models.networks import NetworkConfig
+from train.checkpoint import write_atomically, write_json
+from train.cli import parse_fields
+from train.config import TrainConfig, run_config
+from train.data import DataConfig, PointSet
+from train.ensemble import Ensemble
+from train.log import duration, progress
+from train.metrics import toy_metrics
+from train.outputs import POINTS
+from train.targets import ring8
+
+PAPER_EPOCHS = (100, 500, 3000, 7000)  # Fig. 1
+
+
+@dataclass(frozen=True)
+class MoverConfig:
+    """3P-WGAN on 8 Gaussians: do the modes come, do they stay, and does the mover tend to the identity?"""
+
+    iterations: int = 25_000
+    """Epochs, each one iteration on all points. [stated]"""
+    points: int = 2048
+    """Points of the data set. [stated]"""
+    lr: float = 1e-4
+    """Adam's learning rate. [stated]"""
+    width: int = 128
+    """Hidden units of the three networks, FC-ReLU-FC-ReLU-FC. [open]"""
+    lambda_end: float = 100.0
+    """lambda rises linearly from 0.1 to this. [stated]"""
+    seed: int = 0
+    """Seed of weights, noise and data."""
+    every: int = 50
+    """Iterations between rows of the curve of the mover's way."""
+    threads: int | None = None
+    """CPU threads (default: all)."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
+    out: str = "results/mover"
+    """Where mover.json, mover.md and mover.png go."""
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "points", "every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"mover: {name} must be at least 1, got {getattr(self, name)}")
+
+
+def main(argv: Sequence[str], prog: str) -> None:
+    """Train, then write the page, the numbers and the picture."""
+    config = parse_fields(MoverConfig, MoverConfig(), argv, prog)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    machine = describe(shlex.join([*prog.split(), *argv]))
+    for path in write(out, config, play(config), machine):
+        print(path)
+
+
+def game_config(config: MoverConfig) -> TrainConfig:
+    """The paper's synthetic settings as a run of the game."""
+    networks = NetworkConfig(name="mlp", width=config.width, depth=2, noise_dim=128, init="he")
+    return run_config("3p-wgan")(
+        data=DataConfig(name="ring8", limit=config.points),
+        iterations=config.iterations,
+        batch_size=config.points,
+        lr=config.lr,
+        betas=(0.0, 0.9),
+        lr_decay="constant",
+        seed=config.seed,
+        device=config.device,
+        game=ThreePlayerWganConfig(networks=networks, lambda_end=config.lambda_end),  # type: ignore[call-arg]
+    )
+
+
+def play(config: MoverConfig) -> dict[str, Any]:
+    """One run: {"curve": rows of step, move, lambda, "snapshots": step -> clouds and figures, "seconds"}."""
+    ensemble = Ensemble("3p-wgan", game_config(config), [config.seed])
+    shown = {step for step in PAPER_EPOCHS if step < config.iterations} | {config.iterations}
+    curve, snapshots, started = [], {}, time.monotonic()
+    for step in progress(config.iterations, "mover"):
+        ensemble.iterate()
+        if step % config.every == 0 or step == config.iterations or step == 1:
+            curve.append({"step": step, "move": float(way(ensemble)), "lambda": game_of(ensemble).cost_weight})
+        if step in shown:
+            snapshots[step] = snapshot(ensemble, config.points)
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in snapshots[step]["figures"].items())
+            print(f"iteration {step}: {figures}", flush=True)
+    return {"curve": curve, "snapshots": snapshots, "seconds": time.monotonic() - started}
+
+
+def game_of(ensemble: Ensemble) -> ThreePlayerWgan:
+    game = ensemble.game
+    assert isinstance(game, ThreePlayerWgan)
+    return game
+
+
+def way(ensemble: Ensemble) -> Tensor:
+    """Mean |h(x) - x|_2 over the data."""
+    points = data_points(ensemble)
+    with ensemble.sampling():
+        return (game_of(ensemble).move(points) - points).norm(dim=-1).mean()
+
+
+def data_points(ensemble: Ensemble) -> Tensor:
+    """The fixed set [1, points, 2]."""
+    (data,) = ensemble.data
+    assert isinstance(data, PointSet)
+    assert data.points is not None
+    return data.points[None]
+
+
+def snapshot(ensemble: Ensemble, shown: int) -> dict[str, Any]:
+    """Real, generated and moved points [n, 2], and the figures of 10,000 generated ones."""
+    samples, real = ensemble.samples(POINTS)[0].cpu(), data_points(ensemble)
+    with ensemble.sampling():
+        moved = game_of(ensemble).move(real)
+    metrics = toy_metrics(samples, ring8())
+    figures = {name: metrics[name] for name in ("reverse_kl", "modes_covered", "within_3_sigma")}
+    clouds = {"real": real[0].cpu(), "generated": samples[:shown], "moved real": moved[0].cpu()}
+    return {"clouds": clouds, "figures": figures | {"move": float(way(ensemble))}}
+
+
+def write(out: Path, config: MoverConfig, run: dict[str, Any], machine: dict[str, Any]) -> list[Path]:
+    """mover.json, mover.md and mover.png; the paths written."""
+    from train import plots  # matplotlib is slow to import
+
+    snapshots, curve = run["snapshots"], run["curve"]
+    figures = {str(step): shot["figures"] for step, shot in snapshots.items()}
+    stored = {"config": asdict(config), "figures": figures, "curve": curve, "seconds": round(run["seconds"], 1)}
+    write_json(out / "mover.json", stored | {"machine": machine})
+    text = document(config, figures, curve, run["seconds"], machine)
+    write_atomically(out / "mover.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    titles = {step: f"iteration {step:,}" for step in snapshots}
+    plots.clouds(
+        {titles[step]: shot["clouds"] for step, shot in snapshots.items()},
+        {
+            "mean move |h(x) - x|": [(row["step"], row["move"]) for row in curve],
+            "lambda": [(row["step"], row["lambda"]) for row in curve],
+        },
+        out / "mover.png",
+    )
+    return [out / name for name in ("mover.json", "mover.md", "mover.png")]
+
+
+def document(
+    config: MoverConfig, figures: dict[str, Any], curve: list[dict[str, float]], seconds: float, machine: dict[str, Any]
+) -> str:
+    """The Markdown page."""
+    rows = [
+        f"| {int(step):,} | {f['modes_covered']} of 8 | {f['within_3_sigma']:.3f} | {f['reverse_kl']:.3f} "
+        f"| {f['move']:.4f} |"
+        for step, f in figures.items()
+    ]
+    facts = ", ".join(f"{name} {machine[name]}" for name in ("cpu", "cores", "python", "torch", "commit", "date"))
+    return "\n".join(
+        [
+            "# 3P-WGAN's Fig. 1: 8 Gaussians, 2048 points, full batch\n",
+            "One run. Blue: real points, red: generated, green: moved real points h(x).\n",
+            "![real, generated and moved points](mover.png)\n",
+            "| iteration | modes covered | within 3 sigma | reverse KL | mean move |",
+            "|---|---|---|---|---|",
+            *rows,
+            f"\nThe mean move starts at {curve[0]['move']:.3f} and ends at {curve[-1]['move']:.4f}; its largest value, "
+            f"{max(row['move'] for row in curve):.3f}, is at iteration "
+            f"{int(max(curve, key=lambda row: row['move'])['step']):,}.\n",
+            f"`{machine['command']}`, {duration(seconds)}; {facts}. Settings: `{json.dumps(asdict(config))}`.\n",
+        ]
+    )

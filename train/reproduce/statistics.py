@@ -1,0 +1,35 @@
+"""What a table says about several runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from scipy.stats import t as student
+
+
+class Summary(NamedTuple):
+    """Mean, its standard error, and its 95 % confidence interval by Student's t; runs that diverged are left out."""
+
+    mean: float
+    error: float
+    low: float
+    high: float
+    runs: int
+    diverged: int
+
+
+def summarise(values: Sequence[float | None]) -> Summary:
+    """Of one figure per run; None for a run that diverged. NaN where fewer runs are left than a figure needs."""
+    kept = [value for value in values if value is not None]
+    n, diverged = len(kept), len(values) - len(kept)
+    mean = sum(kept) / n if n else math.nan
+    error = math.sqrt(sum((value - mean) ** 2 for value in kept) / (n - 1) / n) if n > 1 else math.nan
+    reach = error * float(student.ppf(0.975, n - 1)) if n > 1 else math.nan
+    return Summary(mean, error, mean - reach, mean + reach, n, diverged)
+
+
+def apart(one: Summary, other: Summary) -> bool:
+    """Whether the two confidence intervals do not overlap."""
+    return one.high < other.low or other.high < one.low
