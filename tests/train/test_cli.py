@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from models.games import GAMES
 from train.__main__ import main
-from train.cli import guarded, one_line
+from train.cli import guarded, one_line, summary
 from train.config import run_config, save_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ def environment() -> dict[str, str]:
 
 MISTAKES = {
     "no game": ([], "which game"),
-    "game": (["gan"], "there is no game 'gan'"),
+    "game": (["gann"], "there is no game 'gann'"),
     "no settings": (["vae"], "no settings given"),
     "field": (["vae", "--iteration", "3"], "--iteration, 3; did you mean --iterations?"),
     "value": (["vae", "--lr", "fast"], "--lr"),
@@ -83,7 +84,11 @@ def test_help_documents_every_field_with_its_default(capsys):
 def test_list_names_games_presets_and_data_sets(capsys):
     main(["list"])
     text = capsys.readouterr().out
-    for name in ("vae", "wgan-gp", "potgan", "ring8", "digits", "folder"):
+    lines = text.splitlines()
+    for name, kind in GAMES.items():
+        assert f"  {name:<8} {summary(kind)}" in lines
+        assert "20" in summary(kind)  # the year of its paper
+    for name in ("ring8", "digits", "folder"):
         assert name in text
 
 

@@ -1,0 +1,215 @@
+"""The toy table: cells, resuming, statistics, and what the page says."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from models.games import GAMES
+from train import metrics
+from train.cli import guarded
+from train.reproduce import table1, table1_report
+from train.reproduce.__main__ import main
+from train.reproduce.cells import ROWS, SETTINGS, cell_config
+from train.reproduce.statistics import apart, summarise
+
+TINY = ["--runs", "2", "--iterations", "2", "--targets", "ring8"]
+
+
+@pytest.fixture(autouse=True)
+def cheap_metrics(monkeypatch):
+    """The reverse KL of 10,000 points takes seconds; a run's first sample stands in for it."""
+
+    def figures(samples, target, seed):
+        return {
+            "reverse_kl": float(samples[0, 0].abs()),
+            "reverse_kl_floor": 0.005,
+            "modes_covered": 7,
+            "modes": target.modes,
+            "within_3_sigma": 0.9,
+            "within_3_sigma_target": 0.989,
+        }
+
+    monkeypatch.setattr(table1, "toy_metrics", figures)
+
+
+def run(out, *arguments):
+    main(["table1", *TINY, "--out", str(out), *arguments])
+
+
+def cell(out, name):
+    return json.loads((out / "cells" / f"{name}.json").read_text())
+
+
+def test_every_cell_builds_its_game_and_no_two_are_alike():
+    seen = set()
+    for target, dim in (("ring8", 2), ("ball3d", 3)):
+        for setting in SETTINGS:
+            for row in ROWS:
+                config = cell_config(target, setting, row)
+                game = GAMES[ROWS[row].game].build(config.game, (dim,))
+                assert game.sample(game.draw_noise(4)).shape == (4, dim)
+                assert config.data.name == target
+                seen.add((repr(config), ROWS[row].game))
+    assert len(seen) == 2 * len(SETTINGS) * len(ROWS)
+
+
+def test_the_ball_comes_from_noise_in_two_dimensions():
+    assert all(cell_config("ball3d", setting, row).game.networks.noise_dim == 2 for setting in SETTINGS for row in ROWS)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("target", ["ring8", "ball3d"])
+def test_rows_of_a_setting_share_budget_data_and_networks(target, setting):
+    configs = [cell_config(target, setting, row) for row in ROWS]
+    assert len({(c.iterations, c.batch_size, c.ema, c.lr_decay) for c in configs}) == 1
+    assert len({(c.game.networks.name, c.game.networks.width, c.game.networks.depth) for c in configs}) == 1
+
+
+def test_the_papers_settings_are_the_papers():
+    config = cell_config("ring8", "paper", "potgan")
+    assert (config.lr, config.betas, config.batch_size, config.game.transport_weight) == (2e-4, (0.5, 0.9), 64, 0.01)
+    assert config.game.gradient_penalty_weight == 10
+    assert [ROWS[row].stated["ring8"] for row in ("gan", "veegan", "wgan-gp", "potgan")] == [
+        0.2417,
+        0.1540,
+        0.0046,
+        0.0020,
+    ]
+    assert [ROWS[row].stated["ball3d"] for row in ("gan", "veegan", "wgan-gp", "potgan")] == [
+        3.0772,
+        2.5153,
+        0.9438,
+        0.7428,
+    ]
+
+
+def test_a_stopped_table_goes_on_with_the_missing_cells(tmp_path, monkeypatch, capsys):
+    run(tmp_path, "--rows", "gan", "--settings", "paper")
+    first = cell(tmp_path, "ring8-paper-gan")
+    trained = []
+    original = table1.train_cell
+    monkeypatch.setattr(table1, "train_cell", lambda row, *rest: trained.append(row) or original(row, *rest))
+    run(tmp_path, "--rows", "gan", "wae-gan", "--settings", "paper")
+    assert trained == ["wae-gan"]
+    assert cell(tmp_path, "ring8-paper-gan") == first
+    main(["table1", "--targets", "ring8", "--settings", "paper", "--rows", "gan", "--runs", "3", "--iterations", "2",
+          "--out", str(tmp_path)])  # fmt: skip
+    assert trained == ["wae-gan", "gan"]  # another number of runs: anew
+    assert len(cell(tmp_path, "ring8-paper-gan")["metrics"]) == 3
+
+
+def test_a_cell_is_the_ensembles_samples(tmp_path):
+    run(tmp_path, "--rows", "gan", "--settings", "best")
+    found = cell(tmp_path, "ring8-best-gan")
+    ensemble = table1.Ensemble("gan", table1.replace(cell_config("ring8", "best", "gan"), iterations=2), range(2))
+    for _ in range(2):
+        ensemble.iterate()
+    samples = ensemble.samples(10_000)
+    assert [m["reverse_kl"] for m in found["metrics"]] == [float(samples[r, 0, 0].abs()) for r in range(2)]
+    assert found["samples"][0] == [round(x, 3) for x in samples[0, 0].tolist()]
+    assert found["machine"]["command"].startswith("python -m train.reproduce table1 --runs 2")
+
+
+def test_a_run_that_diverges_is_counted_and_left_out(tmp_path, monkeypatch):
+    original = table1.Ensemble.samples
+
+    def broken(self, n):
+        samples = original(self, n)
+        samples[1] = torch.nan
+        return samples
+
+    monkeypatch.setattr(table1.Ensemble, "samples", broken)
+    run(tmp_path, "--rows", "gan", "--settings", "paper")
+    found = cell(tmp_path, "ring8-paper-gan")
+    assert found["metrics"][1] is None
+    assert "(one run) (1 of 2 diverged)" in (tmp_path / "table1.md").read_text()
+    rows = json.loads((tmp_path / "table1.json").read_text())["cells"]
+    assert (rows[0]["diverged"], rows[0]["error"]) == (1, None)
+
+
+def test_the_page_has_the_numbers_and_the_verdicts(tmp_path):
+    run(tmp_path, "--rows", "wgan-gp", "potgan", "potgan-identity", "--settings", "paper")
+    values = {
+        row: [m["reverse_kl"] for m in cell(tmp_path, f"ring8-paper-{row}")["metrics"]] for row in ("wgan-gp", "potgan")
+    }
+    page = (tmp_path / "table1.md").read_text()
+    for row, label in (("wgan-gp", "WGAN-GP"), ("potgan", "POT-GAN")):
+        mean = sum(values[row]) / 2
+        error = abs(values[row][0] - values[row][1]) / 2  # of two values: their distance over 2
+        digits = max(0, min(4, 1 - math.floor(math.log10(error))))
+        assert (
+            f"| {label} | {ROWS[row].stated['ring8']:.4f} | {mean:.{digits}f} ± {error:.{digits}f} | 7 of 8 | 0.900 |"
+            in page
+        )
+    assert f"POT-GAN has {sum(values['potgan']) / sum(values['wgan-gp']):.2f} times the reverse KL of WGAN-GP" in page
+    assert "POT-GAN, F = identity; 95 % intervals" in page
+    assert "| *floor* |  | 0.0050 |  | 0.989 |" in page
+    for name in ("table1.png", "ring8-paper.png", "table1.json"):
+        assert (tmp_path / name).stat().st_size > 0
+
+
+def test_statistics_by_hand():
+    found = summarise([1.0, 2.0, None, 3.0])
+    assert (found.mean, found.runs, found.diverged) == (2.0, 3, 1)
+    assert found.error == pytest.approx(1 / math.sqrt(3))
+    reach = 4.302653 / math.sqrt(3)  # Student's t, 2 degrees of freedom, 97.5 %
+    assert (found.low, found.high) == pytest.approx((2 - reach, 2 + reach), abs=1e-5)
+    assert math.isnan(summarise([1.0]).error)
+    assert math.isnan(summarise([None]).mean)
+
+
+def test_intervals_are_apart_only_if_no_number_is_in_both():
+    low, high = summarise([1.0, 1.1, 1.2]), summarise([2.0, 2.1, 2.2])
+    assert apart(low, high)
+    assert apart(high, low)
+    assert not apart(low, summarise([1.1, 1.2, 1.3]))
+    assert not apart(low, low)
+
+
+@pytest.mark.parametrize(
+    ("figure", "text"),
+    [((0.05634, 0.0031), "0.0563 ± 0.0031"), ((17.1234, 3.2), "17.1 ± 3.2"), ((0.36, 0.042), "0.360 ± 0.042")],
+)
+def test_a_figure_has_as_many_digits_as_its_error(figure, text):
+    mean, error = figure
+    spread = error * math.sqrt(2)  # two values this far from the mean have this standard error
+    values = [mean - spread / math.sqrt(2), mean + spread / math.sqrt(2)]
+    assert table1_report.measured(summarise(values)) == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["table1", "--rows", "gam"], "table1: rows must be of gan, veegan"),
+        (["table1", "--targets", "ring9"], "table1: targets must be of ring8, ball3d, got ring9"),
+        (["table1", "--runs", "0"], "table1: runs must be at least 1, got 0"),
+        (["table2"], "reproduce: experiment must be one of table1, mover, rates, got 'table2'"),
+        (["mover", "--points", "0"], "mover: points must be at least 1, got 0"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(arguments, message, capsys):
+    assert guarded(lambda: main(arguments)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_names_the_experiments(capsys):
+    main([])
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("table1", "mover", "rates"))
+
+
+def test_run_metrics_are_seeded_and_none_for_nan(monkeypatch):
+    monkeypatch.setattr(table1, "toy_metrics", metrics.toy_metrics)
+    from train.targets import ring8
+
+    target = ring8()
+    samples = target.sample(200, torch.Generator().manual_seed(0))
+    first, again, other = (table1.run_metrics(samples, target, seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first["reverse_kl"] != other["reverse_kl"]
+    samples[3] = torch.inf
+    assert table1.run_metrics(samples, target, 0) is None
