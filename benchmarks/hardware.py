@@ -16,8 +16,8 @@ PACKAGES = ("otkernels", "torch", "numpy", "faiss-cpu", "scikit-learn")
 ROOT = Path(__file__).parents[1]
 
 
-def describe(command: str) -> dict:
-    """The machine and the software that the numbers belong to."""
+def describe(command: str, *sources: str) -> dict:
+    """The machine and the software that the numbers belong to; ``sources``: folders that matter beside the ops."""
     return {
         "cpu": cpu_model(),
         "cores": cores(),
@@ -25,7 +25,7 @@ def describe(command: str) -> dict:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
-        "commit": commit(),
+        "commit": commit(*sources),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command,
         "load_before": round(os.getloadavg()[0], 2),
@@ -50,11 +50,12 @@ def version(package: str) -> str:
         return "not installed"
 
 
-def commit() -> str:
+def commit(*sources: str) -> str:
     """The commit, with a plus if what is measured differs from it."""
     try:
         revision = _git("rev-parse", "--short=12", "HEAD")
-        return revision + ("+" if _git("status", "--porcelain", "--", "otkernels", "csrc", "CMakeLists.txt") else "")
+        changes = _git("status", "--porcelain", "--", "otkernels", "csrc", "CMakeLists.txt", *sources)
+        return revision + ("+" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

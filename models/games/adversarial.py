@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models.games.game import Game, Turn
 from models.networks import NetworkConfig, make_critic, make_generator
+from models.networks.choices import check_choices
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class AdversarialConfig:
 
     networks: NetworkConfig = field(default_factory=NetworkConfig)
     """Generator and its opponent."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 class Adversarial(Game):

@@ -21,6 +21,7 @@ class GanConfig(AdversarialConfig):
     """Discriminator steps per generator step: k of Algorithm 1. [stated: 1]"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.discriminator_steps < 1:
             raise ValueError(
                 f"{type(self).__name__}: discriminator_steps must be at least 1, got {self.discriminator_steps}"

@@ -17,6 +17,7 @@ from models.games.game import Loss, Turn
 from models.games.vae import Vae, VaeConfig
 from models.games.wgan_gp import WganGp, WganGpConfig
 from models.networks import make_critic, make_generator
+from models.networks.choices import check_choices
 from models.pairing import PAIRINGS, PairingName
 from models.transforms import AffineTransform, MlpTransform
 
@@ -41,6 +42,9 @@ class ForestConfig:
     """Adam's learning rate for F. [stated]"""
     inner_steps: int = 5
     """Iterations of Algorithm 1 per batch ("iters"). [open]"""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ class PotGan(WganGp):
 
         One fused call where pairs come from an argmin and only leaves learn; otherwise step by step.
         """
-        if player != self.config.transform:
+        if player != self.config.transform or player not in self.players:
             return super().step(player, real, noise, optimizer)
         z_r, z_g = self.latents(real, noise)
         if player == "forest":

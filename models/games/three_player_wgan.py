@@ -35,7 +35,7 @@ class ThreePlayerWganConfig(AdversarialConfig):
     """c(x, y) / lambda: l2 is |x - y|_2 [stated for the experiments], lp is |x - y|_p^p, and MODULE:FUNCTION any
     function of two tensors [..., D] with values [...]."""
     p: float = 2.0
-    """The p of lp. [open]"""
+    """The p of lp, at least 1: below, the gradient has no bound where nothing moves. [open]"""
     cost_scale: Literal["sum", "mean"] = "sum"
     """sum over coordinates, as the text [stated]; mean, as the authors' code: lambda is then sqrt(D) times weaker."""
     lambda_start: float = 0.1
@@ -48,12 +48,11 @@ class ThreePlayerWganConfig(AdversarialConfig):
     """The generator's noise: uniform [stated] on [-1, 1] [open], or N(0, I)."""
 
     def __post_init__(self) -> None:
-        for name, low in (("mover_steps", 1), ("mover_noise", 0), ("lambda_start", 0), ("lambda_end", 0)):
-            if getattr(self, name) < low:
-                rule = f"at least {low}" if low else "not negative"
-                raise ValueError(f"ThreePlayerWganConfig: {name} must be {rule}, got {getattr(self, name)}")
-        if not self.p > 0:
-            raise ValueError(f"ThreePlayerWganConfig: p must be positive, got {self.p}")
+        super().__post_init__()
+        for name, low in (("mover_steps", 1), ("mover_noise", 0), ("lambda_start", 0), ("lambda_end", 0), ("p", 1)):
+            if not getattr(self, name) >= low:
+                rule = f"be at least {low}" if low else "not be negative"
+                raise ValueError(f"ThreePlayerWganConfig: {name} must {rule}, got {getattr(self, name)}")
 
 
 class ThreePlayerWgan(Adversarial):
@@ -150,6 +149,8 @@ def make_cost(name: str, p: float, scale: str) -> Cost:
     module, _, function = name.partition(":")
     try:
         cost: Cost = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+        if not callable(cost):
+            raise TypeError(f"{function} is no function")
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ValueError(f"ThreePlayerWgan: cost must be l2, lp or MODULE:FUNCTION, got {name!r}: {error}") from error
     return cost

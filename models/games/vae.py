@@ -67,7 +67,7 @@ class Vae(Game):
         |x - decoder(z)|^2 / (2 noise_scale^2) + (1/2) sum_k (mean_k^2 + var_k - 1 - log var_k)
         """
         output, mean, log_variance = self.vae(real, noise)
-        error = (real - output).square().flatten(1).sum(1).mean()
-        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
+        error = (real - output).flatten(mean.dim() - 1).square().sum(-1).mean(-1)
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean(-1)
         value = error / (2 * self.config.noise_scale**2) + kl
         return Loss(value, {"squared_error": error.detach(), "kl": kl.detach()})

@@ -20,6 +20,7 @@ class CriticConfig(AdversarialConfig):
     """Critic steps per generator step. WGAN and WGAN-GP take five; POT-GAN's Algorithm 2 shows one. [open]"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.critic_steps < 1:
             raise ValueError(f"{type(self).__name__}: critic_steps must be at least 1, got {self.critic_steps}")
 

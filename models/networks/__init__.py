@@ -10,6 +10,7 @@ from typing import Literal
 from torch import nn
 
 from models.networks import dcgan, mlp, resnet
+from models.networks.choices import check_choices
 from models.networks.heads import PairCritic, bounded_scores
 from models.networks.init import he_init, normal_init
 
@@ -31,6 +32,7 @@ class NetworkConfig:
     """Weights start by He et al. 2015 (POT-GAN) or as N(0, 0.02^2) (DCGAN, 3P-WGAN). [stated]"""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("width", "depth", "noise_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"NetworkConfig: {name} must be at least 1, got {getattr(self, name)}")

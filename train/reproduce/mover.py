@@ -67,7 +67,7 @@ def main(argv: Sequence[str], prog: str) -> None:
         torch.set_num_threads(config.threads)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    machine = describe(shlex.join([*prog.split(), *argv]))
+    machine = describe(shlex.join([*prog.split(), *argv]), "models", "train")
     for path in write(out, config, play(config), machine):
         print(path)
 

@@ -77,7 +77,11 @@ def main(argv: Sequence[str], prog: str) -> None:
         wanted = replace(wanted, device=config.device, iterations=config.iterations or wanted.iterations)
         path = out / "cells" / f"{target}-{setting}-{row}.json"
         if not is_done(path, wanted, config.runs):
-            write_json(path, train_cell(row, wanted, range(config.runs), path.stem) | {"machine": describe(command)})
+            write_json(
+                path,
+                train_cell(row, wanted, range(config.runs), path.stem)
+                | {"machine": describe(command, "models", "train")},
+            )
     for path in table1_report.write(out):
         print(path)
 

@@ -57,5 +57,5 @@ def test_sample_and_reconstruct_have_the_samples_shape():
 def test_bad_settings_are_named():
     with pytest.raises(ValueError, match="VaeConfig: noise_scale must be positive, got 0"):
         tiny(0.0)
-    with pytest.raises(ValueError, match="Vae: player must be vae, got 'critic'"):
+    with pytest.raises(ValueError, match="Vae: player must be one of vae, got 'critic'"):
         tiny().loss("critic", torch.zeros(1, 3), torch.zeros(1, 2))
