@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter
 from mpl_toolkits.mplot3d import Axes3D
 from PIL import Image
 from torch import Tensor
@@ -113,7 +114,8 @@ def clouds(
     The first cloud is blue, the second red, the third green, as in 3P-WGAN's Fig. 1; every curve is a panel.
     """
     figure = Figure(figsize=(2.4 * len(snapshots), 5.3), dpi=DPI)
-    grid = figure.add_gridspec(2, 1, height_ratios=(1.0, 0.75), left=0.06, right=0.99, bottom=0.1, hspace=0.32)
+    left = 0.3 / len(snapshots)
+    grid = figure.add_gridspec(2, 1, height_ratios=(1.0, 0.75), left=left, right=0.99, bottom=0.1, hspace=0.32)
     above, below = grid[0].subgridspec(1, len(snapshots)), grid[1].subgridspec(1, len(curves), wspace=0.25)
     reach = 3.2
     for i, (title, named) in enumerate(snapshots.items()):
@@ -152,6 +154,9 @@ def runs_by_row(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
                 axes.plot(values, [y] * len(values), "o", color=colour, alpha=0.45, markersize=4, markeredgewidth=0)
                 axes.plot([np.mean(values)] if values else [], [y] if values else [], "|", color=colour, markersize=10)
         axes.set(xscale="log", xlabel="reverse KL of each run (nats)", yticks=range(len(rows)), yticklabels=rows)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.invert_yaxis()
         axes.set_title(title, fontsize=11)
         axes.grid(color="0.9", linewidth=0.6)
