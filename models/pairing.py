@@ -1,6 +1,7 @@
 """Which real latent is matched with which transformed generated latent: Algorithm 1 of POT-GAN and its variants.
 
-Every pairing takes z_r [..., N, d] and F(z_g) [..., M, d]; leading dimensions are problems of their own.
+Every pairing takes z_r [..., N, d] and F(z_g) [..., M, d]; leading dimensions are problems of their own. A problem with
+NaN or infinite latents has a NaN cost, for the trainer to report.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ def _rows(points: Tensor, index: Tensor) -> Tensor:
     return points.take_along_dim(index.clamp(min=0)[..., None], -2)
 
 
-def _uniform(real: Tensor, generated: Tensor, dtype: torch.dtype) -> Pairs:
-    """Equal weights; NaN for a pair without a partner (index -1, from NaN latents), so that the cost shows it."""
-    share = torch.full((), 1 / max(real.shape[-1], 1), dtype=dtype, device=real.device)
-    weight = share.where((real >= 0) & (generated >= 0), torch.nan)
-    return Pairs(real, generated, weight)
+def _uniform(real: Tensor, generated: Tensor, z_r: Tensor, transformed: Tensor) -> Pairs:
+    """Equal weights; NaN where a latent of the problem is NaN or infinite, so that the cost shows it."""
+    finite = z_r.isfinite().flatten(-2).all(-1) & transformed.isfinite().flatten(-2).all(-1)
+    share = torch.full((), 1 / max(real.shape[-1], 1), dtype=z_r.dtype, device=real.device)
+    return Pairs(real, generated, share.where(finite[..., None], torch.nan).expand(real.shape))
 
 
 def _each(index: Tensor) -> Tensor:
@@ -60,7 +61,7 @@ def _each(index: Tensor) -> Tensor:
 def cover(z_r: Tensor, transformed: Tensor) -> Pairs:
     """(z_r[i], F(z_g[rho_i])), rho_i = argmin_j |z_r[i] - F(z_g[j])|^2 (section 4.1: each real point is covered)."""
     rho = l2_argmin(z_r.detach(), transformed.detach()).index
-    return _uniform(_each(rho), rho, z_r.dtype)
+    return _uniform(_each(rho), rho, z_r, transformed)
 
 
 def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
@@ -72,14 +73,13 @@ def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
     if n != m:
         raise ValueError(f"literal: z_r and F(z_g) must have equal length, got {n} and {m}")
     rho = l2_argmin(z_r.detach(), transformed.detach()).index
-    return _uniform(rho, _each(rho), z_r.dtype)
+    return _uniform(rho, _each(rho), z_r, transformed)
 
 
 def assignment(z_r: Tensor, transformed: Tensor) -> Pairs:
     """The one-to-one pairs of least total cost, sigma of Eq. 11 and 14, by scipy on the CPU in float64.
 
-    With N != M the smaller set is matched. Memory N * M; on a GPU it waits for the device. NaN or infinite latents
-    give a NaN cost, as with ``cover``, for the trainer to report.
+    With N != M the smaller set is matched. Memory N * M; on a GPU it waits for the device.
     """
     lead, (n, m) = z_r.shape[:-2], (z_r.shape[-2], transformed.shape[-2])
     x, y = (
@@ -91,7 +91,7 @@ def assignment(z_r: Tensor, transformed: Tensor) -> Pairs:
         if np.isfinite(x[k]).all() and np.isfinite(y[k]).all():
             pairs[:, k] = linear_sum_assignment(cdist(x[k], y[k], "sqeuclidean"))
     real, generated = torch.from_numpy(pairs).to(z_r.device).view(2, *lead, min(n, m))
-    return _uniform(real, generated, z_r.dtype)
+    return _uniform(real, generated, z_r, transformed)
 
 
 @torch.no_grad()
@@ -100,12 +100,12 @@ def sinkhorn(z_r: Tensor, transformed: Tensor, relative_blur: float = 0.05) -> P
 
         plan_ij ~ exp((f_i + g_j - |z_r[i] - F(z_g[j])|^2 / 2) / blur^2) / (N M)
 
-    blur = relative_blur * the largest distance. The plan is scaled to sum to 1. Memory N * M * d in the cost. NaN or
-    infinite latents give a NaN cost.
+    blur = relative_blur * the largest distance. The plan is scaled to sum to 1. Memory N * M * d in the cost.
     """
     lead, (n, m) = z_r.shape[:-2], (z_r.shape[-2], transformed.shape[-2])
     x, y = (z if lead else z[None] for z in (z_r, transformed))
-    x, y = x.flatten(0, -3), y.flatten(0, -3)
+    centre = x.mean(-2, keepdim=True)  # geomloss expands |x - y|^2, which far from the origin loses all digits
+    x, y = (x - centre).flatten(0, -3), (y - centre).flatten(0, -3)
     cost = (x[:, :, None] - y[:, None]).square().sum(-1)  # [B, N, M]
     largest = cost.flatten(1).amax(1).sqrt()  # [B]; NaN for NaN or infinite latents
     # In units of the largest distance every problem has diameter 1 and the same blur; equal points stay equal.

@@ -68,8 +68,9 @@ def make_encoder(config: NetworkConfig, shape: tuple[int, ...], out_dim: int) ->
 def make_features(config: NetworkConfig, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
     """(module, K): samples [N, *shape] -> features [N, K], what the critic sees before its last layer."""
     if config.name == "mlp":
-        return mlp.features(math.prod(shape), len(shape), config.width, config.depth), config.width
-    return _convolutional(config).features(shape, config.width)
+        return _started(config, mlp.features(math.prod(shape), len(shape), config.width, config.depth)), config.width
+    body, size = _convolutional(config).features(shape, config.width)
+    return _started(config, body), size
 
 
 def make_pair_critic(config: NetworkConfig, shape: tuple[int, ...], latent_dim: int) -> nn.Module:

@@ -1,7 +1,7 @@
 """The residual networks of WGAN-GP (Gulrajani et al. 2017, CIFAR-10), for 32 and 64 pixels, and 3P-WGAN's mover.
 
 All blocks have ``width`` maps. Batch norm in the generator and the mover; in the critic only if asked for, since a
-gradient penalty is per sample. Any size 4 * 2^k from 16 pixels.
+gradient penalty is per sample. Any size 4 * 2^k from 16 pixels; the mover takes any multiple of 4.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def critic(shape: tuple[int, ...], width: int, batch_norm: bool = False) -> nn.S
 
 def mover(shape: tuple[int, ...], width: int) -> nn.Sequential:
     """Images [N, *shape] -> images in [-1, 1]: two blocks down, two up, ReLU, 3x3 convolution, tanh (section 3.3)."""
-    _doublings(shape)
+    if len(shape) != 3 or shape[1] % 4 or shape[2] % 4:
+        raise ValueError(f"mover: shape must be [C, H, W] with H and W multiples of 4, got {list(shape)}")
     return nn.Sequential(
         Block(shape[0], width, "down", batch_norm=True, first=True),
         Block(width, width, "down", batch_norm=True),

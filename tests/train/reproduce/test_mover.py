@@ -35,7 +35,8 @@ def test_a_run_has_its_curve_and_snapshots():
     assert run["curve"][-1]["lambda"] == pytest.approx(0.1 + 99.9 * 109 / 110)
     assert list(run["snapshots"]) == [100, 110]
     shot = run["snapshots"][110]
-    assert {name: tuple(points.shape) for name, points in shot["clouds"].items()} == dict.fromkeys(("real", "generated", "moved real"), (64, 2))
+    sizes = {name: tuple(points.shape) for name, points in shot["clouds"].items()}
+    assert sizes == dict.fromkeys(("real", "generated", "moved real"), (64, 2))
     moved = (shot["clouds"]["moved real"] - shot["clouds"]["real"]).norm(dim=1).mean()
     assert shot["figures"]["move"] == pytest.approx(float(moved), rel=1e-5)
     assert run["curve"][-1]["move"] == pytest.approx(float(moved), rel=1e-5)
