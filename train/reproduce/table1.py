@@ -13,13 +13,14 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.hardware import describe
-from train.checkpoint import write_json
+from train.checkpoint import write_atomically
 from train.cli import parse_fields
 from train.config import TrainConfig
 from train.data import TARGETS
@@ -77,11 +78,9 @@ def main(argv: Sequence[str], prog: str) -> None:
         wanted = replace(wanted, device=config.device, iterations=config.iterations or wanted.iterations)
         path = out / "cells" / f"{target}-{setting}-{row}.json"
         if not is_done(path, wanted, config.runs):
-            write_json(
-                path,
-                train_cell(row, wanted, range(config.runs), path.stem)
-                | {"machine": describe(command, "models", "train")},
-            )
+            machine = describe(command, "models", "train")
+            text = json.dumps(train_cell(row, wanted, range(config.runs), path.stem) | {"machine": machine}) + "\n"
+            write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
     for path in table1_report.write(out):
         print(path)
 
