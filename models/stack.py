@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
 from models.forest import LatentTransformationForest
+from models.games.game import Game
 from models.transforms import AffineTransform
 
 M = TypeVar("M", bound=nn.Module)
@@ -31,12 +32,20 @@ def stack(modules: Sequence[M]) -> M:
     first: Any = modules[0]
     if type(first) in LAYERS:
         return LAYERS[type(first)](modules)
-    if any(True for _ in first.parameters(recurse=False)):
-        raise ValueError(f"stack: a layer must be one of {', '.join(k.__name__ for k in LAYERS)}, got {first}")
+    own = [*first.parameters(recurse=False), *first.buffers(recurse=False)]
+    if own and not isinstance(first, Game):  # a game's own buffers are flags that all runs share
+        known = ", ".join(kind.__name__ for kind in LAYERS)
+        raise ValueError(
+            f"stack: a layer must be one of {known} to train runs side by side, got {type(first).__name__}"
+        )
     stacked = copy.deepcopy(first)
     for name, _ in first.named_children():
         setattr(stacked, name, stack([getattr(module, name) for module in modules]))
     return stacked
+
+
+def _parameter(values: Sequence[Tensor]) -> nn.Parameter:
+    return nn.Parameter(torch.stack([value.detach() for value in values]), values[0].requires_grad)
 
 
 class StackedLinear(nn.Module):
@@ -44,8 +53,10 @@ class StackedLinear(nn.Module):
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]))
-        self.bias = nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers]))
+        if layers[0].bias is None:
+            raise ValueError("stack: Linear must have a bias")
+        self.weight = _parameter([layer.weight.T for layer in layers])
+        self.bias = _parameter([layer.bias[None] for layer in layers])
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.baddbmm(self.bias, x, self.weight)
@@ -59,9 +70,11 @@ class StackedBatchNorm(nn.Module):
 
     def __init__(self, layers: Sequence[nn.BatchNorm1d]) -> None:
         super().__init__()
+        if not layers[0].affine or not layers[0].track_running_stats or layers[0].momentum is None:
+            raise ValueError("stack: BatchNorm1d must be affine and keep running statistics with a momentum")
         self.momentum, self.eps = layers[0].momentum, layers[0].eps
-        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
-        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
+        self.weight = _parameter([layer.weight for layer in layers])
+        self.bias = _parameter([layer.bias for layer in layers])
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, torch.stack([getattr(layer, name) for layer in layers]))
 
@@ -76,7 +89,7 @@ class StackedBatchNorm(nn.Module):
             self.weight.view(-1),
             self.bias.view(-1),
             self.training,
-            self.momentum or 0.0,
+            self.momentum,
             self.eps,
         )
         return rows.view(n, runs, channels).transpose(0, 1)
@@ -90,7 +103,7 @@ def stack_forests(forests: Sequence[LatentTransformationForest]) -> LatentTransf
         own = getattr(stacked, name)
         delattr(stacked, name)
         if isinstance(own, nn.Parameter):
-            setattr(stacked, name, nn.Parameter(values))
+            setattr(stacked, name, nn.Parameter(values, own.requires_grad))
         else:
             stacked.register_buffer(name, values)
     return stacked

@@ -95,7 +95,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """``write`` a temporary file beside ``path``, sync it, rename it, and sync the folder that holds the name."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # another process may write the same file
     try:
         write(temporary)
         _sync(temporary)

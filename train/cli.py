@@ -58,13 +58,12 @@ def about(game: str) -> str:
     """What a game is and which settings of a run its paper states, for --help."""
     kind = GAMES[game]
     stated = ", ".join(f"{name} {value}" for name, value in kind.defaults.items())
-    return (
-        f"{summary(kind)} Optimizer: {kind.optimizer.__name__}.{f' Stated by its paper: {stated}.' if stated else ''}"
-    )
+    own = f"Stated by its paper: {stated}; other" if stated else "The"
+    return f"{summary(kind)} Optimizer: {kind.optimizer.__name__}. {own} rates and batch are POT-GAN's."
 
 
 def summary(kind: type) -> str:
-    """The first sentence of a docstring."""
+    """The first line of a docstring."""
     return (kind.__doc__ or "").strip().splitlines()[0]
 
 
@@ -109,7 +108,8 @@ def parse_fields(kind: type[C], default: C, argv: Sequence[str], prog: str, desc
     except SystemExit as stop:
         if stop.code == 0:  # --help
             raise
-        raise ValueError(f"train: {one_line(complaint.getvalue())}") from None
+        message = one_line(complaint.getvalue())  # a config's own complaint says whose it is
+        raise ValueError(message if re.match(r"[a-z0-9]+: ", message) else f"train: {message}") from None
 
 
 def one_line(box: str) -> str:
@@ -123,7 +123,7 @@ def one_line(box: str) -> str:
             blocks[-1].append(text)
     if "╭" not in box and len(blocks) > 1:
         del blocks[0]  # in ASCII the title is a block of its own
-    message = re.sub(r"^Error parsing \w+: (?:train: )?", "", " ".join(blocks[0]))
+    message = re.sub(r"^Error parsing \w+: ", "", " ".join(blocks[0]))
     for heading, *suggestions in filter(None, blocks[1:]):
         if heading.startswith("Perhaps you meant") and suggestions:
             return f"{message}; did you mean {suggestions[0].split()[0]}?"

@@ -25,18 +25,17 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     """What to train on."""
     iterations: int = 100_000
-    """Rounds of the game: generator updates of a GAN, steps of a VAE. POT-GAN plays about 100,000. [stated]"""
+    """Rounds of the game: generator updates of a GAN, steps of a VAE. POT-GAN plays about 100,000."""
     batch_size: int = 64
-    """Samples in a batch; 64 in POT-GAN and 3P-WGAN. [stated]"""
+    """Samples in a batch; POT-GAN and 3P-WGAN take 64."""
     lr: float = 2e-4
-    """The optimizer's learning rate, POT-GAN's unless the game's paper states another; a player may have its own.
-    [stated]"""
+    """The optimizer's learning rate; a player may have its own."""
     betas: tuple[float, float] = (0.5, 0.9)
-    """Adam's decay rates of both moments, POT-GAN's unless the game's paper states others. [stated]"""
+    """Adam's decay rates of both moments; RMSprop has none of them."""
     lr_decay: Literal["constant", "linear"] = "constant"
-    """linear: every learning rate falls to 0 at the last iteration. [open]"""
+    """linear: every learning rate falls to 0 towards the last iteration."""
     ema: float = 0.0
-    """Decay of the average of the weights that make samples; 0 takes the weights as they are. [open]"""
+    """Decay of the average of the weights that make samples; 0 takes the weights as they are."""
     seed: int = 0
     """Seed of weights, noise and the order of the data."""
     device: str = "cpu"

@@ -10,24 +10,28 @@ from torch import Tensor
 from models.games import GAMES, Loss
 from models.stack import stack
 from train.config import TrainConfig, torch_device
-from train.data import load
+from train.data import Dataset, load
 from train.rounds import Rounds, noise_generator
 
 
 class Ensemble(Rounds):
     """R runs of the game ``name`` with ``config``, side by side: every tensor has a leading dimension of runs.
 
-    Run r has the weights, data and noise of ``python -m train NAME --seed seeds[r]``. What a loss draws itself (the
-    penalty's shares, say) comes from one stream for all. A run that diverges stays at NaN and leaves the others alone.
+    Run r has the weights, data and noise of ``python -m train NAME --seed seeds[r]``. What is drawn while playing (the
+    penalty's shares, a forest's thresholds) comes from one stream for all. A run that diverges stays at NaN and leaves
+    the others alone. ValueError for a game that ``models.stack`` cannot stack: images, SNGAN.
     """
 
     def __init__(self, name: str, config: TrainConfig, seeds: Sequence[int]) -> None:
         self.seeds = tuple(seeds)
         device, games = torch_device(config.device), []
-        self.data = [load(config.data, device, seed) for seed in self.seeds]
-        for data, seed in zip(self.data, self.seeds, strict=True):
+        self.data: list[Dataset] = []
+        for seed in self.seeds:
+            self.data.append(load(config.data, device, seed))
             torch.manual_seed(seed)
-            games.append(GAMES[name].build(config.game, data.shape))  # type: ignore[attr-defined]
+            games.append(GAMES[name].build(config.game, self.data[-1].shape))  # type: ignore[attr-defined]
+            if len(games) == 1:
+                stack(games)  # refuses before any more is loaded
         super().__init__(stack(games), config)
         self.noise = [noise_generator(seed, device) for seed in self.seeds]
         self.losses: dict[str, Loss] = {}

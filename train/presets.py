@@ -1,7 +1,7 @@
 """Named settings: what differs from the defaults, as nested field names and values.
 
 A preset is a data set with settings that suit it: of the run, of every game's networks ("networks"), and of single
-games ("games").
+games ("games"). What a game's paper states of the run, its ``defaults``, stands.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from models.games import GAMES
 from models.games.export import from_dict
 from train.config import R
 
@@ -79,6 +80,7 @@ def preset(name: str, game: str, kind: type[R]) -> R:
         raise ValueError(f"train: there is no preset {name!r}; presets: {', '.join(PRESETS)}")
     chosen = dict(PRESETS[name])
     own = chosen.pop("games", {}).get(game, {})
+    chosen = {name: value for name, value in chosen.items() if name not in GAMES[game].defaults}
     networks = {"game": {"networks": chosen.pop("networks", {})}}
     values = merge(merge(merge(dataclasses.asdict(kind()), chosen), networks), own)
     return from_dict(kind, values)

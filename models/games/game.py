@@ -38,7 +38,7 @@ class Game(nn.Module):
     order: the turns of one iteration, played front to back.
     frozen modules (an encoder, say) are plain attributes outside ``players``: saved, moved, never trained.
     optimizer: the class of every player's optimizer.
-    defaults: settings of a run that the game's paper states, where they differ from the trainer's.
+    defaults: settings of a run in which we follow the game's paper, where they differ from the trainer's.
 
     A loss reduces over the last dimension of scores, the batch, alone: with a leading dimension of runs on every
     tensor (``models.stack``) the same lines give one loss per run.

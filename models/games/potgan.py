@@ -54,7 +54,7 @@ class PotGanConfig(WganGpConfig):
     pairing: PairingName = "cover"
     """cover: section 4.1; literal: Algorithm 1 as printed; assignment: the permutation of Eq. 14; sinkhorn. [open]"""
     transform: Literal["forest", "identity", "affine", "mlp"] = "forest"
-    """F: the forest [stated]; for the ablation the identity (the plain L2 cost), an affine map, or an MLP. [stated]"""
+    """F: the forest [stated]; for ablations the identity (the plain L2 cost), an affine map, or an MLP. [open]"""
     transport_weight: float = 0.01
     """lambda_POT of Eq. 13; 1.0 and 0.1 were worse on images. [stated]"""
     forest: ForestConfig = field(default_factory=ForestConfig)

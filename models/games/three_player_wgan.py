@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -22,7 +22,7 @@ class ThreePlayerWganConfig(AdversarialConfig):
     """3P-WGAN."""
 
     networks: NetworkConfig = field(default_factory=lambda: NetworkConfig(init="normal"))
-    """Generator, critic and mover; weights start as N(0, 0.02^2). [stated for images]"""
+    """Generator, critic and mover; weights start as N(0, 0.02^2): the paper's N(0, 0.02 I), for images. [stated]"""
     equation: Literal[10, 9] = 10
     """10: the mover moves real samples; 9: generated ones. The paper finds 10 better and uses it. [stated]"""
     mover: Literal["learned", "identity", "noisy-identity", "input-noise", "output-noise"] = "learned"
@@ -37,13 +37,14 @@ class ThreePlayerWganConfig(AdversarialConfig):
     p: float = 2.0
     """The p of lp, at least 1: below, the gradient has no bound where nothing moves. [open]"""
     cost_scale: Literal["sum", "mean"] = "sum"
-    """sum over coordinates, as the text [stated]; mean, as the authors' code: lambda is then sqrt(D) times weaker."""
+    """sum over coordinates, as the text [stated]; mean, as the authors' code: l2 is then sqrt(D) times weaker, lp D
+    times. A function of your own is taken as it is."""
     lambda_start: float = 0.1
-    """lambda, the weight of the cost, at the first iteration; it rises linearly. [stated]"""
+    """lambda, the weight of the cost, at the first iteration; it rises linearly with the iterations. [stated]"""
     lambda_end: float = 100.0
-    """lambda at the last iteration. [stated]"""
+    """lambda at the end of the training. [stated]"""
     batch_norm: bool = True
-    """Batch norm in the layers of generator and critic. [stated]"""
+    """Batch norm in the layers of generator and critic [stated]; the generators of images always have it."""
     noise: Literal["uniform", "normal"] = "uniform"
     """The generator's noise: uniform [stated] on [-1, 1] [open], or N(0, I)."""
 
@@ -69,7 +70,9 @@ class ThreePlayerWgan(Adversarial):
         self, config: Any, generator: nn.Module, critic: nn.Module, mover: nn.Module, cost: Cost | None = None
     ) -> None:
         super().__init__(config, generator, critic)
-        self.cost = make_cost(config.cost, config.p, config.cost_scale) if cost is None else cost
+        self._cost = cost
+        if cost is None and config.cost in ("l2", "lp"):
+            self._cost = make_cost(config.cost, config.p, config.cost_scale)
         self.cost_weight = config.lambda_start
         self.order = (Turn("critic", fresh=False), Turn("generator", fresh=False))  # one batch per iteration
         if config.mover not in ("identity", "noisy-identity"):
@@ -78,6 +81,14 @@ class ThreePlayerWgan(Adversarial):
 
     @classmethod
     def build(cls, config: ThreePlayerWganConfig, shape: tuple[int, ...]) -> ThreePlayerWgan:
+        game = cls.rebuild(config, shape, {})
+        _ = game.cost  # a wrong one is found before the training
+        return game
+
+    @classmethod
+    def rebuild(
+        cls, config: ThreePlayerWganConfig, shape: tuple[int, ...], parts: Mapping[str, Any]
+    ) -> ThreePlayerWgan:
         return cls(
             config,
             make_generator(config.networks, shape, batch_norm=config.batch_norm),
@@ -90,6 +101,13 @@ class ThreePlayerWgan(Adversarial):
             return super().draw_noise(n, generator)
         device = next(self.players["generator"].parameters()).device
         return 2 * torch.rand(n, self.config.networks.noise_dim, generator=generator, device=device) - 1
+
+    @property
+    def cost(self) -> Cost:
+        """c without lambda. A MODULE:FUNCTION is imported when a loss first needs it, not to sample from an export."""
+        if self._cost is None:
+            self._cost = make_cost(self.config.cost, self.config.p, self.config.cost_scale)
+        return self._cost
 
     def set_progress(self, done: float) -> None:
         """lambda rises linearly over the training (section 3.1)."""
@@ -151,6 +169,6 @@ def make_cost(name: str, p: float, scale: str) -> Cost:
         cost: Cost = getattr(importlib.import_module(module), function)
         if not callable(cost):
             raise TypeError(f"{function} is no function")
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever the user's module raises
         raise ValueError(f"ThreePlayerWgan: cost must be l2, lp or MODULE:FUNCTION, got {name!r}: {error}") from error
     return cost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from models.games.game import Loss, Turn
 from models.networks import make_encoder, make_generator, make_pair_critic
 
 
+@dataclass(frozen=True)
 class VeeganConfig(AdversarialConfig):
     """VEEGAN."""
 

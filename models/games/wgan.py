@@ -17,7 +17,7 @@ class CriticConfig(AdversarialConfig):
     """Networks and the critic's share of the steps."""
 
     critic_steps: int = 5
-    """Critic steps per generator step. WGAN and WGAN-GP take five; POT-GAN's Algorithm 2 shows one. [open]"""
+    """Critic steps per generator step. WGAN and WGAN-GP take five [stated]; POT-GAN's Algorithm 2 shows one [open]."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

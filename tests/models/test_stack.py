@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from models.forest import LatentTransformationForest
 from models.games import GAMES
@@ -127,6 +128,13 @@ def test_learned_thresholds_stay_parameters():
     assert forest.thresholds.shape == (2, 18, 7)
 
 
+def test_what_is_frozen_stays_frozen():
+    game = stack([build("potgan cover"), build("potgan cover")])
+    assert all(parameter.requires_grad for parameter in game.parameters())
+    frozen = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).requires_grad_(False)
+    assert not any(parameter.requires_grad for parameter in stack([frozen, frozen]).parameters())
+
+
 def test_weights_are_copied():
     layers = [nn.Linear(2, 3) for _ in range(2)]
     stacked = stack([nn.Sequential(layer, nn.ReLU()) for layer in layers])
@@ -136,7 +144,14 @@ def test_weights_are_copied():
 
 
 def test_a_layer_that_cannot_be_stacked_is_named():
-    with pytest.raises(ValueError, match=r"a layer must be one of Linear, .*, got Conv2d\(3, 4"):
-        stack([nn.Sequential(nn.Conv2d(3, 4, 3)) for _ in range(2)])
+    for layer, message in (
+        (nn.Conv2d(3, 4, 3), r"a layer must be one of Linear, .* to train runs side by side, got Conv2d$"),
+        (spectral_norm(nn.Linear(2, 2)), "got ParametrizedLinear$"),
+        (nn.BatchNorm2d(2, affine=False), "got BatchNorm2d$"),  # buffers alone
+        (nn.BatchNorm1d(2, affine=False), "BatchNorm1d must be affine"),
+        (nn.Linear(2, 2, bias=False), "Linear must have a bias"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            stack([nn.Sequential(layer), nn.Sequential(layer)])
     with pytest.raises(ValueError, match="modules must hold at least one module"):
         stack([])

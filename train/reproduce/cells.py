@@ -45,7 +45,8 @@ MAIN_ROWS = ("gan", "veegan", "wgan-gp", "potgan")  # those of the paper
 _NETWORKS = {"name": "mlp", "width": 64, "depth": 3, "noise_dim": 2, "init": "he"}
 _FOREST = {"trees": 16, "depth": 3}
 
-# Changes to a game's defaults: for every game ("all"), then by game. docs/toy.md says how the best were found.
+# Changes to a game's defaults: for every game ("all"), then by game. POT-GAN states rate, betas, batch and weights for
+# images, and nothing for its toys; the rest are our defaults. docs/toy.md says how the best were found.
 _PAPER: dict[str, Any] = {
     "all": {"iterations": 20_000, "batch_size": 64, "lr": 2e-4, "betas": (0.5, 0.9), "lr_decay": "constant"},
     "potgan": {"game": {"forest": _FOREST}},
@@ -74,8 +75,8 @@ _BEST: dict[str, Any] = {
     "3p-wgan": {"lr": 1e-3, "betas": (0.0, 0.9)},
 }
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "paper": ("the papers' own settings", _PAPER),
-    "best": ("the best that we found", _BEST),
+    "paper": ("POT-GAN's stated settings", _PAPER),
+    "best": ("our tuned settings", _BEST),
 }
 
 

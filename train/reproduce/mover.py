@@ -31,10 +31,10 @@ PAPER_EPOCHS = (100, 500, 3000, 7000)  # Fig. 1
 
 @dataclass(frozen=True)
 class MoverConfig:
-    """3P-WGAN on 8 Gaussians: do the modes come, do they stay, and does the mover tend to the identity?"""
+    """3P-WGAN's Fig. 1: trains on a fixed set of points, full batch; draws where they go and how far h moves them."""
 
     iterations: int = 25_000
-    """Epochs, each one iteration on all points. [stated]"""
+    """Iterations, each on all points: the paper's epochs. [stated]"""
     points: int = 2048
     """Points of the data set. [stated]"""
     lr: float = 1e-4
@@ -46,7 +46,7 @@ class MoverConfig:
     seed: int = 0
     """Seed of weights, noise and data."""
     every: int = 50
-    """Iterations between rows of the curve of the mover's way."""
+    """Iterations between rows of the curve of the mean move."""
     threads: int | None = None
     """CPU threads (default: all)."""
     device: str = "cpu"
@@ -55,8 +55,8 @@ class MoverConfig:
     """Where mover.json, mover.md and mover.png go."""
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "points", "every"):
-            if getattr(self, name) < 1:
+        for name in ("iterations", "points", "every", "threads"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"mover: {name} must be at least 1, got {getattr(self, name)}")
 
 
@@ -170,7 +170,7 @@ def document(
     facts = ", ".join(f"{name} {machine[name]}" for name in ("cpu", "cores", "python", "torch", "commit", "date"))
     return "\n".join(
         [
-            "# 3P-WGAN's Fig. 1: 8 Gaussians, 2048 points, full batch\n",
+            f"# 3P-WGAN's Fig. 1: 8 Gaussians, {config.points:,} points, full batch\n",
             "One run. Blue: real points, red: generated, green: moved real points h(x).\n",
             "![real, generated and moved points](mover.png)\n",
             "| iteration | modes covered | within 3 sigma | reverse KL | mean move |",

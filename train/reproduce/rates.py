@@ -57,12 +57,12 @@ class RatesConfig:
         for name in ("dims", "sizes"):
             values = getattr(self, name)
             if not values or min(values) < 2 or len(set(values)) < len(values):
-                raise ValueError(f"train: {name} must be distinct and at least 2, got {values}")
+                raise ValueError(f"rates: {name} must be distinct and at least 2, got {values}")
         for name, least in (("points", 1), ("max_repeats", 2), ("seed", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"train: {name} must be at least {least}, got {getattr(self, name)}")
+                raise ValueError(f"rates: {name} must be at least {least}, got {getattr(self, name)}")
         if sum(n >= self.tail for n in self.sizes) < 2:
-            raise ValueError(f"train: tail must leave at least two of the sizes {self.sizes}, got {self.tail}")
+            raise ValueError(f"rates: tail must leave at least two of the sizes {self.sizes}, got {self.tail}")
 
     def repeats(self, n: int) -> int:
         """How often a pair (d, n) is measured."""
@@ -261,8 +261,8 @@ def product_table(fits: Fits, late: str) -> str:
             sums = [pm(a.exponent + b.exponent, math.hypot(a.error, b.error)) for a, b in both]  # independent
             share = both[1][0].exponent / (both[1][0].exponent + both[1][1].exponent)
             lines.append((r, z, f"{-1 / r - 1 / z:.4f}", *sums, f"{r / (r + z):.0%}", f"{share:.0%}"))
-    heading = ("d_r", "d_z", "-(1/d_r + 1/d_z)", "measured, all n", f"measured, {late}")
-    return table((*heading, "share of d_z", "measured share"), lines)
+    heading = ("d_r", "d_z", "-(1/d_r + 1/d_z)", "sum of fits, all n", f"sum of fits, {late}")
+    return table((*heading, "share of d_z", "fitted share"), lines)
 
 
 def draw(curves: Sequence[Curve], fits: Fits, tail: int, path: Path) -> None:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from scipy.stats import t as student
+from scipy.stats import ttest_ind
 
 
 class Summary(NamedTuple):
@@ -28,6 +30,23 @@ def summarise(values: Sequence[float | None]) -> Summary:
     error = math.sqrt(sum((value - mean) ** 2 for value in kept) / (n - 1) / n) if n > 1 else math.nan
     reach = error * float(student.ppf(0.975, n - 1)) if n > 1 else math.nan
     return Summary(mean, error, mean - reach, mean + reach, n, diverged)
+
+
+class Ratio(NamedTuple):
+    """Ratio of the geometric means of two sets of runs and its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio(one: Sequence[float | None], other: Sequence[float | None]) -> Ratio | None:
+    """Of positive figures, by Welch's test on their logarithms; None unless both have two runs that did not diverge."""
+    logs = [np.log([value for value in values if value is not None]) for values in (one, other)]
+    if min(map(len, logs)) < 2:
+        return None
+    interval = ttest_ind(*logs, equal_var=False).confidence_interval(0.95)
+    return Ratio(*(math.exp(x) for x in (logs[0].mean() - logs[1].mean(), interval.low, interval.high)))
 
 
 def apart(one: Summary, other: Summary) -> bool:

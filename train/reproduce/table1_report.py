@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.stats import chi2
 
 from train import plots
 from train.checkpoint import write_atomically, write_json
 from train.data import TARGETS
 from train.log import duration
+from train.metrics import BANDWIDTH, reverse_kl_floor
+from train.outputs import POINTS
 from train.report import flatten
 from train.reproduce.cells import MAIN_ROWS, ROWS, SETTINGS
-from train.reproduce.statistics import Summary, apart, summarise
+from train.reproduce.statistics import Summary, apart, ratio, summarise
 
 TITLES = {"ring8": "8 Gaussians on a ring (2-D)", "ball3d": "Gaussian ball (3-D) from 2-D noise"}
 Cells = dict[tuple[str, str, str], dict[str, Any]]
@@ -32,22 +36,22 @@ def read_cells(out: Path) -> Cells:
 def write(out: Path) -> list[Path]:
     """table1.json, table1.md, table1.png and a picture of samples per target and setting; the paths written."""
     cells = read_cells(out)
+    pictures = {name: out / f"{'-'.join(name)}.png" for name in itertools.product(TARGETS, SETTINGS)}
+    shown = {name: samples(cells, *name) for name in pictures}
+    pictures = {name: path for name, path in pictures.items() if shown[name]}
+    for name, path in pictures.items():
+        plots.side_by_side(shown[name], TARGETS[name[0]](), path)
+    plots.runs_by_row(panels(cells), out / "table1.png")
     write_json(out / "table1.json", {"cells": [summary(name, cell) for name, cell in cells.items()]})
-    text = document(cells)
+    text = document(cells, {name: path.name for name, path in pictures.items()})
     write_atomically(out / "table1.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    written = [out / "table1.json", out / "table1.md"]
-    written.append(out / "table1.png")
-    plots.runs_by_row(panels(cells), written[-1])
-    for target in TARGETS:
-        for setting in SETTINGS:
-            shown = {
-                ROWS[row].label: cells[target, setting, row] for row in MAIN_ROWS if (target, setting, row) in cells
-            }
-            samples = {label: torch.tensor(cell["samples"]) for label, cell in shown.items() if cell["metrics"][0]}
-            if samples:
-                written.append(out / f"{target}-{setting}.png")
-                plots.side_by_side(samples, TARGETS[target](), written[-1])
-    return written
+    return [out / "table1.json", out / "table1.md", out / "table1.png", *pictures.values()]
+
+
+def samples(cells: Cells, target: str, setting: str) -> dict[str, torch.Tensor]:
+    """The paper's rows in one setting: label -> samples of one run [n, dim]."""
+    found = {ROWS[row].label: cells.get((target, setting, row), {}).get("samples") for row in MAIN_ROWS}
+    return {label: torch.tensor(points) for label, points in found.items() if points}
 
 
 def figures(cell: Mapping[str, Any], name: str) -> Summary:
@@ -65,8 +69,8 @@ def summary(name: tuple[str, str, str], cell: Mapping[str, Any]) -> dict[str, An
         "row": row,
         "label": ROWS[row].label,
         "reverse_kl": [run and run["reverse_kl"] for run in cell["metrics"]],
-        **{key: None if value != value else value for key, value in kl._asdict().items()},
-        "floor": figures(cell, "reverse_kl_floor").mean,
+        **{key: None if math.isnan(value) else value for key, value in kl._asdict().items()},
+        "floor": floor(target, [cell]),
         "stated": ROWS[row].stated.get(target),
         "seeds": cell["seeds"],
         "seconds": cell["seconds"],
@@ -74,16 +78,24 @@ def summary(name: tuple[str, str, str], cell: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def document(cells: Cells) -> str:
-    """The Markdown page."""
+def floor(target: str, cells: Iterable[Mapping[str, Any]]) -> float:
+    """Mean reverse KL of true samples over the runs of these cells; computed, if all of them diverged."""
+    floors = [run["reverse_kl_floor"] for cell in cells for run in cell["metrics"] if run]
+    return sum(floors) / len(floors) if floors else reverse_kl_floor(TARGETS[target](), POINTS)
+
+
+def document(cells: Cells, pictures: Mapping[tuple[str, str], str]) -> str:
+    """The Markdown page; pictures: (target, setting) -> file of samples."""
     parts = ["# The toy table: POT-GAN's Table 1, with every game of the two papers\n", _preamble(cells)]
+    parts.append("![reverse KL of each run, by row](table1.png)\n")
     for target in TARGETS:
         here = {(setting, row): cell for (t, setting, row), cell in cells.items() if t == target}
         if here:
-            parts += [f"## {TITLES[target]}\n", _table(target, here), "\n".join(_verdicts(here)) + "\n"]
-            parts.append("![each run's reverse KL](table1.png)\n")
+            parts += [f"## {TITLES[target]}\n", _table(target, here), *_verdicts(target, here)]
             parts += [
-                f"![samples of {setting}]({target}-{setting}.png)\n" for setting in SETTINGS if (setting, "gan") in here
+                f"Samples of one run each, {SETTINGS[setting][0]}:\n\n![samples by game]({name})\n"
+                for (t, setting), name in pictures.items()
+                if t == target
             ]
     parts += ["## Settings\n", *_settings(cells), "## Where and when\n", _provenance(cells)]
     return "\n".join(parts)
@@ -91,12 +103,15 @@ def document(cells: Cells) -> str:
 
 def _preamble(cells: Cells) -> str:
     counts = sorted({len(cell["seeds"]) for cell in cells.values()})
+    runs = "one run, seed 0" if counts == [1] else f"{' or '.join(map(str, counts))} runs with seeds 0, 1, ..."
     return (
-        "Reverse KL in nats, KL(p_g * k_h || p_r * k_h) with a Gaussian kernel of bandwidth 0.1 and n = 10,000 samples "
-        "(the paper's Parzen window is not stated, so its figures are not on the same scale). Mean and standard error "
-        f"of {' or '.join(map(str, counts))} runs with seeds 0, 1, ...; runs that diverged are counted and left out. "
-        "*floor*: what true samples score. *covered*: modes with at least a tenth of their due share of samples. "
-        "*3 sigma*: share of samples within 3 sigma of a mode.\n"
+        f"Reverse KL in nats, KL(p_g * k_h || p_r * k_h) with a Gaussian kernel of bandwidth h = {BANDWIDTH} and "
+        f"n = {POINTS:,} samples (the paper's Parzen window is not stated, so its figures are not on the same scale). "
+        f"Mean and standard error of {runs}; runs that diverged are counted and left out. *floor*: what true samples "
+        "score. *covered*: modes with at least a tenth of their due share of samples. *3 sigma*: share of samples "
+        "within 3 sigma of a mode. *POT-GAN's stated settings* are those of its image experiments (rate, betas, batch, "
+        "weights); networks, forest, critic steps and iterations are ours. *Our tuned settings*: docs/toy.md says how "
+        "they were found.\n"
     )
 
 
@@ -113,12 +128,10 @@ def _table(target: str, here: Mapping[tuple[str, str], Any]) -> str:
             for setting in settings:
                 line += _entries(here.get((setting, row)))
             lines.append(line)
-    floor, due = (
-        figures(next(iter(here.values())), name).mean for name in ("reverse_kl_floor", "within_3_sigma_target")
-    )
+    due = float(chi2.cdf(9, TARGETS[target]().dim))  # P(|x - mean| <= 3 sigma)
     last = ["*floor*", ""]
     for _ in settings:
-        last += [f"{floor:.4f}", "", f"{due:.3f}"]
+        last += [f"{floor(target, here.values()):.4f}", "", f"{due:.3f}"]
     return "\n".join("| " + " | ".join(line) + " |" for line in [*lines, last]) + "\n"
 
 
@@ -141,43 +154,55 @@ def measured(figure: Summary) -> str:
     return f"{figure.mean:.{digits}f} ± {figure.error:.{digits}f}"
 
 
-def _verdicts(here: Mapping[tuple[str, str], Any]) -> Iterator[str]:
+def _verdicts(target: str, here: Mapping[tuple[str, str], Any]) -> Iterator[str]:
     """What the table says about the paper's claim, and about the forest."""
     for setting, (title, _) in SETTINGS.items():
-        for row, other in (("potgan", "wgan-gp"), ("potgan", "potgan-identity")):
-            if (setting, row) not in here or (setting, other) not in here:
+        for row, other, beside in (
+            ("potgan", "wgan-gp", "each with its own settings"),
+            ("potgan", "potgan-identity", "all else equal"),
+        ):
+            pair = [here[setting, name] for name in (row, other) if (setting, name) in here]
+            if len(pair) < 2:
                 continue
-            one, two = (figures(here[setting, name], "reverse_kl") for name in (row, other))
-            intervals = "do not overlap" if apart(one, two) else "overlap"
+            kl = [[run and run["reverse_kl"] for run in cell["metrics"]] for cell in pair]
+            quotient, (one, two) = ratio(*kl), map(summarise, kl)
+            if quotient is None:
+                continue
+            gone = one.diverged + two.diverged
             yield (
-                f"* With {title}, {ROWS[row].label} has {one.mean / two.mean:.2f} times the reverse KL of "
-                f"{ROWS[other].label}; 95 % intervals [{one.low:.4f}, {one.high:.4f}] and "
-                f"[{two.low:.4f}, {two.high:.4f}] {intervals}."
+                f"* {title[0].upper()}{title[1:]}, {ROWS[row].label} against {ROWS[other].label}, {beside}: reverse KL "
+                f"{quotient.value:.2f} times as large (geometric means; 95 % interval {quotient.low:.2f} to "
+                f"{quotient.high:.2f}). The 95 % intervals of the means, [{one.low:.4f}, {one.high:.4f}] and "
+                f"[{two.low:.4f}, {two.high:.4f}], {'do not overlap' if apart(one, two) else 'overlap'}"
+                + (f"; {gone} runs diverged and are left out." if gone else ".")
+                + f" True samples score {floor(target, pair):.4f}."
             )
+    yield ""
 
 
 def _settings(cells: Cells) -> Iterator[str]:
-    """What every cell of a setting shares, then what each game has beside it."""
+    """What every cell of a setting shares, then what each row has beside it."""
     for setting, (title, _) in SETTINGS.items():
         flat = {
-            (target, row): {k: v for k, v in flatten(cell["config"]) if k not in _IGNORED}
+            (target, row): {k: json.dumps(v) for k, v in flatten(cell["config"]) if k not in _IGNORED}
             for (target, s, row), cell in cells.items()
             if s == setting
         }
         if not flat:
             continue
-        keys = {key for values in flat.values() for key in values}
-        shared = {
-            key: next(iter(found))
-            for key in sorted(keys)
-            if len(found := {json.dumps(v.get(key)) for v in flat.values() if key in v}) == 1
-        }
-        common = [k for k in shared if all(k in values for values in flat.values())]
-        yield f"{title[0].upper()}{title[1:]}. Every cell: " + ", ".join(f"{k} {shared[k]}" for k in common) + ".\n"
+        common = set.intersection(*(set(values.items()) for values in flat.values()))
+        yield f"{title[0].upper()}{title[1:]}. Every cell: {_list(sorted(common))}.\n"
+        lines: dict[tuple[str, str], list[str]] = {}
         for (target, row), values in flat.items():
-            own = ", ".join(f"{k} {json.dumps(v)}" for k, v in values.items() if k not in common)
-            yield f"* {target}, {ROWS[row].label}: {own}"
+            own = _list([pair for pair in values.items() if pair not in common])
+            lines.setdefault((ROWS[row].label, own), []).append(target)
+        for (label, own), targets in lines.items():
+            yield f"* {label} ({', '.join(targets)}): {own or 'nothing else'}"
         yield ""
+
+
+def _list(pairs: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{name.removeprefix('game.')} {value}" for name, value in pairs)
 
 
 _IGNORED = {
@@ -189,17 +214,18 @@ _IGNORED = {
 def _provenance(cells: Cells) -> str:
     """One line per distinct machine and version, with the commands, dates and time."""
     lines = []
-    for facts in ("cpu", "cores", "python", "torch", "numpy", "otkernels"):
-        found = sorted({str(cell["machine"][facts]) for cell in cells.values()})
-        lines.append(f"* {facts}: {', '.join(found)}")
+    for facts in ("gpu", "cpu", "cores", "python", "torch", "numpy", "otkernels"):
+        found = sorted({str(cell["machine"][facts]) for cell in cells.values() if facts in cell["machine"]})
+        lines += [f"* {facts}: {', '.join(found)}"] if found else []
     dates = sorted(cell["machine"]["date"] for cell in cells.values())
     commits = sorted({cell["machine"]["commit"] for cell in cells.values()})
     commands = sorted({cell["machine"]["command"] for cell in cells.values()})
     seconds = sum(cell["seconds"]["training"] for cell in cells.values())
+    loads = [cell["machine"]["load_before"] for cell in cells.values()]
     lines += [
         f"* commits: {', '.join(commits)}",
         f"* from {dates[0]} to {dates[-1]}",
-        f"* training of all cells: {duration(seconds)}, on a machine that did other work beside it",
+        f"* training of all cells: {duration(seconds)}; load before it {min(loads)} to {max(loads)}",
         *(f"* `{command}`" for command in commands),
     ]
     return "\n".join(lines) + "\n"

@@ -190,4 +190,12 @@ def test_bad_settings_are_named(options, message):
 @pytest.mark.parametrize("cost", ["", "l3", "math", "math:nothing", "no_such_module:cost", ":cost", ".x:y", "math:pi"])
 def test_an_unknown_cost_is_named(cost):
     with pytest.raises(ValueError, match=f"ThreePlayerWgan: cost must be l2, lp or MODULE:FUNCTION, got '{cost}'"):
-        tiny(cost=cost)
+        _ = tiny(cost=cost).cost
+
+
+def test_a_cost_of_ones_own_is_needed_to_train_not_to_sample():
+    config = ThreePlayerWgan.Config(NetworkConfig("mlp", width=4, noise_dim=2), cost="no_such_module:cost")
+    with pytest.raises(ValueError, match="cost must be l2, lp or MODULE:FUNCTION, got 'no_such_module:cost'"):
+        ThreePlayerWgan.build(config, (2,))
+    game = ThreePlayerWgan.rebuild(config, (2,), {})
+    assert game.sample(game.draw_noise(3)).shape == (3, 2)

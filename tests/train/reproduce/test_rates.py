@@ -180,12 +180,12 @@ def test_numbers_show_two_digits_of_their_error():
 
 
 WRONG = {
-    "dimension 1": (("--dims", "1", "2"), r"^train: dims must be distinct and at least 2, got \(1, 2\)$"),
-    "a size twice": (("--sizes", "8", "8", "16"), r"^train: sizes must be distinct and at least 2, got \(8, 8, 16\)$"),
-    "one repeat": (("--max-repeats", "1"), "^train: max_repeats must be at least 2, got 1$"),
-    "no points": (("--points", "0"), "^train: points must be at least 1, got 0$"),
-    "seed": (("--seed", "-1"), "^train: seed must be at least 0, got -1$"),
-    "tail": (("--tail", "17"), r"^train: tail must leave at least two of the sizes \(8, 16, 32\), got 17$"),
+    "dimension 1": (("--dims", "1", "2"), r"^rates: dims must be distinct and at least 2, got \(1, 2\)$"),
+    "a size twice": (("--sizes", "8", "8", "16"), r"^rates: sizes must be distinct and at least 2, got \(8, 8, 16\)$"),
+    "one repeat": (("--max-repeats", "1"), "^rates: max_repeats must be at least 2, got 1$"),
+    "no points": (("--points", "0"), "^rates: points must be at least 1, got 0$"),
+    "seed": (("--seed", "-1"), "^rates: seed must be at least 0, got -1$"),
+    "tail": (("--tail", "17"), r"^rates: tail must leave at least two of the sizes \(8, 16, 32\), got 17$"),
     "field": (("--repeats", "3"), "^train: .*--repeats"),
 }
 

@@ -14,7 +14,7 @@ from train.cli import guarded
 from train.reproduce import table1, table1_report
 from train.reproduce.__main__ import main
 from train.reproduce.cells import ROWS, SETTINGS, cell_config
-from train.reproduce.statistics import apart, summarise
+from train.reproduce.statistics import apart, ratio, summarise
 
 TINY = ["--runs", "2", "--iterations", "2", "--targets", "ring8"]
 
@@ -96,10 +96,10 @@ def test_a_stopped_table_goes_on_with_the_missing_cells(tmp_path, monkeypatch, c
     run(tmp_path, "--rows", "gan", "wae-gan", "--settings", "paper")
     assert trained == ["wae-gan"]
     assert cell(tmp_path, "ring8-paper-gan") == first
-    main(["table1", "--targets", "ring8", "--settings", "paper", "--rows", "gan", "--runs", "3", "--iterations", "2",
-          "--out", str(tmp_path)])  # fmt: skip
-    assert trained == ["wae-gan", "gan"]  # another number of runs: anew
-    assert len(cell(tmp_path, "ring8-paper-gan")["metrics"]) == 3
+    for other, named in ((["--runs", "3"], "runs 2"), (["--iterations", "3"], "iterations 2")):
+        with pytest.raises(ValueError, match=rf"ring8-paper-gan.json holds runs with other settings \({named}\)"):
+            run(tmp_path, "--rows", "gan", "--settings", "paper", *other)
+    assert trained == ["wae-gan"]
 
 
 def test_a_cell_is_the_ensembles_samples(tmp_path):
@@ -145,8 +145,10 @@ def test_the_page_has_the_numbers_and_the_verdicts(tmp_path):
             f"| {label} | {ROWS[row].stated['ring8']:.4f} | {mean:.{digits}f} ± {error:.{digits}f} | 7 of 8 | 0.900 |"
             in page
         )
-    assert f"POT-GAN has {sum(values['potgan']) / sum(values['wgan-gp']):.2f} times the reverse KL of WGAN-GP" in page
-    assert "POT-GAN, F = identity; 95 % intervals" in page
+    quotient = math.prod(values["potgan"]) ** 0.5 / math.prod(values["wgan-gp"]) ** 0.5
+    assert f"POT-GAN against WGAN-GP, each with its own settings: reverse KL {quotient:.2f} times as large" in page
+    assert "POT-GAN against POT-GAN, F = identity, all else equal" in page
+    assert page.count("![samples by game](ring8-paper.png)") == 1
     assert "| *floor* |  | 0.0050 |  | 0.989 |" in page
     for name in ("table1.png", "ring8-paper.png", "table1.json"):
         assert (tmp_path / name).stat().st_size > 0
@@ -160,6 +162,26 @@ def test_statistics_by_hand():
     assert (found.low, found.high) == pytest.approx((2 - reach, 2 + reach), abs=1e-5)
     assert math.isnan(summarise([1.0]).error)
     assert math.isnan(summarise([None]).mean)
+
+
+def test_a_ratio_by_hand():
+    """Equal sizes and spreads of the logarithms: Welch's interval is Student's with 2 (n - 1) degrees of freedom."""
+    one, other = [math.e**x for x in (0.0, 0.1, 0.2)], [math.e**x for x in (1.0, 1.1, 1.2)]
+    found = ratio(one, [None, *other])
+    assert found is not None
+    assert found.value == pytest.approx(math.exp(-1))
+    reach = 2.776445 * 0.1 * math.sqrt(2 / 3)  # Student's t, 4 degrees of freedom, 97.5 %
+    assert (found.low, found.high) == pytest.approx((math.exp(-1 - reach), math.exp(-1 + reach)), rel=1e-6)
+    assert ratio(one, [1.0, None]) is None
+
+
+def test_one_run_gives_no_verdict(tmp_path):
+    main(["table1", "--runs", "1", "--iterations", "2", "--targets", "ring8", "--rows", "wgan-gp", "potgan",
+          "--settings", "best", "--out", str(tmp_path)])  # fmt: skip
+    page = (tmp_path / "table1.md").read_text()
+    assert "one run, seed 0" in page
+    assert "against" not in page
+    assert "nan" not in page
 
 
 def test_intervals_are_apart_only_if_no_number_is_in_both():
