@@ -194,7 +194,10 @@ def _settings(cells: Cells) -> Iterator[str]:
         yield f"{title[0].upper()}{title[1:]}. Every cell: {_list(sorted(common))}.\n"
         lines: dict[tuple[str, str], list[str]] = {}
         for (target, row), values in flat.items():
-            own = _list([pair for pair in values.items() if pair not in common])
+            first = next(name for name in ROWS if ROWS[name].game == ROWS[row].game)
+            base = flat.get((target, first), {}).items() if first != row else common
+            own = _list([pair for pair in values.items() if pair not in base])
+            own = own if base is common or not base else f"as {ROWS[first].label}, but {own}"
             lines.setdefault((ROWS[row].label, own), []).append(target)
         for (label, own), targets in lines.items():
             yield f"* {label} ({', '.join(targets)}): {own or 'nothing else'}"
