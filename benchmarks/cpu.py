@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-from . import hardware, output
+from train import provenance
+
+from . import output
 from .contestants import OURS, SETS, Case, Suite, speed
 from .fma_peak import FmaPeak
 from .measure import measure
@@ -26,7 +28,7 @@ QUICK, FULL = (0.5, 3), (1.5, 5)  # seconds of timed calls per case, and rounds 
 
 def run(options: Options) -> int:
     """Measures; rows and reports are in options.output. 1 if a result of ours is not right."""
-    machine = hardware.describe(options.command)
+    machine = provenance.describe(options.command)
     wrong = False
     with tempfile.TemporaryDirectory() as name:
         for op in options.ops:

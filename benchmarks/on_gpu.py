@@ -21,7 +21,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .hardware import ROOT
+from train.provenance import ROOT
+
 from .options import RESULTS
 
 PYTHON = sys.executable

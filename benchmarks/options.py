@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from . import hardware
+from train import provenance
+
 from .suites import SUITES
 
 RESULTS = Path("benchmarks/results")
@@ -56,7 +57,7 @@ def parse(argv: Sequence[str]) -> Options:
     )
     parsed = parser.parse_args(argv)
     device = parsed.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    cores = hardware.cores()
+    cores = provenance.cores()
     threads = parsed.threads or ((cores,) if parsed.quick else tuple(dict.fromkeys((1, cores))))
     minutes = (1.0 if parsed.quick else 6.0) if parsed.minutes is None else parsed.minutes
     unknown = [op for op in parsed.ops if op not in OPS]

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from .. import hardware
+from train import provenance
+
 from .device import Cuda
 
 PACKAGES = ("triton", "flash-kmeans", "flash-sinkhorn", "pykeops")
@@ -22,7 +23,7 @@ def describe(command: str) -> dict[str, Any]:
     """The machine and the software that the numbers belong to."""
     properties = torch.cuda.get_device_properties(0)
     return {
-        **hardware.describe(command),
+        **provenance.describe(command),
         "gpu": properties.name,
         "capability": f"{properties.major}.{properties.minor}",
         "multiprocessors": properties.multi_processor_count,
@@ -30,7 +31,7 @@ def describe(command: str) -> dict[str, Any]:
         "memory_bytes": int(properties.total_memory),
         "driver": driver(),
         "cuda": torch.version.cuda,
-        **{name: hardware.version(name) for name in PACKAGES},
+        **{name: provenance.version(name) for name in PACKAGES},
         "roofline": roofline(Cuda()),
     }
 

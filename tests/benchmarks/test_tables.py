@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import hardware, options, output, report
+from benchmarks import options, output, report
 from benchmarks.contestants import OURS
 from benchmarks.fma_peak import FmaPeak
 from benchmarks.plots import plot
 from benchmarks.suites import SUITES
+from train import provenance
 
 PEAK = {"vector_bits": 512, "threads": {"1": {"median_gflops": 99.6, "max_gflops": 110.2, "samples": 3}}}
 
@@ -53,7 +54,7 @@ def test_times_have_three_digits_and_a_unit(value, text):
 
 
 def test_the_document_carries_hardware_versions_commit_date_and_command():
-    machine = hardware.describe("python -m benchmarks --quick") | {"fma_peak": PEAK}
+    machine = provenance.describe("python -m benchmarks --quick") | {"fma_peak": PEAK}
     text = report.document(SUITES["l2_argmin"], [row(OURS)], machine, [], [])
     for fact in ("cpu", "isa", "torch", "commit", "date", "command"):
         assert str(machine[fact]) in text
@@ -63,14 +64,14 @@ def test_the_document_carries_hardware_versions_commit_date_and_command():
 
 def test_rows_of_a_run_that_was_killed_on_the_cpu_make_a_report_without_its_peak(tmp_path):
     path, suite = tmp_path / "l2_argmin-cpu.jsonl", SUITES["l2_argmin"]
-    output.Rows(path, suite, suite.quick, hardware.describe("python -m benchmarks")).write(row(OURS))
+    output.Rows(path, suite, suite.quick, provenance.describe("python -m benchmarks")).write(row(OURS))
     output.write_report(path)
     assert "FMA peak not measured: the run did not come to its end." in path.with_suffix(".md").read_text()
 
 
 def test_facts_that_come_late_are_of_the_machine(tmp_path):
     path, suite = tmp_path / "l2_argmin-cpu.jsonl", SUITES["l2_argmin"]
-    with output.Rows(path, suite, suite.quick, hardware.describe("python -m benchmarks")) as rows:
+    with output.Rows(path, suite, suite.quick, provenance.describe("python -m benchmarks")) as rows:
         rows.write(row(OURS))
         rows.note(fma_peak=PEAK)
     assert output.read(path)[1]["fma_peak"] == PEAK

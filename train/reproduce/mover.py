@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.hardware import describe
 from models.games.three_player_wgan import ThreePlayerWgan, ThreePlayerWganConfig
 from models.networks import NetworkConfig
 from train.checkpoint import write_atomically, write_json
@@ -24,6 +23,7 @@ from train.ensemble import Ensemble
 from train.log import duration, progress
 from train.metrics import toy_metrics
 from train.outputs import POINTS
+from train.provenance import describe
 from train.targets import ring8
 
 PAPER_EPOCHS = (100, 500, 3000, 7000)  # Fig. 1

@@ -22,11 +22,11 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from benchmarks.hardware import describe, version
 from train.checkpoint import write_atomically
 from train.cli import parse_fields
 from train.data import stream_seed
 from train.log import duration, read_rows
+from train.provenance import describe, version
 
 Row = dict[str, Any]
 

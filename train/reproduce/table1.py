@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from benchmarks.hardware import describe
 from train.checkpoint import write_atomically
 from train.cli import parse_fields
 from train.config import TrainConfig, torch_device
@@ -28,6 +27,7 @@ from train.ensemble import Ensemble
 from train.log import duration, progress
 from train.metrics import toy_metrics
 from train.outputs import POINTS
+from train.provenance import describe
 from train.report import flatten
 from train.reproduce.cells import ROWS, SETTINGS, cell_config
 
