@@ -26,10 +26,20 @@ def summarise(values: Sequence[float | None]) -> Summary:
     """Of one figure per run; None for a run that diverged. NaN where fewer runs are left than a figure needs."""
     kept = [value for value in values if value is not None]
     n, diverged = len(kept), len(values) - len(kept)
-    mean = sum(kept) / n if n else math.nan
-    error = math.sqrt(sum((value - mean) ** 2 for value in kept) / (n - 1) / n) if n > 1 else math.nan
+    mean, error = mean_and_error(kept) if n > 1 else (kept[0] if n else math.nan, math.nan)
     reach = error * float(student.ppf(0.975, n - 1)) if n > 1 else math.nan
     return Summary(mean, error, mean - reach, mean + reach, n, diverged)
+
+
+def mean_and_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The mean and its standard error."""
+    return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def pm(value: float, error: float) -> str:
+    """0.0563 ± 0.0031: value and standard error, to two digits of the error."""
+    digits = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 4
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 class Ratio(NamedTuple):

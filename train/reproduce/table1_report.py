@@ -20,7 +20,7 @@ from train.metrics import BANDWIDTH, reverse_kl_floor
 from train.outputs import POINTS
 from train.report import flatten
 from train.reproduce.cells import MAIN_ROWS, ROWS, SETTINGS
-from train.reproduce.statistics import Summary, apart, ratio, summarise
+from train.reproduce.statistics import Summary, apart, pm, ratio, summarise
 
 TITLES = {"ring8": "8 Gaussians on a ring (2-D)", "ball3d": "Gaussian ball (3-D) from 2-D noise"}
 Cells = dict[tuple[str, str, str], dict[str, Any]]
@@ -147,11 +147,8 @@ def _entries(cell: Mapping[str, Any] | None) -> list[str]:
 
 
 def measured(figure: Summary) -> str:
-    """0.0563 ± 0.0031: as many digits as the error has meaning."""
-    if math.isnan(figure.error):
-        return f"{figure.mean:.4f} (one run)"
-    digits = max(0, min(4, 1 - math.floor(math.log10(figure.error)))) if figure.error > 0 else 4
-    return f"{figure.mean:.{digits}f} ± {figure.error:.{digits}f}"
+    """0.0563 ± 0.0031."""
+    return f"{figure.mean:.4f} (one run)" if math.isnan(figure.error) else pm(figure.mean, figure.error)
 
 
 def _verdicts(target: str, here: Mapping[tuple[str, str], Any]) -> Iterator[str]:

@@ -9,8 +9,9 @@ import numpy as np
 import ot
 import pytest
 
-from train.reproduce import rates
+from train.reproduce import rates, rates_report
 from train.reproduce.rates import Fit, RatesConfig, distances, fit_exponent
+from train.reproduce.statistics import pm
 
 TINY = ["--dims", "2", "3", "--sizes", "8", "16", "32", "--points", "128", "--tail", "16", "--seed", "5"]
 SETTINGS = {(2, 8): 16, (3, 8): 16, (2, 16): 8, (3, 16): 8, (2, 32): 4, (3, 32): 4}  # (d, n) -> repeats
@@ -139,12 +140,12 @@ def test_the_report_has_the_numbers(tmp_path, capsys):
         assert fits[d]["all"] == pytest.approx(fit_exponent(np.array([8, 16, 32]), mean, error), rel=1e-12)
         late = fit_exponent(np.array([16, 32]), mean[1:], error[1:])
         assert fits[d]["tail"][:2] == pytest.approx(late[:2], rel=1e-12)
-        assert f"| {d} | {-1 / d:.4f} | {rates.pm(*fits[d]['all'][:2])} | {fits[d]['all'].misfit:.1f} " in text
-        assert rates.pm(mean[2], error[2]) in text
+        assert f"| {d} | {-1 / d:.4f} | {pm(*fits[d]['all'][:2])} | {fits[d]['all'].misfit:.1f} " in text
+        assert pm(mean[2], error[2]) in text
     slope = fits[2]["all"].exponent + fits[3]["all"].exponent
     error = math.hypot(fits[2]["all"].error, fits[3]["all"].error)
     share = fits[2]["tail"].exponent / (fits[2]["tail"].exponent + fits[3]["tail"].exponent)
-    assert f"| 3 | 2 | -0.8333 | {rates.pm(slope, error)} |" in text
+    assert f"| 3 | 2 | -0.8333 | {pm(slope, error)} |" in text
     assert f"| 60% | {share:.0%} |\n" in text
     assert f"slope of {fits[2]['log factor'].exponent:.3f}." in text
     assert "`python -m train.reproduce rates --dims 2 3 --sizes" in text
@@ -164,7 +165,7 @@ def test_the_report_says_which_slopes_are_steeper_and_which_flatter():
             w1 = [n**slope * (1 + noise) for noise in (0.01, -0.01)]
             rows.append({"d": d, "n": n, "w1": w1, "nearest": (1.0, 0.1), "seconds": 31.0, "machine": machine})
     curves = [rates.curve(rows, d) for d in config.dims]
-    text = rates.document(config, rows, curves, {c.d: rates.fit_all(c, 64) for c in curves})
+    text = rates_report.document(config, rows, curves, {c.d: rates.fit_all(c, 64) for c in curves})
     assert "steeper than -1/d for\nd = 8, flatter for d = 2." in text
     assert "processor time 6 min 12 s." in text
     assert text.count("`this`") == 1
@@ -175,8 +176,8 @@ def standard_error(values):
 
 
 def test_numbers_show_two_digits_of_their_error():
-    assert rates.pm(-0.26912, 0.00123) == "-0.2691 ± 0.0012"
-    assert rates.pm(123.4, 17.2) == "123 ± 17"
+    assert pm(-0.26912, 0.00123) == "-0.2691 ± 0.0012"
+    assert pm(123.4, 17.2) == "123 ± 17"
 
 
 WRONG = {
