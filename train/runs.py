@@ -9,7 +9,7 @@ import torch
 
 from models.games import GAMES, Game
 from train.config import RUN_FILE, TrainConfig, save_config, torch_device
-from train.data import Dataset, load
+from train.data import Dataset, PointSet, load
 from train.trainer import Trainer
 
 
@@ -37,7 +37,14 @@ def free_directory(directory: Path) -> Path:
 def load_data(config: TrainConfig) -> Dataset:
     """The run's data set on the run's device; prints what it is."""
     data = load(config.data, torch_device(config.device), config.seed)
-    size = f"{len(data)} samples of " if hasattr(data, "__len__") else "points drawn on the fly, "
+    if isinstance(data, PointSet):
+        if data.points is not None and config.batch_size > len(data.points):
+            raise ValueError(
+                f"train: batch_size must be at most data.limit={config.data.limit}, got {config.batch_size}"
+            )
+        size = "points drawn on the fly, " if data.points is None else f"{len(data.points)} points of "
+    else:
+        size = f"{len(data)} samples of "
     print(f"data: {data.name}, {size}shape {list(data.shape)}, on {config.device}", flush=True)
     return data
 

@@ -46,6 +46,7 @@ MISTAKES = {
     "device": (["vae", "--preset", "ring8", "--device", "cuda:99"], "device cuda:99 is not available"),
     "no path": (["vae", "--data.name", "cifar10"], "cifar10 needs a path"),
     "path": (["potgan", "--preset", "folder32", "--data.path", "missing"], "missing"),
+    "batch": (["gan", "--preset", "ring8", "--data.limit", "99"], "batch_size must be at most data.limit=99, got 128"),
     "resume": (["vae", "--resume", "missing"], "missing is no run directory"),
     "both": (["vae", "--preset", "ring8", "--resume", "missing"], "not allowed with"),
     "shape": (["wgan-gp", "--data.name", "ring8"], "dcgan: shape must be"),

@@ -244,3 +244,22 @@ def test_bad_counts():
         data.preview(6)
     with pytest.raises(ValueError, match=r"must be uint8 \[M > 0, C, H, W\], got torch.float32 \[5, 1, 2, 2\]"):
         ImageSet("floats", numbered(5).float(), 0)
+
+
+def test_a_fixed_set_of_points_is_drawn_without_repetition():
+    data = load(DataConfig("ring8", limit=20), "cpu", 3)
+    whole = data.batch(20)
+    assert len(whole.unique(dim=0)) == 20
+    part = data.batch(7)
+    assert len(part.unique(dim=0)) == 7
+    assert all((whole == point).all(1).any() for point in part)
+    again = load(DataConfig("ring8", limit=20), "cpu", 3)
+    assert torch.equal(again.batch(20), whole)
+    again.load_state_dict(data.state_dict())
+    assert torch.equal(again.batch(5), data.batch(5))
+    other = load(DataConfig("ring8", limit=20), "cpu", 4)
+    assert not torch.equal(other.batch(20).sort(0).values, whole.sort(0).values)
+    with pytest.raises(ValueError, match="data: ring8 is limited to 20 points, a batch of 21 was asked for"):
+        data.batch(21)
+    with pytest.raises(ValueError, match="data: limit must be at least 1, got 0"):
+        load(DataConfig("ball3d", limit=0))
