@@ -232,9 +232,9 @@ def _provenance(cells: Cells) -> str:
 
 
 def panels(cells: Cells) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Target -> row -> setting -> reverse KL of each run, as plots.runs_by_row takes it."""
+    """Target -> row -> setting -> reverse KL of each run, as plots.runs_by_row takes it; rows as in the table."""
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for (target, setting, row), cell in cells.items():
+    for (target, setting, row), cell in sorted(cells.items(), key=lambda item: list(ROWS).index(item[0][2])):
         values = [run["reverse_kl"] for run in cell["metrics"] if run]
         rows = found.setdefault(TITLES[target], {})
         rows.setdefault(ROWS[row].label, {})[SETTINGS[setting][0]] = values
