@@ -113,7 +113,9 @@ class LatentTransformationForest(nn.Module):
         gram = routes @ routes.mT  # [..., N, N]
         diagonal = gram.diagonal(dim1=-2, dim2=-1)
         diagonal.add_(ridge * diagonal.mean(-1, keepdim=True))
-        leaves = routes.mT @ torch.linalg.solve(gram, targets.double())
+        # Positive definite. (A batched LU on several CPU threads fails in PyTorch, its issue 142815.)
+        factor, _ = torch.linalg.cholesky_ex(gram)  # NaN latents give NaN leaves, not an error
+        leaves = routes.mT @ torch.cholesky_solve(targets.double(), factor)
         self.leaves.copy_(leaves.view_as(self.leaves))
 
     @torch.no_grad()

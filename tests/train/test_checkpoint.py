@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import struct
@@ -107,7 +108,7 @@ def test_the_file_is_synced_before_its_name_appears_and_the_folder_after(tmp_pat
     sync = checkpoint._sync
     monkeypatch.setattr(checkpoint, "_sync", lambda p: (events.append((p.name, path.exists())), sync(p)))
     checkpoint.write_json(path, {})
-    assert events == [(".state.json.part", False), (tmp_path.name, True)]
+    assert events == [(f".state.json.{os.getpid()}.part", False), (tmp_path.name, True)]
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
