@@ -29,20 +29,16 @@ class Adversarial(Game):
 
     opponent: ClassVar[str] = "critic"
 
-    def __init__(self, config: Any, generator: nn.Module, opponent: nn.Module) -> None:
+    def __init__(self, config: Any, generator: nn.Module, opponent: nn.Module, opponent_steps: int = 1) -> None:
         super().__init__()
-        self.config: Any = config
+        self.config = config
         self.players = nn.ModuleDict({self.opponent: opponent, "generator": generator})
-        self.order = (Turn(self.opponent, getattr(config, f"{self.opponent}_steps", 1)), Turn("generator"))
+        self.order = (Turn(self.opponent, opponent_steps), Turn("generator"))
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...]) -> Adversarial:
         """The game for samples of ``shape``: (D,) for points or (C, H, W) for images in [-1, 1]."""
         return cls(config, make_generator(config.networks, shape), make_critic(config.networks, shape))
-
-    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        device = next(self.players["generator"].parameters()).device
-        return torch.randn(n, self.config.networks.noise_dim, generator=generator, device=device)
 
     def sample(self, noise: Tensor) -> Tensor:
         return self.players["generator"](noise)

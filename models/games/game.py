@@ -44,6 +44,7 @@ class Game(nn.Module):
     tensor (``models.stack``) the same lines give one loss per run.
     """
 
+    config: Any
     players: nn.ModuleDict
     order: tuple[Turn, ...]
     optimizer: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Adam
@@ -61,8 +62,9 @@ class Game(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} defines no sample")
 
     def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Noise [n, noise_dim] on the game's device."""
-        raise NotImplementedError(f"{type(self).__name__} defines no draw_noise")
+        """Noise N(0, I) [n, config.networks.noise_dim] on the game's device."""
+        device = next(self.players.parameters()).device
+        return torch.randn(n, self.config.networks.noise_dim, generator=generator, device=device)
 
     def optimizer_options(self, player: str) -> dict[str, Any]:
         """What ``player``'s optimizer has instead of the trainer's defaults, such as {"lr": 1e-2}."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from models.games.adversarial import Adversarial, AdversarialConfig
@@ -36,6 +36,9 @@ class Gan(Adversarial):
 
     Config: ClassVar[Any] = GanConfig
     opponent = "discriminator"
+
+    def __init__(self, config: Any, generator: nn.Module, discriminator: nn.Module) -> None:
+        super().__init__(config, generator, discriminator, config.discriminator_steps)
 
     def discriminator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Goodfellow et al.'s Eq. 1, negated: -E log sigmoid(D(x)) - E log(1 - sigmoid(D(G(z))))."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
-import torch
 from torch import Tensor, nn
 
 from models.games.game import Game, Loss, Turn
@@ -49,10 +48,6 @@ class Vae(Game):
     def build(cls, config: VaeConfig, shape: tuple[int, ...]) -> Vae:
         """The game for samples of ``shape``: (D,) for points or (C, H, W) for images in [-1, 1]."""
         return cls(config, VAE(config.networks, shape))
-
-    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        device = next(self.players.parameters()).device
-        return torch.randn(n, self.config.networks.noise_dim, generator=generator, device=device)
 
     def sample(self, noise: Tensor) -> Tensor:
         return self.vae.decoder(noise)

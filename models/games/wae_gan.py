@@ -39,7 +39,7 @@ class WaeGan(Game):
 
     def __init__(self, config: Any, encoder: nn.Module, generator: nn.Module, discriminator: nn.Module) -> None:
         super().__init__()
-        self.config: Any = config
+        self.config = config
         autoencoder = nn.ModuleDict({"encoder": encoder, "generator": generator})
         self.players = nn.ModuleDict({"discriminator": discriminator, "autoencoder": autoencoder})
         self.order = (Turn("discriminator"), Turn("autoencoder", fresh=False))
@@ -58,10 +58,6 @@ class WaeGan(Game):
     @property
     def autoencoder(self) -> nn.ModuleDict:
         return cast(nn.ModuleDict, self.players["autoencoder"])
-
-    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        device = next(self.players.parameters()).device
-        return torch.randn(n, self.config.networks.noise_dim, generator=generator, device=device)
 
     def sample(self, noise: Tensor) -> Tensor:
         return self.autoencoder["generator"](noise)

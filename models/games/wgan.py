@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.games.adversarial import Adversarial, AdversarialConfig
 from models.games.game import Loss
@@ -40,6 +40,9 @@ class WganConfig(CriticConfig):
 
 class WassersteinGame(Adversarial):
     """Players ``critic`` (D) and ``generator`` (G) for the dual form of W1 (Arjovsky et al.'s Eq. 2 and 3)."""
+
+    def __init__(self, config: Any, generator: nn.Module, critic: nn.Module) -> None:
+        super().__init__(config, generator, critic, config.critic_steps)
 
     def critic_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Eq. 3, negated: E D(G(z)) - E D(x); the maximum of its negative over 1-Lipschitz D is W1."""
