@@ -15,7 +15,7 @@ from models.games.export import from_dict
 from train.config import R
 
 # docs/forest.md says how the toy values were found.
-_TOY: dict[str, Any] = {
+TOY: dict[str, Any] = {
     "iterations": 6000,
     "batch_size": 128,
     "lr": 4e-3,
@@ -23,10 +23,10 @@ _TOY: dict[str, Any] = {
     "lr_decay": "linear",
     "ema": 0.998,
 }
-_TOY_NETWORKS = {"name": "mlp", "width": 64, "depth": 3, "noise_dim": 2, "init": "he"}
+TOY_NETWORKS = {"name": "mlp", "width": 64, "depth": 3, "noise_dim": 2, "init": "he"}
 _TOY_WGAN_GP = {"critic_steps": 1, "gradient_penalty_weight": 0.02}
 _TOY_FOREST = {"trees": 16, "depth": 3, "thresholds": "latents", "leaves": "identity", "lr": 4e-3, "inner_steps": 1}
-_TOY_GAMES: dict[str, Any] = {
+TOY_GAMES: dict[str, Any] = {
     "wgan-gp": {"game": _TOY_WGAN_GP},
     "potgan": {"game": {**_TOY_WGAN_GP, "transport_weight": 4.0, "forest": _TOY_FOREST}},
 }
@@ -41,8 +41,8 @@ _CPU_GAMES: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "ring8": {"data": {"name": "ring8"}, **_TOY, "networks": _TOY_NETWORKS, "games": _TOY_GAMES},
-    "ball3d": {"data": {"name": "ball3d"}, **_TOY, "networks": _TOY_NETWORKS, "games": _TOY_GAMES},
+    "ring8": {"data": {"name": "ring8"}, **TOY, "networks": TOY_NETWORKS, "games": TOY_GAMES},
+    "ball3d": {"data": {"name": "ball3d"}, **TOY, "networks": TOY_NETWORKS, "games": TOY_GAMES},
     "digits": {
         "data": {"name": "digits"},
         "iterations": 20_000,

@@ -9,7 +9,7 @@ from typing import Any
 
 from models.games.export import from_dict
 from train.config import TrainConfig, run_config
-from train.presets import merge
+from train.presets import TOY, TOY_GAMES, TOY_NETWORKS, merge
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ ROWS: dict[str, Row] = {
 }
 MAIN_ROWS = ("gan", "veegan", "wgan-gp", "potgan")  # those of the paper
 
-_NETWORKS = {"name": "mlp", "width": 64, "depth": 3, "noise_dim": 2, "init": "he"}
 _FOREST = {"trees": 16, "depth": 3}
 
 # Changes to a game's defaults: for every game ("all"), then by game. POT-GAN states rate, betas, batch and weights for
@@ -54,24 +53,10 @@ _PAPER: dict[str, Any] = {
     "3p-wgan": {"lr": 1e-4, "betas": (0.0, 0.9)},
 }
 _BEST: dict[str, Any] = {
-    "all": {
-        "iterations": 6000,
-        "batch_size": 128,
-        "lr": 4e-3,
-        "betas": (0.5, 0.9),
-        "lr_decay": "linear",
-        "ema": 0.998,
-    },
+    "all": TOY,
     "gan": {"lr": 1e-3},
     "wgan-gp": {"lr": 1e-3, "game": {"critic_steps": 5, "gradient_penalty_weight": 0.1}},
-    "potgan": {
-        "game": {
-            "critic_steps": 1,
-            "gradient_penalty_weight": 0.02,
-            "transport_weight": 4.0,
-            "forest": {**_FOREST, "lr": 4e-3, "inner_steps": 1},
-        }
-    },
+    "potgan": TOY_GAMES["potgan"],
     "3p-wgan": {"lr": 1e-3, "betas": (0.0, 0.9)},
 }
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -84,7 +69,7 @@ def cell_config(target: str, setting: str, row: str) -> TrainConfig:
     """The run of one cell, but for its seed."""
     game, chosen = ROWS[row].game, SETTINGS[setting][1]
     kind = run_config(game)
-    values = merge(dataclasses.asdict(kind()), {"data": {"name": target}, "game": {"networks": _NETWORKS}})
+    values = merge(dataclasses.asdict(kind()), {"data": {"name": target}, "game": {"networks": TOY_NETWORKS}})
     for changes in (chosen["all"], chosen.get(game, {}), ROWS[row].changes):
         values = merge(values, changes)
     return from_dict(kind, values)
