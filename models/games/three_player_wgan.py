@@ -43,8 +43,8 @@ class ThreePlayerWganConfig(AdversarialConfig):
     """lambda, the weight of the cost, at the first iteration; it rises linearly with the iterations. [stated]"""
     lambda_end: float = 100.0
     """lambda at the end of the training. [stated]"""
-    batch_norm: bool = True
-    """Batch norm in the layers of generator and critic [stated]; the generators of images always have it."""
+    batch_norm: Literal["both", "generator", "none"] = "both"
+    """Batch norm in the layers of generator and critic [stated: both]; the generators of images always have it."""
     noise: Literal["uniform", "normal"] = "uniform"
     """The generator's noise: uniform [stated] on [-1, 1] [open], or N(0, I)."""
 
@@ -91,8 +91,8 @@ class ThreePlayerWgan(Adversarial):
     ) -> ThreePlayerWgan:
         return cls(
             config,
-            make_generator(config.networks, shape, batch_norm=config.batch_norm),
-            make_critic(config.networks, shape, batch_norm=config.batch_norm, bounded=True),
+            make_generator(config.networks, shape, batch_norm=config.batch_norm != "none"),
+            make_critic(config.networks, shape, batch_norm=config.batch_norm == "both", bounded=True),
             make_mover(config.networks, shape),
         )
 

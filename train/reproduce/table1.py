@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,15 +20,15 @@ import torch
 
 from train.checkpoint import write_atomically
 from train.cli import parse_fields
-from train.config import TrainConfig, torch_device
+from train.config import TrainConfig
 from train.data import TARGETS
 from train.ensemble import Ensemble
 from train.log import duration, progress
 from train.metrics import toy_metrics
 from train.outputs import POINTS
-from train.provenance import describe
 from train.report import flatten
 from train.reproduce.cells import ROWS, SETTINGS, cell_config
+from train.reproduce.start import start
 
 SHOWN = 1000
 
@@ -71,13 +70,8 @@ def main(argv: Sequence[str], prog: str) -> None:
     from train.reproduce import table1_report  # matplotlib is slow to import
 
     config = parse_fields(Table1Config, Table1Config(), argv, prog)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    out = Path(config.out)
-    (out / "cells").mkdir(parents=True, exist_ok=True)
-    machine = describe(shlex.join([*prog.split(), *argv]), "models", "train")
-    if config.device != "cpu":
-        machine["gpu"] = torch.cuda.get_device_name(torch_device(config.device))
+    out, machine = start(config, argv, prog)
+    (out / "cells").mkdir(exist_ok=True)
     for target, setting, row in cells(config):
         wanted = cell_config(target, setting, row)
         wanted = replace(wanted, device=config.device, iterations=config.iterations or wanted.iterations)

@@ -164,9 +164,23 @@ def test_the_critic_is_bounded_and_has_batch_norm(networks, shape, norm):
     assert scores.shape == (16,)
     assert scores.abs().max() <= 1
     assert game.move(fake).shape == fake.shape
-    plain = ThreePlayerWgan.build(ThreePlayerWgan.Config(networks, batch_norm=False), shape)
-    assert not any(isinstance(layer, norm) for layer in plain.players["critic"].modules())
     assert ThreePlayerWgan.Config().networks.init == "normal"
+
+
+@pytest.mark.parametrize(
+    ("where", "players"), [("both", {"generator", "critic"}), ("generator", {"generator"}), ("none", set())]
+)
+def test_batch_norm_is_where_it_was_asked_for(where, players):
+    game = ThreePlayerWgan.build(ThreePlayerWgan.Config(mlp(4), batch_norm=where), (2,))
+    found = {name for name, player in game.players.items() for m in player.modules() if isinstance(m, nn.BatchNorm1d)}
+    assert found == players
+
+
+def test_the_critic_of_images_has_batch_norm_only_if_both_have():
+    networks = NetworkConfig("dcgan", width=8, noise_dim=4)
+    for where in ("both", "generator", "none"):
+        game = ThreePlayerWgan.build(ThreePlayerWgan.Config(networks, batch_norm=where), (3, 16, 16))
+        assert any(isinstance(m, nn.BatchNorm2d) for m in game.players["critic"].modules()) == (where == "both")
 
 
 @pytest.mark.parametrize(
@@ -179,6 +193,7 @@ def test_the_critic_is_bounded_and_has_batch_norm(networks, shape, norm):
         ({"p": 0.5}, "p must be at least 1, got 0.5"),
         ({"mover_noise": float("nan")}, "mover_noise must not be negative, got nan"),
         ({"equation": 8}, "equation must be one of 10, 9, got 8"),
+        ({"batch_norm": "critic"}, "batch_norm must be one of both, generator, none, got 'critic'"),
         ({"mover": "still"}, "mover must be one of learned, .*, got 'still'"),
     ],
 )

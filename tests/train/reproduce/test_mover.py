@@ -25,7 +25,14 @@ def test_settings_are_the_papers():
     assert (config.lr, config.betas, config.lr_decay, config.ema) == (1e-4, (0.0, 0.9), "constant", 0.0)
     game = config.game
     assert (game.lambda_start, game.lambda_end, game.mover_steps, game.cost, game.equation) == (0.1, 100, 5, "l2", 10)
-    assert (game.networks.depth, game.networks.noise_dim, game.noise, game.batch_norm) == (2, 128, "uniform", True)
+    assert (game.networks.depth, game.networks.noise_dim, game.noise, game.networks.init) == (
+        2,
+        128,
+        "uniform",
+        "normal",
+    )
+    assert game.batch_norm == "generator"  # not the paper's, see MoverConfig
+    assert game_config(MoverConfig(batch_norm="both")).game.batch_norm == "both"
 
 
 def test_a_run_has_its_curve_and_snapshots():
