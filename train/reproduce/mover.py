@@ -60,9 +60,9 @@ class MoverConfig:
     """Where mover.json, mover.md and mover.png go."""
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "points", "every", "threads"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"mover: {name} must be at least 1, got {getattr(self, name)}")
+        for name, least in (("iterations", 1), ("points", 2), ("every", 1), ("threads", 1)):
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                raise ValueError(f"mover: {name} must be at least {least}, got {getattr(self, name)}")
 
 
 def main(argv: Sequence[str], prog: str) -> None:

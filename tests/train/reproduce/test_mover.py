@@ -65,3 +65,9 @@ def test_files_and_page(tmp_path, capsys):
     assert f"ends at {stored['curve'][-1]['move']:.4f}" in page
     assert "python -m train.reproduce mover --iterations 3" in page
     assert (tmp_path / "mover.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(("name", "value", "least"), [("iterations", 0, 1), ("points", 1, 2), ("every", 0, 1)])
+def test_settings_too_small_are_named(name, value, least):
+    with pytest.raises(ValueError, match=f"mover: {name} must be at least {least}, got {value}"):
+        MoverConfig(**{name: value})
