@@ -59,7 +59,7 @@ _BEST: dict[str, Any] = {
     "gan": {"lr": 1e-3},
     "wgan-gp": {"lr": 1e-3, "game": {"critic_steps": 5, "gradient_penalty_weight": 0.1}},
     "potgan": TOY_GAMES["potgan"],
-    "3p-wgan": {"lr": 3e-4, "betas": (0.0, 0.9), "game": _THREE_PLAYERS},
+    "3p-wgan": {"lr": 3e-4, "betas": (0.0, 0.9), "game": {**_THREE_PLAYERS, "noise": "normal"}},
 }
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "paper": ("POT-GAN's stated settings", _PAPER),
