@@ -39,6 +39,7 @@ ROWS: dict[str, Row] = {
     "potgan-sinkhorn": _potgan("Sinkhorn", pairing="sinkhorn"),
     "wae-gan": Row("WAE-GAN", "wae-gan"),
     "3p-wgan": Row("3P-WGAN", "3p-wgan"),
+    "3p-wgan-identity": Row("3P-WGAN, h = identity", "3p-wgan", {"game": {"mover": "identity"}}),
 }
 MAIN_ROWS = ("gan", "veegan", "wgan-gp", "potgan")  # those of the paper
 
