@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,11 @@ from train.reproduce.start import start
 from train.targets import ring8
 
 PAPER_EPOCHS = (100, 500, 3000, 7000)  # Fig. 1
+_WHERE = {
+    "both": "generator and critic, as in the paper",
+    "generator": "the generator alone (the paper has it in the critic too)",
+    "none": "no network (the paper has it in generator and critic)",
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class MoverConfig:
 def main(argv: Sequence[str], prog: str) -> None:
     """Train, then write the page, the numbers and the picture."""
     config = parse_fields(MoverConfig, MoverConfig(), argv, prog)
-    out, machine = start(config, argv, prog)
+    out, machine = start(shlex.join([*prog.split(), *argv]), config.threads, config.device, config.out)
     for path in write(out, config, play(config), machine):
         print(path)
 
@@ -172,7 +178,8 @@ def document(
     return "\n".join(
         [
             f"# 3P-WGAN's Fig. 1: 8 Gaussians, {config.points:,} points, full batch\n",
-            "One run. Blue: real points, red: generated, green: moved real points h(x).\n",
+            f"One run, with batch norm in {_WHERE[config.batch_norm]}. Blue: real points, red: generated, green: moved "
+            "real points h(x).\n",
             "![real, generated and moved points](mover.png)\n",
             "| iteration | modes covered | within 3 sigma | reverse KL | mean move |",
             "|---|---|---|---|---|",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -70,7 +71,7 @@ def main(argv: Sequence[str], prog: str) -> None:
     from train.reproduce import table1_report  # matplotlib is slow to import
 
     config = parse_fields(Table1Config, Table1Config(), argv, prog)
-    out, machine = start(config, argv, prog)
+    out, machine = start(shlex.join([*prog.split(), *argv]), config.threads, config.device, config.out)
     (out / "cells").mkdir(exist_ok=True)
     for target, setting, row in cells(config):
         wanted = cell_config(target, setting, row)

@@ -64,6 +64,7 @@ def test_files_and_page(tmp_path, capsys):
     assert f"| 3 | {figures['modes_covered']} of 8 | {figures['within_3_sigma']:.3f} |" in page
     assert f"ends at {stored['curve'][-1]['move']:.4f}" in page
     assert "python -m train.reproduce mover --iterations 3" in page
+    assert "batch norm in the generator alone (the paper has it in the critic too)" in page
     assert (tmp_path / "mover.png").stat().st_size > 0
 
 
