@@ -110,8 +110,8 @@ def _preamble(cells: Cells) -> str:
         f"Mean and standard error of {runs}; runs that diverged are counted and left out. *floor*: what true samples "
         "score. *covered*: modes with at least a tenth of their due share of samples. *3 sigma*: share of samples "
         "within 3 sigma of a mode. *POT-GAN's stated settings* are those of its image experiments (rate, betas, batch, "
-        "weights); networks, forest, critic steps and iterations are ours. *Our tuned settings*: docs/toy.md says how "
-        "they were found.\n"
+        "weights); networks, forest, critic steps and iterations are ours; 3P-WGAN has its own paper's rate, betas and "
+        "weights. *Our tuned settings*: docs/toy.md says how they were found.\n"
     )
 
 
