@@ -178,8 +178,8 @@ def document(
     return "\n".join(
         [
             f"# 3P-WGAN's Fig. 1: 8 Gaussians, {config.points:,} points, full batch\n",
-            f"One run, with batch norm in {_WHERE[config.batch_norm]}. Blue: real points, orange: generated, green: moved "
-            "real points h(x).\n",
+            f"One run, with batch norm in {_WHERE[config.batch_norm]}. Blue: real points, orange: generated, green: "
+            "moved real points h(x).\n",
             "![real, generated and moved points](mover.png)\n",
             "| iteration | modes covered | within 3 sigma | reverse KL | mean move |",
             "|---|---|---|---|---|",
