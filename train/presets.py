@@ -14,7 +14,7 @@ from models.games import GAMES
 from models.games.export import from_dict
 from train.config import R
 
-# docs/forest.md says how the toy values were found.
+# docs/forest.md and docs/toy.md say how the toy values were found.
 TOY: dict[str, Any] = {
     "iterations": 6000,
     "batch_size": 128,
@@ -25,10 +25,13 @@ TOY: dict[str, Any] = {
 }
 TOY_NETWORKS = {"name": "mlp", "width": 64, "depth": 3, "noise_dim": 2, "init": "he"}
 _TOY_WGAN_GP = {"critic_steps": 1, "gradient_penalty_weight": 0.02}
+# 3P-WGAN states N(0, 0.02^2) for images and batch norm in the critic too, with which it does not learn the ring.
+TOY_THREE_PLAYERS = {"networks": {"init": "normal"}, "batch_norm": "generator"}
 _TOY_FOREST = {"trees": 16, "depth": 3, "thresholds": "latents", "leaves": "identity", "lr": 4e-3, "inner_steps": 1}
 TOY_GAMES: dict[str, Any] = {
     "wgan-gp": {"game": _TOY_WGAN_GP},
     "potgan": {"game": {**_TOY_WGAN_GP, "transport_weight": 4.0, "forest": _TOY_FOREST}},
+    "3p-wgan": {"lr": 3e-4, "game": {**TOY_THREE_PLAYERS, "noise": "normal"}},
 }
 _SMALL = {"name": "dcgan", "width": 32, "noise_dim": 128}
 _SMALL_GAMES = {"potgan": {"vae": {"game": {"networks": _SMALL}}}}

@@ -19,7 +19,7 @@ SEEDS = (3, 8)
 
 def config(game, **changes):
     chosen = preset("ring8", game, run_config(game))
-    networks = replace(chosen.game.networks, width=16, depth=1)
+    networks = replace(chosen.game.networks, width=16, depth=1, init="he")
     return replace(
         chosen, iterations=20, batch_size=32, lr=1e-3, game=replace(chosen.game, networks=networks, **changes)
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from models.games.export import from_dict
 from train.config import TrainConfig, run_config
-from train.presets import TOY, TOY_GAMES, TOY_NETWORKS, merge
+from train.presets import TOY, TOY_GAMES, TOY_NETWORKS, TOY_THREE_PLAYERS, merge
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,6 @@ ROWS: dict[str, Row] = {
 MAIN_ROWS = ("gan", "veegan", "wgan-gp", "potgan")  # those of the paper
 
 _FOREST = {"trees": 16, "depth": 3}
-# 3P-WGAN states N(0, 0.02^2) for images and batch norm in the critic too, with which it does not learn the ring.
-_THREE_PLAYERS = {"networks": {"init": "normal"}, "batch_norm": "generator"}
 
 # Changes to a game's defaults: for every game ("all"), then by game. POT-GAN states rate, betas, batch and weights for
 # images, and nothing for its toys; the rest are our defaults. docs/toy.md says how the best were found.
@@ -53,14 +51,14 @@ _PAPER: dict[str, Any] = {
     "all": {"iterations": 20_000, "batch_size": 64, "lr": 2e-4, "betas": (0.5, 0.9), "lr_decay": "constant"},
     "potgan": {"game": {"forest": _FOREST}},
     "wae-gan": {"betas": (0.5, 0.999)},
-    "3p-wgan": {"lr": 1e-4, "betas": (0.0, 0.9), "game": _THREE_PLAYERS},
+    "3p-wgan": {"lr": 1e-4, "betas": (0.0, 0.9), "game": TOY_THREE_PLAYERS},
 }
 _BEST: dict[str, Any] = {
     "all": TOY,
     "gan": {"lr": 1e-3},
     "wgan-gp": {"lr": 1e-3, "game": {"critic_steps": 5, "gradient_penalty_weight": 0.1}},
     "potgan": TOY_GAMES["potgan"],
-    "3p-wgan": {"lr": 3e-4, "betas": (0.0, 0.9), "game": {**_THREE_PLAYERS, "noise": "normal"}},
+    "3p-wgan": {**TOY_GAMES["3p-wgan"], "betas": (0.0, 0.9)},
 }
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "paper": ("POT-GAN's stated settings", _PAPER),

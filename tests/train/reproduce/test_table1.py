@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ import torch
 from models.games import GAMES
 from train import metrics
 from train.cli import guarded
+from train.config import run_config
+from train.presets import preset
 from train.reproduce import table1, table1_report
 from train.reproduce.__main__ import main
 from train.reproduce.cells import ROWS, SETTINGS, cell_config
@@ -235,3 +238,10 @@ def test_run_metrics_are_seeded_and_none_for_nan(monkeypatch):
     assert first["reverse_kl"] != other["reverse_kl"]
     samples[3] = torch.inf
     assert table1.run_metrics(samples, target, 0) is None
+
+
+@pytest.mark.parametrize("target", ["ring8", "ball3d"])
+@pytest.mark.parametrize("game", ["potgan", "3p-wgan"])
+def test_the_toy_presets_are_the_tuned_rows(target, game):
+    played = preset(target, game, run_config(game))
+    assert played == replace(cell_config(target, "best", game), data=played.data)
