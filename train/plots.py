@@ -111,7 +111,7 @@ def clouds(
 ) -> None:
     """A row of scatter plots, title -> cloud's name -> points [n, 2], above curves, name -> (step, value > 0) pairs.
 
-    The first cloud is blue, the second red, the third green, as in 3P-WGAN's Fig. 1; every curve is a panel.
+    The first cloud is blue, the second orange, the third green; every curve is a panel.
     """
     figure = Figure(figsize=(2.4 * len(snapshots), 5.3), dpi=DPI)
     left = 0.3 / len(snapshots)

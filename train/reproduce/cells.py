@@ -46,7 +46,7 @@ MAIN_ROWS = ("gan", "veegan", "wgan-gp", "potgan")  # those of the paper
 _FOREST = {"trees": 16, "depth": 3}
 
 # Changes to a game's defaults: for every game ("all"), then by game. POT-GAN states rate, betas, batch and weights for
-# images, and nothing for its toys; the rest are our defaults. docs/toy.md says how the best were found.
+# images, and nothing for its toys; the rest is ours. docs/toy.md says how the best were found.
 _PAPER: dict[str, Any] = {
     "all": {"iterations": 20_000, "batch_size": 64, "lr": 2e-4, "betas": (0.5, 0.9), "lr_decay": "constant"},
     "potgan": {"game": {"forest": _FOREST}},

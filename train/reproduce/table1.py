@@ -43,9 +43,9 @@ class Table1Config:
     targets: tuple[str, ...] = tuple(TARGETS)
     """Some of the default."""
     settings: tuple[str, ...] = tuple(SETTINGS)
-    """paper: what POT-GAN states, our defaults elsewhere; best: tuned by us, see docs/toy.md."""
+    """paper: what POT-GAN states (3P-WGAN: its own paper), ours elsewhere; best: tuned by us, see docs/toy.md."""
     rows: tuple[str, ...] = tuple(ROWS)
-    """Some of the default: games, and POT-GAN with another F or pairing."""
+    """Some of the default: games, POT-GAN with another F or pairing, 3P-WGAN with h = identity."""
     iterations: int | None = None
     """Iterations of every cell (default: as the settings say)."""
     threads: int | None = None

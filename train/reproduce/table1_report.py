@@ -110,8 +110,9 @@ def _preamble(cells: Cells) -> str:
         f"Mean and standard error of {runs}; runs that diverged are counted and left out. *floor*: what true samples "
         "score. *covered*: modes with at least a tenth of their due share of samples. *3 sigma*: share of samples "
         "within 3 sigma of a mode. *POT-GAN's stated settings* are those of its image experiments (rate, betas, batch, "
-        "weights); networks, forest, critic steps and iterations are ours; 3P-WGAN has its own paper's rate, betas and "
-        "weights. *Our tuned settings*: docs/toy.md says how they were found.\n"
+        "weights); networks, forest, critic steps and iterations are ours; 3P-WGAN has its own paper's rate and betas, "
+        "first weights N(0, 0.02^2), and batch norm in the generator alone (docs/toy.md). *Our tuned settings*: "
+        "docs/toy.md says how they were found.\n"
     )
 
 
@@ -152,11 +153,12 @@ def measured(figure: Summary) -> str:
 
 
 def _verdicts(target: str, here: Mapping[tuple[str, str], Any]) -> Iterator[str]:
-    """What the table says about the paper's claim, and about the forest."""
+    """What the table says about the paper's claim, about the forest and about the mover."""
     for setting, (title, _) in SETTINGS.items():
         for row, other, beside in (
             ("potgan", "wgan-gp", "each with its own settings"),
             ("potgan", "potgan-identity", "all else equal"),
+            ("3p-wgan", "3p-wgan-identity", "all else equal"),
         ):
             pair = [here[setting, name] for name in (row, other) if (setting, name) in here]
             if len(pair) < 2:
