@@ -25,7 +25,7 @@ TOY: dict[str, Any] = {
 }
 TOY_NETWORKS = {"name": "mlp", "width": 64, "depth": 3, "noise_dim": 2, "init": "he"}
 _TOY_WGAN_GP = {"critic_steps": 1, "gradient_penalty_weight": 0.02}
-# First weights as 3P-WGAN states them for images. It states batch norm in the critic too, with which the ring fails.
+# First weights as 3P-WGAN states them for images. Batch norm in the critic too, also stated, makes the ring slow.
 TOY_THREE_PLAYERS = {"networks": {"init": "normal"}, "batch_norm": "generator"}
 _TOY_FOREST = {"trees": 16, "depth": 3, "thresholds": "latents", "leaves": "identity", "lr": 4e-3, "inner_steps": 1}
 TOY_GAMES: dict[str, Any] = {

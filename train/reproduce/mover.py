@@ -53,7 +53,7 @@ class MoverConfig:
     lambda_end: float = 100.0
     """lambda rises linearly from 0.1 to this. [stated]"""
     batch_norm: Literal["both", "generator", "none"] = "generator"
-    """Batch norm in the layers of generator and critic. [stated: both], with which ours does not learn the ring:
+    """Batch norm in the layers of generator and critic. [stated: both], with which ours is slow and unstable:
     docs/toy.md."""
     seed: int = 0
     """Seed of weights, noise and data."""
