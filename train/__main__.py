@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before PyTorch is imported
+    from train.entry import run
+
+    sys.exit(run("train.__main__", lambda module: module.main(sys.argv[1:])))
+
 from collections.abc import Sequence
 from typing import get_args
 
 from models.games import GAMES
 from train import potgan
-from train.cli import guarded, parse, summary
+from train.cache import cache_main
+from train.cli import parse, summary
 from train.config import run_config
 from train.data import DataName
 from train.presets import PRESETS
@@ -16,7 +23,8 @@ from train.runs import play
 
 USAGE = """usage: python -m train GAME [--preset NAME | --resume DIR] [--FIELD VALUE ...]
        python -m train GAME --help    every field of a game, with its default
-       python -m train list           games, presets and data sets"""
+       python -m train list           games, presets and data sets
+       python -m train data --cache   decoded images that are kept, and how to clear them"""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -31,12 +39,10 @@ def main(argv: Sequence[str]) -> None:
         for game, kind in GAMES.items():
             print(f"  {game:<8} {summary(kind)}")
         print(f"presets\n  {', '.join(PRESETS)}\ndata sets\n  {', '.join(get_args(DataName))}")
+    elif name == "data":
+        cache_main(rest)
     elif name == "potgan":
         potgan.main(rest, "python -m train potgan")
     else:
         config, resume = parse(name, run_config(name), rest, f"python -m train {name}")
         play(name, config, resume)
-
-
-if __name__ == "__main__":
-    sys.exit(guarded(lambda: main(sys.argv[1:])))

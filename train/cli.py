@@ -18,19 +18,24 @@ import tyro
 
 from models.games import GAMES
 from train.config import TrainConfig, load_config
-from train.errors import TRAINING_ERROR, USER_ERROR, Stopped, TrainingError
+from train.entry import INTERRUPTED
+from train.errors import TRAINING_ERROR, USER_ERROR, Stopped, TrainingError, resource_message
 from train.presets import PRESETS, preset
+from train.resume import Resume, check_code
+from train.text import printable
 
 C = TypeVar("C")
 R = TypeVar("R", bound=TrainConfig)
 DESCRIPTION = (
     f"Also: --preset NAME starts from named settings ({', '.join(PRESETS)}); --resume DIR continues the run in DIR "
-    "with its settings. Fields given beside either override it (a resumed run keeps out and seed)."
+    "with its settings. Fields given beside either override it (a resumed run keeps its folder, its seed, its data and "
+    "what its networks are made of). --other-data, with --resume: go on with other data than the run was trained on, "
+    "such as a folder that has grown."
 )
 
 
-def parse(game: str, kind: type[R], argv: Sequence[str], prog: str) -> tuple[R, Path | None]:
-    """The configuration that ``argv`` describes, and the run directory to continue, if any.
+def parse(game: str, kind: type[R], argv: Sequence[str], prog: str) -> tuple[R, Resume | None]:
+    """The configuration that ``argv`` describes, and the run to continue, if any.
 
     Defaults come from the class, a preset (--preset) or the run itself (--resume); each field can then be overridden.
     """
@@ -39,19 +44,24 @@ def parse(game: str, kind: type[R], argv: Sequence[str], prog: str) -> tuple[R, 
     first = _Parser(add_help=False, allow_abbrev=False)
     source = first.add_mutually_exclusive_group()
     source.add_argument("--preset")
-    source.add_argument("--resume", metavar="DIR", type=Path)
+    source.add_argument("--resume", metavar="DIR")
+    first.add_argument("--other-data", action="store_true")
     chosen, rest = first.parse_known_args(list(argv))
-    default = kind()
-    if chosen.preset is not None:
-        default = preset(chosen.preset, game, kind)
-    if chosen.resume is not None:
-        default = replace(load_config(chosen.resume, game, kind), out=str(chosen.resume))
+    if chosen.resume is None:
+        if chosen.other_data:
+            raise ValueError("train: --other-data goes with --resume")
+        default = kind() if chosen.preset is None else preset(chosen.preset, game, kind)
+        return parse_fields(kind, default, rest, prog, f"{about(game)} {DESCRIPTION}"), None
+    if not chosen.resume:
+        raise ValueError("train: --resume needs the folder of a run, got an empty name")
+    directory = Path(chosen.resume)
+    stored = load_config(directory, game, kind)
+    check_code(directory, stored.game, rest)  # type: ignore[attr-defined]
+    default = replace(stored, out=chosen.resume)
     config = parse_fields(kind, default, rest, prog, f"{about(game)} {DESCRIPTION}")
-    if chosen.resume is not None and config.out != default.out:
+    if config.out != default.out:
         raise ValueError("train: out cannot change when a run is resumed")
-    if chosen.resume is not None and config.seed != default.seed:
-        raise ValueError("train: seed cannot change when a run is resumed")
-    return config, chosen.resume
+    return config, Resume(directory, stored, chosen.other_data)
 
 
 def about(game: str) -> str:
@@ -70,27 +80,33 @@ def summary(kind: type) -> str:
 def guarded(main: Callable[[], None]) -> int:
     """Run ``main``; what goes wrong becomes one line on stderr and an exit status.
 
-    2: a wrong setting, path or file; 1: training failed; 128 + n: signal n.
+    2: a wrong setting, path or file; 1: training failed, or disk or memory ran out; 128 + n: signal n.
     """
     try:
         main()
     except Stopped as stop:
         return stop.status
     except KeyboardInterrupt:
-        print("\ninterrupted; --resume DIR continues a run from its last checkpoint, if it has one", file=sys.stderr)
+        print(f"\n{INTERRUPTED}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has left, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except TrainingError as error:
         return _fail(str(error), TRAINING_ERROR)
-    except (ValueError, OSError) as error:
-        return _fail(str(error), USER_ERROR)
+    except Exception as error:
+        exhausted = resource_message(error)
+        if exhausted is not None:
+            return _fail(f"train: {exhausted}", TRAINING_ERROR)
+        if isinstance(error, ValueError | OSError):
+            return _fail(str(error), USER_ERROR)
+        raise
     return 0
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return status
 
 

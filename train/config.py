@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
 import torch
+from models.config import check_fields, from_dict
 
 from models.games import GAMES
-from models.games.export import from_dict
 from train.checkpoint import write_json
 from train.data import DataConfig
+from train.directory import RUN_FILE
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class TrainConfig:
     """Seed of weights, noise and the order of the data."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
+    threads: int | None = None
+    """CPU threads (None: one where networks are small, else all cores). A run keeps its number when it is resumed:
+    bit for bit the same only with the same number."""
     out: str | None = None
     """Run directory (None: runs/GAME-DATA, or the first free of runs/GAME-DATA-2, -3, ...)."""
     log_every: int = 50
@@ -52,22 +56,19 @@ class TrainConfig:
     """Checkpoints kept."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))  # a list, when it comes from JSON
-        for name in ("iterations", "batch_size", "log_every", "sample_every", "checkpoint_every", "keep"):
+        check_fields(self)
+        check_rates(self)
+        for name in ("iterations", "log_every", "sample_every", "checkpoint_every", "keep"):
             _require(getattr(self, name) >= 1, name, "must be at least 1", getattr(self, name))
-        _require(self.lr > 0, "lr", "must be positive", self.lr)
-        _require(
-            len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", "must lie in [0, 1)", self.betas
-        )
-        _require(self.lr_decay in ("constant", "linear"), "lr_decay", "must be constant or linear", self.lr_decay)
         _require(0 <= self.ema < 1, "ema", "must lie in [0, 1)", self.ema)
-        _require(self.seed >= 0, "seed", "must not be negative", self.seed)
+        _require(0 <= self.seed < 2**63, "seed", "must lie in 0..2^63 - 1", self.seed)
+        _require(self.threads is None or 1 <= self.threads <= 1024, "threads", "must lie in 1..1024", self.threads)
+        _require(self.out is None or self.out != "", "out", "must be a folder's name", repr(self.out))
         _require(DEVICE.fullmatch(self.device) is not None, "device", "must be cpu, cuda or cuda:N", self.device)
 
 
 R = TypeVar("R", bound=TrainConfig)
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
-RUN_FILE = "config.json"
 
 
 @functools.cache
@@ -110,11 +111,21 @@ def load_config(directory: Path, game: str, kind: type[R]) -> R:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         name, values = stored["game"], stored["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"resume: {path} is damaged: {error}") from error
     if name != game:
         raise ValueError(f"resume: {directory} is a run of {name}, not of {game}")
-    return from_dict(kind, values)
+    try:
+        return from_dict(kind, values)
+    except ValueError as error:
+        raise ValueError(f"resume: {path}: {error}") from error
+
+
+def check_rates(config: Any, prefix: str = "") -> None:
+    """ValueError for a wrong batch_size, lr or betas of ``config``; prefix: what precedes their names."""
+    _require(config.batch_size >= 1, f"{prefix}batch_size", "must be at least 1", config.batch_size)
+    _require(config.lr > 0, f"{prefix}lr", "must be positive", config.lr)
+    _require(all(0 <= b < 1 for b in config.betas), f"{prefix}betas", "must lie in [0, 1)", config.betas)
 
 
 def _require(condition: bool, name: str, rule: str, value: object) -> None:

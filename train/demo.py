@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":  # before PyTorch is imported
+    from train.entry import run
+
+    sys.exit(run("train.demo", lambda module: module.main(sys.argv[1:])))
+
 import dataclasses
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +18,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from train.cli import guarded, parse_fields
+from train.cli import parse_fields
 from train.config import TrainConfig, run_config
+from train.directory import new_directory
 from train.log import duration
 from train.outputs import POINTS
 from train.potgan import PotGanRun
 from train.presets import preset
 from train.report import write_report
-from train.runs import free_directory, load_data, make_trainer, open_run
+from train.runs import begin, load_data, make_trainer, run_directory
 from train.targets import ring8
 from train.trainer import Trainer
 
@@ -49,14 +56,14 @@ class DemoConfig:
 def main(argv: Sequence[str]) -> None:
     """Train both, compare them in a table, a picture and a page."""
     demo = parse_fields(DemoConfig, DemoConfig(), argv, "python -m train.demo")
-    directory = free_directory(Path(demo.out or "runs/demo"))
     trainers, rows = {}, {}
-    for name in KINDS:
-        print(f"\n{name}", flush=True)
-        trainers[name], metrics = play(name, demo, directory / name)
-        rows[name] = {**metrics, "seconds": trainers[name].seconds}
-    Console().print(table(rows, demo))
-    picture, report = compare(trainers, rows, directory)
+    with new_directory(demo.out, Path("runs/demo")) as directory:
+        for name in KINDS:
+            print(f"\n{name}", flush=True)
+            trainers[name], metrics = play(name, replace(config_of(name, demo), out=str(directory / name)))
+            rows[name] = {**metrics, "seconds": trainers[name].seconds}
+        Console().print(table(rows, demo))
+        picture, report = compare(trainers, rows, directory)
     print(f"picture {picture}\nreport  {report}")
 
 
@@ -66,12 +73,12 @@ def config_of(name: str, demo: DemoConfig) -> TrainConfig:
     return replace(chosen, iterations=demo.iterations, seed=demo.seed, device=demo.device)
 
 
-def play(name: str, demo: DemoConfig, directory: Path) -> tuple[Trainer, dict[str, float]]:
+def play(name: str, config: TrainConfig) -> tuple[Trainer, dict[str, float]]:
     """Train one game on the ring; its trainer and final metrics."""
-    config = config_of(name, demo)
-    trainer = make_trainer(name, config, load_data(config), directory)
-    open_run(directory, name, config)
-    return trainer, trainer.run(f"python -m train {name} --resume {shlex.quote(str(directory))}")
+    with run_directory(config, name, None) as directory:
+        trainer = make_trainer(name, config, load_data(config), directory)
+        begin(trainer, config, None)
+        return trainer, trainer.run(f"python -m train {name} --resume {shlex.quote(str(directory))}")
 
 
 def table(rows: dict[str, dict[str, float]], demo: DemoConfig) -> Table:
@@ -100,7 +107,3 @@ def compare(trainers: dict[str, Trainer], rows: dict[str, dict[str, float]], dir
         pictures={"Samples": picture, **{f"Losses of {name}": directory / name / "losses.png" for name in trainers}},
     )
     return picture, directory / "report.html"
-
-
-if __name__ == "__main__":
-    sys.exit(guarded(lambda: main(sys.argv[1:])))

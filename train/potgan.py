@@ -6,27 +6,35 @@ points the latent is the point itself. Either phase can be stopped and resumed.
 
 from __future__ import annotations
 
-import copy
-import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import cast
 
 if __name__ == "__main__":  # run as a script: import from the checkout, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from train.entry import run  # before PyTorch is imported
+
+    sys.exit(run("train.potgan", lambda module: module.main(sys.argv[1:], "python train/potgan.py")))
+
+import copy
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import cast
 
 import torch
+from models.config import check_fields, fixed_fields
 
 from models.games.export import load_game
 from models.games.potgan import PotGanConfig
 from models.games.vae import Vae, VaeConfig
-from train.cli import guarded, parse
-from train.config import TrainConfig, run_config, save_config
+from train.checkpoint import checkpoints, valid_states
+from train.cli import parse
+from train.config import TrainConfig, check_rates, run_config, save_config
 from train.data import Dataset, ImageSet
 from train.outputs import EXPORT
-from train.runs import load_data, make_trainer, open_run, run_directory
+from train.resume import Resume, check_changes
+from train.runs import begin, load_data, load_run, make_trainer, open_run, run_directory
+from train.trainer import CHECKPOINTS
 
 SHOWN, COLUMNS = 32, 8
 
@@ -48,8 +56,11 @@ class VaePhase:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
+        check_fields(self)
         if self.iterations < 0:
             raise ValueError(f"train: vae.iterations must not be negative, got {self.iterations}")
+        if self.iterations > 0:
+            check_rates(self, "vae.")
 
 
 @dataclass(frozen=True)
@@ -68,36 +79,63 @@ def main(argv: Sequence[str], prog: str) -> None:
     train(config, resume, prog)
 
 
-def train(config: PotGanRun, resume: Path | None, prog: str) -> dict[str, float]:
-    """Both phases in one run directory; the final metrics."""
-    directory = run_directory(config, "potgan", resume)
-    data = load_data(config)
-    resume_command = f"{prog} --resume {shlex.quote(str(directory))}"
-    game = config.game
-    if isinstance(data, ImageSet) and config.vae.iterations > 0 and game.encoder == "identity":
-        game = replace(game, encoder=str(pretrain(config, data, directory, resume_command)))
-    trainer = make_trainer("potgan", replace(config, game=game), data, directory)
-    open_run(directory, "potgan", config)
-    metrics = trainer.run(resume_command)
-    if isinstance(data, ImageSet) and game.encoder != "identity":
-        show_reconstructions(Path(game.encoder), data, directory / "reconstructions.png")
-    return metrics
+def train(config: PotGanRun, resume: Resume | None, prog: str) -> dict[str, float]:
+    """Both phases in one run directory; the final metrics, none if the run had ended before."""
+    if resume is not None:
+        check_changes(resume, config, fixed_phase(resume.directory, config))
+    with run_directory(config, "potgan", resume) as directory:
+        data = load_data(config)
+        resume_command = f"{prog} --resume {shlex.quote(str(directory))}"
+        game = config.game
+        if isinstance(data, ImageSet) and config.vae.iterations > 0 and game.encoder == "identity":
+            game = replace(game, encoder=str(pretrain(config, data, directory, resume, resume_command)))
+        trainer = make_trainer("potgan", replace(config, game=game), data, directory)
+        metrics = trainer.run(resume_command) if begin(trainer, config, resume) else {}
+        reconstructions = directory / "reconstructions.png"
+        if isinstance(data, ImageSet) and game.encoder != "identity" and (metrics or not reconstructions.exists()):
+            show_reconstructions(Path(game.encoder), data, reconstructions)
+        return metrics
 
 
-def pretrain(config: PotGanRun, data: Dataset, directory: Path, resume_command: str) -> Path:
+def fixed_phase(directory: Path, config: PotGanRun) -> set[str]:
+    """Settings of the VAE that cannot change any more in the run ``directory``: all of them once the game has begun."""
+    if whole(directory / "vae" / EXPORT) or checkpoints(directory / CHECKPOINTS):
+        return {"vae"}
+    return {f"vae.game.{name}" for name in fixed_fields(config.vae.game)}
+
+
+def whole(exported: Path) -> bool:
+    """Whether the export is there; its config.json is written last."""
+    return (exported / "config.json").exists()
+
+
+def pretrain(config: PotGanRun, data: Dataset, directory: Path, resume: Resume | None, resume_command: str) -> Path:
     """Train the VAE in ``directory``/vae, unless its export is there; the export's path. ``data`` is left as it was."""
     folder = directory / "vae"
     exported = folder / EXPORT
-    if (exported / "config.json").exists():  # written last, so the export is whole
-        return exported
     start = copy.deepcopy(data.state_dict())
     vae_config = phase_config(config)
-    trainer = make_trainer("vae", vae_config, data, folder)
-    open_run(directory, "potgan", config)
-    save_config(folder, "vae", vae_config)
-    trainer.run(resume_command)
+    vae_resume = None
+    if resume is not None:
+        vae_resume = Resume(folder, phase_config(cast(PotGanRun, resume.stored)), resume.other_data)
+    if whole(exported):
+        if vae_resume is not None:
+            check_data(folder, data, vae_resume.other_data)
+    else:
+        trainer = make_trainer("vae", vae_config, data, folder)
+        load_run(trainer, vae_resume, "vae.")
+        open_run(directory, "potgan", config)
+        save_config(folder, "vae", trainer.config)
+        trainer.run(resume_command)
     data.load_state_dict(start)
     return exported
+
+
+def check_data(folder: Path, data: Dataset, other_data: bool) -> None:
+    """ValueError if ``data`` are not those that the finished phase in ``folder`` was trained on, unless allowed."""
+    for _, state in valid_states(folder / CHECKPOINTS, lambda text: print(f"warning: {text}", flush=True)):
+        data.load_state_dict(state["data"], allow_other=other_data)
+        return
 
 
 def phase_config(config: PotGanRun) -> TrainConfig:
@@ -119,7 +157,3 @@ def show_reconstructions(exported: Path, data: ImageSet, path: Path) -> None:
     rows = [part for pair in zip(real.split(columns), rebuilt.split(columns), strict=True) for part in pair]
     plots.image_grid(torch.cat(rows), path, columns=columns)
     print(f"reconstructions {path}", flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(guarded(lambda: main(sys.argv[1:], "python train/potgan.py")))

@@ -10,8 +10,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from models.config import from_dict
+
 from models.games import GAMES
-from models.games.export import from_dict
 from train.config import R
 
 # docs/forest.md and docs/toy.md say how the toy values were found.

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before PyTorch is imported
+    from train.entry import run
+
+    sys.exit(run("train.reproduce.__main__", lambda module: module.main(sys.argv[1:])))
+
 from collections.abc import Callable, Sequence
 
-from train.cli import guarded
 from train.reproduce import mover, rates, table1
 
 EXPERIMENTS: dict[str, tuple[Callable[[Sequence[str], str], None], str]] = {
@@ -27,7 +32,3 @@ def main(argv: Sequence[str]) -> None:
     if name not in EXPERIMENTS:
         raise ValueError(f"reproduce: experiment must be one of {', '.join(EXPERIMENTS)}, got {name!r}")
     EXPERIMENTS[name][0](argv[1:], f"python -m train.reproduce {name}")
-
-
-if __name__ == "__main__":
-    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -1,0 +1,22 @@
+"""How many CPU threads a run uses."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+# As OMP_NUM_THREADS or the machine says; a run that takes fewer must not decide for the next one in the process.
+MOST = torch.get_num_threads()
+# Multiply-adds of one pass through all players below which a second thread gains nothing.
+SMALL = 50_000_000
+
+
+def choose_threads(game: nn.Module, batch_size: int) -> int:
+    """One thread for networks so small that a second one only waits, else ``MOST``.
+
+    Two runs beside each other on two cores then do not wait for each other's threads. A convolution uses its weights
+    at every pixel, so it is never small.
+    """
+    convolutional = any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in game.modules())
+    weights = sum(parameter.numel() for parameter in game.parameters())
+    return MOST if convolutional or weights * batch_size >= SMALL else 1
