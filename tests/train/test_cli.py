@@ -108,12 +108,11 @@ def test_one_line_keeps_text_that_is_not_a_frame():
     assert one_line("plain\n text") == "plain text"
 
 
-@pytest.mark.parametrize(("field", "value"), [("seed", "7"), ("out", "elsewhere")])
-def test_seed_and_folder_of_a_resumed_run_are_fixed(tmp_path, capsys, field, value):
+def test_the_folder_of_a_resumed_run_is_fixed(tmp_path, capsys):
     save_config(tmp_path, "vae", run_config("vae")(out=str(tmp_path)))
     before = (tmp_path / "config.json").read_bytes()
-    assert guarded(lambda: main(["vae", "--resume", str(tmp_path), f"--{field}", value])) == 2
-    assert capsys.readouterr().err == f"error: train: {field} cannot change when a run is resumed\n"
+    assert guarded(lambda: main(["vae", "--resume", str(tmp_path), "--out", "elsewhere"])) == 2
+    assert capsys.readouterr().err == "error: train: out cannot change when a run is resumed\n"
     assert (tmp_path / "config.json").read_bytes() == before
 
 

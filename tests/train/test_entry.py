@@ -113,12 +113,14 @@ sys.meta_path.insert(0, Look())
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        ({}, "passive None"),
+        ({}, "None 1000"),
         ({"GOMP_SPINCOUNT": "7"}, "None 7"),
         ({"OMP_WAIT_POLICY": "active"}, "active None"),
     ],
 )
-def test_idle_threads_wait_passively_before_torch_is_imported_unless_the_user_chose(tmp_path, command, given, found):
+def test_idle_threads_spin_briefly_from_before_the_import_of_torch_unless_the_user_chose(
+    tmp_path, command, given, found
+):
     run = python(COMMANDS[command], tmp_path, LOOK, **given)
     assert run.stdout.strip() == found, run.stderr
 

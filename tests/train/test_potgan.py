@@ -16,9 +16,11 @@ from models.games.potgan import ForestConfig, PotGanConfig
 from models.games.vae import VaeConfig
 from models.networks import NetworkConfig
 from train import checkpoint, plots
+from train.config import load_config
 from train.data import DataConfig, ImageSet
 from train.errors import Stopped
 from train.potgan import PotGanRun, VaePhase, show_reconstructions, train
+from train.resume import Resume
 
 MLP = NetworkConfig(name="mlp", width=8, depth=1, noise_dim=4)
 DIGITS = PotGanRun(
@@ -37,15 +39,16 @@ def run(tmp_path):
 
     def start(name: str, resume: bool = False, **changes):
         directory = tmp_path / name
-        train(replace(DIGITS, out=str(directory), **changes), directory if resume else None, "potgan")
+        stored = load_config(directory, "potgan", PotGanRun) if resume else None
+        continued = None if stored is None else Resume(directory, stored)
+        train(replace(DIGITS, out=str(directory), **changes), continued, "potgan")
         return directory
 
     return start
 
 
 def game_state(directory) -> dict:
-    state = checkpoint.newest_valid(directory / "checkpoints", pytest.fail)
-    assert state is not None
+    _, state = next(checkpoint.valid_states(directory / "checkpoints", pytest.fail))
     return state["game"]
 
 

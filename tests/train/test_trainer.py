@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from models.games import Turn
 from train import metrics
 from train.data import stream_seed
 from train.errors import Stopped, TrainingError
+from train.log import RunLog
 from train.rounds import NOISE_STREAM
 
 
@@ -142,6 +145,7 @@ def test_rows_past_the_checkpoint_are_written_once(make_trainer):
     with pytest.raises(TrainingError):
         trainer.run("")
     again = make_trainer(log_every=1, checkpoint_every=4, sample_every=100)
+    again.resume()
     again.run("")
     rows = [json.loads(line) for line in (again.directory / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [*range(1, 11), 10]
@@ -178,7 +182,7 @@ def test_parameters_that_are_not_finite_are_never_saved(make_trainer):
     assert not (trainer.directory / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_iteration_saves_and_says_how_to_resume(make_trainer, capsys, number):
     trainer = make_trainer()
     step, handler = trainer.game.step, signal.getsignal(signal.SIGINT)
@@ -199,6 +203,79 @@ def test_a_signal_ends_the_iteration_saves_and_says_how_to_resume(make_trainer, 
     resumed.resume()
     assert resumed.step == 4  # the iteration at hand was finished
     assert [player for player, _, _ in trainer.game.calls][-1] == "generator"
+
+
+def test_a_signal_that_the_user_ignores_stays_ignored(make_trainer):
+    """nohup leaves SIGHUP ignored: the run goes on."""
+    trainer = make_trainer()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    step = trainer.game.step
+
+    def signalled(player, *rest):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return step(player, *rest)
+
+    trainer.game.step = signalled
+    try:
+        trainer.run("")
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert trainer.step == 10
+
+
+def test_a_run_can_play_in_another_thread_than_the_main_one(make_trainer):
+    trainer = make_trainer()
+    with ThreadPoolExecutor(1) as pool:
+        values = pool.submit(trainer.run, "").result()
+    assert trainer.step == 10
+    assert "reverse_kl" in values
+
+
+def test_a_terminal_that_is_gone_does_not_keep_a_run_from_saving(make_trainer, monkeypatch):
+    trainer = make_trainer()
+    step = trainer.game.step
+
+    def hung_up(player, *rest):
+        if trainer.step == 3:
+            os.kill(os.getpid(), signal.SIGHUP)
+            trainer.game.step = step
+
+            def gone(*_, **__):
+                raise OSError(errno.EIO, "Input/output error")
+
+            monkeypatch.setattr(RunLog, "tick", gone)
+        return step(player, *rest)
+
+    trainer.game.step = hung_up
+    with pytest.raises(Stopped):
+        trainer.run("")
+    assert (trainer.directory / "checkpoints" / "step_00000004.pt").exists()
+
+
+def test_memory_that_runs_out_names_the_last_checkpoint(make_trainer):
+    trainer = make_trainer(checkpoint_every=2)
+    step = trainer.game.step
+
+    def exhausted(player, *rest):
+        if trainer.step == 4:
+            raise MemoryError
+        return step(player, *rest)
+
+    trainer.game.step = exhausted
+    with pytest.raises(TrainingError, match=r"memory.*; the last good checkpoint is .*step_00000004\.pt$"):
+        trainer.run("")
+
+
+def test_an_error_of_the_program_itself_stays_what_it_is(make_trainer):
+    trainer = make_trainer()
+
+    def broken(player, *rest):
+        raise RuntimeError("a mistake in the game")
+
+    trainer.game.step = broken
+    with pytest.raises(RuntimeError, match=r"^a mistake in the game$"):
+        trainer.run("")
 
 
 def test_a_checkpoint_of_another_shape_is_one_clear_error(make_trainer):
