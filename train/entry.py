@@ -33,7 +33,7 @@ def run(module: str, command: Callable[[ModuleType], None]) -> int:
 
 
 def spin_briefly() -> None:
-    """Let an idle thread of PyTorch's OpenMP go to sleep soon instead of spinning on a core that another run could have.
+    """Let an idle thread of PyTorch's OpenMP sleep soon instead of spinning on a core that another run could have.
 
     libgomp reads this when PyTorch is first imported, so later is too late. What the user chose stands. Measured on two
     cores of an AMD EPYC on 2026-11-26, WGAN-GP on 32 x 32 images, milliseconds an iteration of one run alone and of

@@ -8,7 +8,7 @@ from torch import nn
 # As OMP_NUM_THREADS or the machine says; a run that takes fewer must not decide for the next one in the process.
 MOST = torch.get_num_threads()
 # Multiply-adds of one pass through all players below which a second thread gains nothing.
-SMALL = 50_000_000
+SMALL = 150_000_000
 
 
 def choose_threads(game: nn.Module, batch_size: int) -> int:
