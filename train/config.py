@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
 import torch
-from models.config import check_fields, from_dict
 
+from models.config import check_fields, from_dict
 from models.games import GAMES
 from train.checkpoint import write_json
 from train.data import DataConfig
@@ -56,7 +56,7 @@ class TrainConfig:
     """Checkpoints kept."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, "train: ")
         check_rates(self)
         for name in ("iterations", "log_every", "sample_every", "checkpoint_every", "keep"):
             _require(getattr(self, name) >= 1, name, "must be at least 1", getattr(self, name))

@@ -50,7 +50,12 @@ class Ema:
         return {"updates": self.updates, "average": self._average}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore what ``state_dict`` gave; ValueError, and nothing restored, if names or shapes are others."""
+        average = state["average"]
+        for name in [*self._average, *(name for name in average if name not in self._average)]:
+            ours, theirs = self._average.get(name), average.get(name)
+            if ours is None or theirs is None or ours.shape != theirs.shape:
+                raise ValueError(f"resume: the checkpoint's average does not fit this configuration in {name}")
         self.updates = state["updates"]
-        for name, value in state["average"].items():
+        for name, value in average.items():
             self._average[name].copy_(value)

@@ -6,11 +6,14 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, track
 from rich.table import Column
+
+from train.checkpoint import write_atomically
 
 METRICS = "metrics.jsonl"
 PLAIN_SECONDS = 5.0
@@ -27,7 +30,8 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter  # slow to import; --help does without
 
         self._path = directory / METRICS
-        _drop_after(self._path, step)
+        kept = _keep_until(self._path, step)
+        self._measured = {row["step"] for row in kept if any(name.startswith("metrics/") for name in row)}
         self._file = self._path.open("a", encoding="utf-8")
         self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
         self._label, self._total = label, total
@@ -63,10 +67,16 @@ class RunLog:
         row = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **row}) + "\n")
         self._file.flush()
+        if any(name.startswith("metrics/") for name in values):
+            self._measured.add(step)
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
         losses = [f"{name.split('/')[0]} {value:.4g}" for name, value in values.items() if name.endswith("/loss")]
         self._losses = "  ".join(losses) or self._losses
+
+    def measured(self, step: int) -> bool:
+        """Whether there is a row of metrics of the samples at ``step``."""
+        return step in self._measured
 
     def say(self, text: str) -> None:
         """One line for the person, above the progress line."""
@@ -78,10 +88,11 @@ class RunLog:
             self._progress.stop()
 
     def close(self) -> None:
-        """Finish the progress line and the files."""
+        """Finish the progress line and the files; a full disk, which is why the run ends, is no second error."""
         self.end_progress()
-        self._file.close()
-        self._events.close()
+        for file in (self._file, self._events):
+            with suppress(OSError):
+                file.close()
 
     def _open_progress(self, step: int) -> Progress:
         losses = Column(no_wrap=True, overflow="ellipsis", ratio=1)  # what gives way on a narrow terminal
@@ -116,18 +127,40 @@ def duration(seconds: float) -> str:
 
 
 def read_rows(path: Path) -> list[dict[str, float | None]]:
-    """The rows of a metrics.jsonl; a last line cut short by a crash is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """The rows of a metrics.jsonl; damaged lines, such as one cut short by a crash, are left out."""
+    return _parse(path)[0]
+
+
+def _parse(path: Path) -> tuple[list[dict[str, float | None]], list[int]]:
+    """The good rows and the numbers of the damaged lines, counted from 1."""
+    rows, damaged = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict) and type(row.get("step")) is int and all(map(_is_number, row.values())):
+            rows.append(row)
+        else:
+            damaged.append(number)
+    return rows, damaged
 
 
-def _drop_after(path: Path, step: int) -> None:
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _keep_until(path: Path, step: int) -> list[dict[str, float | None]]:
+    """The rows up to ``step``; later ones and damaged lines, which are named, leave the file, in one replacement."""
     if not path.exists():
-        return
-    kept = [json.dumps(row) + "\n" for row in read_rows(path) if (row["step"] or 0) <= step]
-    path.write_text("".join(kept), encoding="utf-8")
+        return []
+    rows, damaged = _parse(path)
+    kept = [row for row in rows if (row["step"] or 0) <= step]
+    if damaged:
+        more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
+        lines = ", ".join(map(str, damaged[:5])) + more
+        print(f"warning: {path} is damaged in line {lines}; the other rows are kept", flush=True)
+    text = "".join(json.dumps(row) + "\n" for row in kept)
+    if damaged or len(kept) < len(rows) or not path.read_bytes().endswith(b"\n"):
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return kept

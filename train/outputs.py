@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from train.checkpoint import export
+from train.directory import REPORT
 from train.errors import TrainingError
 from train.log import METRICS, RunLog
 from train.report import number, write_report
@@ -31,7 +33,16 @@ class Outputs:
 
     def at_interval(self, log: RunLog) -> None:
         """A picture samples/<step>.png and, for points, a row of metrics."""
-        self._show(log, self._directory / "samples" / f"{self._trainer.step:08d}.png")
+        self._show(log, self._interval())
+
+    def _interval(self) -> Path:
+        return self._directory / "samples" / f"{self._trainer.step:08d}.png"
+
+    def make_up(self, log: RunLog) -> None:
+        """For a run that is resumed at an interval: what was not written when it was killed after its checkpoint."""
+        path = self._interval()
+        if not (_readable(path) and (self._trainer.data.target is None or log.measured(self._trainer.step))):
+            self._show(log, path)
 
     def final(self, log: RunLog) -> dict[str, float]:
         """samples.png, losses.png, the export and report.html; the final metrics."""
@@ -44,7 +55,7 @@ class Outputs:
         with trainer.sampling() as game:
             export(directory / EXPORT, trainer.label, game, trainer.data.shape)
         write_report(
-            directory / "report.html",
+            directory / REPORT,
             title=f"{trainer.label} on {trainer.data.name}",
             config=dataclasses.asdict(trainer.config),
             table={trainer.label: {"iterations": trainer.step, "training seconds": trainer.seconds, **metrics}},
@@ -53,7 +64,7 @@ class Outputs:
         width = max(map(len, metrics), default=0)
         for name, value in metrics.items():
             log.say(f"  {name:<{width}}  {number(value)}")
-        log.say(f"samples {samples_path}\nlosses  {losses_path}\nreport  {directory / 'report.html'}")
+        log.say(f"samples {samples_path}\nlosses  {losses_path}\nreport  {directory / REPORT}")
         return metrics
 
     def samples(self, n: int) -> Tensor:
@@ -78,5 +89,16 @@ class Outputs:
         scatter = plots.scatter_ring if target.dim == 2 else plots.scatter_ball
         scatter(samples, target, path)
         values = metrics.toy_metrics(samples, target)
-        log.row(self._trainer.step, {f"metrics/{name}": value for name, value in values.items()})
+        if not log.measured(self._trainer.step):  # a run that was killed here may have written it
+            log.row(self._trainer.step, {f"metrics/{name}": value for name, value in values.items()})
         return values
+
+
+def _readable(path: Path) -> bool:
+    """Whether a picture is there and whole."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except (OSError, SyntaxError):
+        return False
+    return True

@@ -19,6 +19,7 @@ from mpl_toolkits.mplot3d import Axes3D
 from PIL import Image
 from torch import Tensor
 
+from train.checkpoint import write_atomically
 from train.log import read_rows
 from train.targets import GaussianTarget
 
@@ -50,7 +51,8 @@ def image_grid(images: Tensor, path: Path, *, columns: int | None = None) -> Non
     for i, image in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         canvas[top : top + height, left : left + width] = image
-    Image.fromarray(canvas).save(path, format="PNG", optimize=True)
+    picture = Image.fromarray(canvas)
+    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG", optimize=True))
 
 
 def scatter_ring(samples: Tensor, target: GaussianTarget, path: Path, *, title: str = "") -> None:
@@ -226,4 +228,5 @@ def _save(figure: Figure, path: Path) -> None:
     """A figure without pyplot: drawn by Agg wherever it runs, and freed with its last reference; 256 colours do."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, format="PNG", optimize=True)
+    picture = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG", optimize=True))

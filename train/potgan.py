@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import cast
 
 import torch
-from models.config import check_fields, fixed_fields
 
+from models.config import check_fields, fixed_fields
 from models.games.export import load_game
 from models.games.potgan import PotGanConfig
 from models.games.vae import Vae, VaeConfig
@@ -55,8 +55,7 @@ class VaePhase:
     """The VAE."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
-        check_fields(self)
+        check_fields(self, "train: vae.")
         if self.iterations < 0:
             raise ValueError(f"train: vae.iterations must not be negative, got {self.iterations}")
         if self.iterations > 0:

@@ -15,6 +15,7 @@ from models.games import GAMES, Game
 from train.config import TrainConfig, save_config, torch_device
 from train.data import Dataset, PointSet, load
 from train.directory import RUN_FILE, locked, new_directory
+from train.memory import check_fits
 from train.resume import Resume, check_changes
 from train.threads import choose_threads
 from train.trainer import Trainer
@@ -51,6 +52,7 @@ def make_trainer(name: str, config: TrainConfig, data: Dataset, directory: Path)
 
     On the CPU it sets PyTorch's number of threads: ``config.threads``, or one that suits the networks.
     """
+    check_fits(GAMES[name], config.game, data.shape, config.batch_size, torch_device(config.device))  # type: ignore[attr-defined]
     torch.manual_seed(config.seed)
     game: Game = GAMES[name].build(config.game, data.shape)  # type: ignore[attr-defined]
     if config.batch_size == 1 and any(isinstance(module, nn.BatchNorm1d) for module in game.modules()):

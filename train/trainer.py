@@ -25,6 +25,7 @@ from train.log import RunLog, duration
 from train.outputs import Outputs
 from train.resume import weights_differ
 from train.rounds import Rounds, noise_generator
+from train.state import check_state
 
 CHECKPOINTS = "checkpoints"
 
@@ -59,7 +60,7 @@ class Trainer(Rounds):
         try:
             with self._signals():
                 if 0 < self.step < self.config.iterations and self.step % self.config.sample_every == 0:
-                    self.outputs.make_up(log, self.step)  # what was killed between its checkpoint and its picture
+                    self.outputs.make_up(log)  # what was killed between its checkpoint and its picture
                 while self.step < self.config.iterations:
                     started = time.monotonic()
                     self.iterate()
@@ -160,6 +161,7 @@ class Trainer(Rounds):
 
     def load_state_dict(self, state: Mapping[str, Any], other_data: bool = False) -> None:
         """Restore what ``state_dict`` gave; ValueError in one line if it does not fit the game or the data."""
+        check_state(state)
         if state["device"] != self.device.type:
             raise ValueError(f"resume: the run was on {state['device']}; its random state does not fit {self.device}")
         if (state["ema"] is None) != (self.ema is None):
@@ -178,7 +180,12 @@ class Trainer(Rounds):
             torch.set_rng_state(state["rng"])
             if self.device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda_rng"], self.device)
-        except (RuntimeError, KeyError, TypeError, AttributeError) as error:  # whatever torch raises on mistyped parts
+        except (
+            RuntimeError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as error:  # whatever torch raises on mistyped parts
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"resume: the checkpoint does not fit this configuration: {reason[:200]}") from error
         self.step, self.seconds = state["step"], state["seconds"]

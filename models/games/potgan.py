@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, cast
@@ -11,13 +12,13 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from models.config import check_fields, from_dict
 from models.forest import LatentTransformationForest
-from models.games.export import from_dict, load_game
+from models.games.export import load_game
 from models.games.game import Loss, Turn
 from models.games.vae import Vae, VaeConfig
 from models.games.wgan_gp import WganGp, WganGpConfig
 from models.networks import make_critic, make_generator
-from models.networks.choices import check_choices
 from models.pairing import PAIRINGS, PairingName
 from models.transforms import AffineTransform, MlpTransform
 
@@ -25,6 +26,8 @@ from models.transforms import AffineTransform, MlpTransform
 @dataclass(frozen=True)
 class ForestConfig:
     """The Latent Transformation Forest F and Algorithm 1, which trains it (lr and inner_steps: whatever F is)."""
+
+    at_start: ClassVar[frozenset[str]] = frozenset({"trees", "depth", "thresholds", "leaves", "learn_thresholds"})
 
     trees: int = 18
     """T; 18 trees of depth 3 read each of 128 latent features about once. [open]"""
@@ -44,13 +47,14 @@ class ForestConfig:
     """Iterations of Algorithm 1 per batch ("iters"). [open]"""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class PotGanConfig(WganGpConfig):
     """POT-GAN."""
 
+    at_start: ClassVar[frozenset[str]] = frozenset({"networks", "transform", "encoder"})
     pairing: PairingName = "cover"
     """cover: section 4.1; literal: Algorithm 1 as printed; assignment: the permutation of Eq. 14; sinkhorn. [open]"""
     transform: Literal["forest", "identity", "affine", "mlp"] = "forest"
@@ -66,8 +70,17 @@ class PotGanConfig(WganGpConfig):
         super().__post_init__()
         if self.transport_weight < 0:
             raise ValueError(f"PotGanConfig: transport_weight must not be negative, got {self.transport_weight}")
-        if self.forest.inner_steps < 1:
-            raise ValueError(f"PotGanConfig: forest.inner_steps must be at least 1, got {self.forest.inner_steps}")
+        f = self.forest
+        for name, low, most in (("trees", 1, 2**20), ("depth", 1, 16), ("inner_steps", 1, 2**20)):
+            if not low <= getattr(f, name) <= most:
+                raise ValueError(f"PotGanConfig: forest.{name} must lie in {low}..{most}, got {getattr(f, name)}")
+        for name in ("scale", "lr"):
+            if not getattr(f, name) > 0:
+                raise ValueError(f"PotGanConfig: forest.{name} must be positive, got {getattr(f, name)}")
+        if not self.encoder:
+            raise ValueError("PotGanConfig: encoder must be a folder's name or identity, got ''")
+        if self.encoder != "identity":  # a run may be resumed from another folder
+            object.__setattr__(self, "encoder", os.path.abspath(os.path.expanduser(self.encoder)))
 
 
 class PotGan(WganGp):

@@ -21,6 +21,9 @@ Cost = Callable[[Tensor, Tensor], Tensor]
 class ThreePlayerWganConfig(AdversarialConfig):
     """3P-WGAN."""
 
+    at_start: ClassVar[frozenset[str]] = frozenset({"networks", "mover", "batch_norm"})
+    code: ClassVar[frozenset[str]] = frozenset({"cost"})
+    """Fields that may name code to import: MODULE:FUNCTION."""
     networks: NetworkConfig = field(default_factory=lambda: NetworkConfig(init="normal"))
     """Generator, critic and mover; weights start as N(0, 0.02^2): the paper's N(0, 0.02 I), for images. [stated]"""
     equation: Literal[10, 9] = 10

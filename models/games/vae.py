@@ -7,6 +7,7 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
+from models.config import check_fields
 from models.games.game import Game, Loss, Turn
 from models.networks import NetworkConfig
 from models.vae import VAE
@@ -16,12 +17,14 @@ from models.vae import VAE
 class VaeConfig:
     """VAE, trained before POT-GAN and then frozen."""
 
+    at_start: ClassVar[frozenset[str]] = frozenset({"networks"})
     networks: NetworkConfig = field(default_factory=NetworkConfig)
     """Encoder and decoder; noise_dim is the size of the latent, 128 [stated]."""
     noise_scale: float = 0.5
     """Standard deviation of the Gaussian decoder p(x | z) = N(decoder(z), noise_scale^2 I). [open]"""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.noise_scale > 0:
             raise ValueError(f"VaeConfig: noise_scale must be positive, got {self.noise_scale}")
 

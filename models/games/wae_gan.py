@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from models.config import check_fields
 from models.games.game import Game, Loss, Turn
 from models.networks import NetworkConfig, make_encoder, make_generator, make_latent_critic
 
@@ -17,12 +18,14 @@ from models.networks import NetworkConfig, make_encoder, make_generator, make_la
 class WaeGanConfig:
     """WAE-GAN."""
 
+    at_start: ClassVar[frozenset[str]] = frozenset({"networks"})
     networks: NetworkConfig = field(default_factory=NetworkConfig)
     """Encoder, decoder and latent discriminator; noise_dim is the size of a code."""
     adversary_weight: float = 10.0
     """lambda of Algorithm 1; 10 is its paper's value for MNIST. [open]"""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.adversary_weight < 0:
             raise ValueError(f"WaeGanConfig: adversary_weight must not be negative, got {self.adversary_weight}")
 

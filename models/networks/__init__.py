@@ -9,10 +9,12 @@ from typing import Literal
 
 from torch import nn
 
+from models.config import check_fields
 from models.networks import dcgan, mlp, resnet
-from models.networks.choices import check_choices
 from models.networks.heads import PairCritic, bounded_scores
 from models.networks.init import he_init, normal_init
+
+MOST_UNITS, MOST_LAYERS = 2**20, 1000  # far beyond what trains; a typing mistake ends here instead of in the memory
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,10 @@ class NetworkConfig:
     """Weights start by He et al. 2015 (POT-GAN) or as N(0, 0.02^2) (DCGAN, 3P-WGAN). [stated]"""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        for name in ("width", "depth", "noise_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"NetworkConfig: {name} must be at least 1, got {getattr(self, name)}")
+        check_fields(self)
+        for name, most in (("width", MOST_UNITS), ("depth", MOST_LAYERS), ("noise_dim", MOST_UNITS)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"NetworkConfig: {name} must lie in 1..{most}, got {getattr(self, name)}")
 
 
 def make_generator(config: NetworkConfig, shape: tuple[int, ...], *, batch_norm: bool = False) -> nn.Module:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import pickle
 import shutil
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from typing import cast
@@ -19,6 +22,9 @@ from models.games.potgan import PotGanConfig
 from models.games.vae import VaeConfig
 from models.networks import NetworkConfig
 from train import checkpoint
+from train.errors import TrainingError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def save(folder, step, keep=3):
@@ -35,9 +41,8 @@ def test_newest_valid_wins_and_damage_is_named(tmp_path):
     content[content.index(torch.full((4,), 2.0).numpy().tobytes()) + 6] ^= 1  # one bit of a weight
     flipped.write_bytes(content)
     warnings: list[str] = []
-    state = checkpoint.newest_valid(tmp_path, warnings.append)
-    assert state is not None
-    assert state["step"] == 1
+    ((path, state),) = checkpoint.valid_states(tmp_path, warnings.append)
+    assert (path.name, state["step"]) == ("step_00000001.pt", 1)
     assert torch.equal(state["weights"], torch.full((1000,), 1.0))
     assert len(warnings) == 2
     assert "step_00000003.pt is damaged" in warnings[0]
@@ -46,10 +51,10 @@ def test_newest_valid_wins_and_damage_is_named(tmp_path):
 
 
 def test_an_empty_or_missing_file_is_damage_and_an_empty_folder_is_none(tmp_path):
-    assert checkpoint.newest_valid(tmp_path / "missing", pytest.fail) is None
+    assert list(checkpoint.valid_states(tmp_path / "missing", pytest.fail)) == []
     (tmp_path / "step_00000001.pt").touch()
     warnings: list[str] = []
-    assert checkpoint.newest_valid(tmp_path, warnings.append) is None
+    assert list(checkpoint.valid_states(tmp_path, warnings.append)) == []
     assert len(warnings) == 1
 
 
@@ -68,8 +73,7 @@ def test_whatever_the_parser_raises_the_older_checkpoint_is_taken(tmp_path, monk
 
     monkeypatch.setattr(zipfile.ZipFile, "testzip", broken)
     warnings: list[str] = []
-    state = checkpoint.newest_valid(tmp_path, warnings.append)
-    assert state is not None
+    ((_, state),) = checkpoint.valid_states(tmp_path, warnings.append)
     assert state["step"] == 1
     assert warnings == [f"checkpoint: {newest} is damaged: {str(error) or 'EOFError'}; skipped"]
 
@@ -109,6 +113,76 @@ def test_the_file_is_synced_before_its_name_appears_and_the_folder_after(tmp_pat
     monkeypatch.setattr(checkpoint, "_sync", lambda p: (events.append((p.name, path.exists())), sync(p)))
     checkpoint.write_json(path, {})
     assert events == [(f".state.json.{os.getpid()}.part", False), (tmp_path.name, True)]
+
+
+def test_what_is_no_checkpoint_is_damage(tmp_path):
+    """A folder, a dangling link, compressed parts (which could be larger than the file says) and a pickle."""
+    (tmp_path / "step_00000001.pt").mkdir()
+    (tmp_path / "step_00000002.pt").symlink_to(tmp_path / "nowhere")
+    with zipfile.ZipFile(tmp_path / "step_00000003.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data.pkl", bytes(10_000_000))
+    torch.save({"trap": pathlib.PurePosixPath("x")}, tmp_path / "step_00000004.pt")
+    good = save(tmp_path, 0, keep=9)
+    warnings: list[str] = []
+    assert [path for path, _ in checkpoint.valid_states(tmp_path, warnings.append)] == [good]
+    expected = ("holds more than tensors and plain values", "its parts are compressed", "it is no file", "it is no file")
+    for warning, reason in zip(warnings, expected, strict=True):
+        assert reason in warning
+        assert "weights_only" not in warning
+
+
+def test_what_killed_writers_left_is_swept(tmp_path):
+    left = [".step_00000015.pt.999999.part", "deep/er/.report.html.12.part"]
+    kept = ["step_00000015.pt", ".hidden.part", "a.1.part", ".lock"]
+    for name in (*left, *kept):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    checkpoint.sweep(tmp_path)
+    assert not any((tmp_path / name).exists() for name in left)
+    assert all((tmp_path / name).exists() for name in kept)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "json", "export", "picture"])
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path, kind):
+    """In a process whose files may have 50 kB, as on a full disk; afterwards the same write succeeds."""
+    code = (
+        "import resource, sys, torch\nfrom pathlib import Path\nfrom train import checkpoint, plots\n"
+        "from train.errors import TrainingError\nfrom models.games import Vae\nfrom models.networks import NetworkConfig\n"
+        "folder, kind = Path(sys.argv[1]), sys.argv[2]\n"
+        "def write():\n"
+        "    if kind == 'checkpoint': checkpoint.save(folder, {'w': torch.randn(100_000)}, 7, 2)\n"
+        "    if kind == 'json': checkpoint.write_json(folder / 'a.json', 'x' * 400_000)\n"
+        "    if kind == 'export':\n"
+        "        game = Vae.build(Vae.Config(networks=NetworkConfig('mlp', width=256)), (2,))\n"
+        "        checkpoint.export(folder, 'vae', game, (2,))\n"
+        "    if kind == 'picture': plots.image_grid(torch.rand(64, 3, 64, 64) * 2 - 1, folder / 'a.png')\n"
+        "soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))\n"
+        "try: write()\n"
+        "except TrainingError as error: print(error)\n"
+        "print(sorted(p.name for p in folder.iterdir()))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))\nwrite()\n"
+        "print(len(list(folder.iterdir())) > 1)\n"
+    )
+    (tmp_path / "before").write_text("kept")
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), kind], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    message, left, after = run.stdout.splitlines()
+    assert message.startswith(f"train: {tmp_path}")
+    assert "larger than is allowed" in message
+    assert "--resume DIR continues the run" in message
+    assert left == "['before']"
+    assert after == "True"
+
+
+def test_weights_that_are_not_finite_are_never_exported(tmp_path):
+    game = GAMES["vae"].build(GAMES["vae"].Config(networks=NetworkConfig("mlp", width=4)), (2,))
+    with torch.no_grad():
+        next(game.parameters()).view(-1)[0] = float("nan")
+    with pytest.raises(TrainingError, match="is not finite"):
+        checkpoint.export(tmp_path / "export", "vae", game, (2,))
+    assert not (tmp_path / "export" / "config.json").exists()
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.games.export import from_dict
+from models.config import from_dict
 from train.config import TrainConfig, run_config
 from train.presets import TOY, TOY_GAMES, TOY_NETWORKS, TOY_THREE_PLAYERS, merge
 

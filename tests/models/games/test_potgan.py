@@ -201,7 +201,12 @@ def test_the_forest_starts_once_even_after_loading():
     ("options", "message"),
     [
         ({"transport_weight": -1.0}, "transport_weight must not be negative, got -1.0"),
-        ({"forest": ForestConfig(inner_steps=0)}, "forest.inner_steps must be at least 1, got 0"),
+        ({"forest": ForestConfig(inner_steps=0)}, "forest.inner_steps must lie in 1..1048576, got 0"),
+        ({"forest": ForestConfig(lr=-1.0)}, "forest.lr must be positive, got -1.0"),
+        ({"forest": ForestConfig(scale=0.0)}, "forest.scale must be positive, got 0.0"),
+        ({"forest": ForestConfig(depth=17)}, "forest.depth must lie in 1..16, got 17"),
+        ({"forest": ForestConfig(trees=0)}, "forest.trees must lie in 1..1048576, got 0"),
+        ({"encoder": ""}, "encoder must be a folder's name or identity, got ''"),
     ],
 )
 def test_bad_settings_are_named(options, message):
