@@ -28,7 +28,7 @@ _PART = re.compile(r"\..+\.\d+\.part")
 
 def checkpoints(directory: Path) -> list[Path]:
     """The checkpoints in ``directory``, newest first."""
-    found = [path for path in directory.glob("step_*.pt") if _NAME.fullmatch(path.name)]
+    found = [path for path in directory.glob("step_*.pt") if _NAME.fullmatch(path.name) and not path.is_dir()]
     return sorted(found, key=step_of, reverse=True)
 
 

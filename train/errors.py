@@ -57,7 +57,7 @@ def _disk_message(error: BaseException) -> str | None:
     if number in _DISK:
         name = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
         return f"{_DISK[number]}{name}; make room, then --resume DIR continues the run"
-    if isinstance(error, RuntimeError) and "PytorchStreamWriter failed" in text:
+    if isinstance(error, RuntimeError) and "inline_container" in text:
         return (
             "a checkpoint could not be written: the disk is full, or the file would be larger than is allowed; make "
             "room, then --resume DIR continues the run"

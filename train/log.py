@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, track
@@ -126,36 +127,43 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def read_rows(path: Path) -> list[dict[str, float | None]]:
-    """The rows of a metrics.jsonl; damaged lines, such as one cut short by a crash, are left out."""
-    return _parse(path)[0]
+Row = dict[str, Any]
 
 
-def _parse(path: Path) -> tuple[list[dict[str, float | None]], list[int]]:
+def is_metrics(row: Row) -> bool:
+    """Whether a row has a whole number "step" and beside it numbers or nulls."""
+    numbers = (
+        value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in row.values()
+    )
+    return type(row.get("step")) is int and all(numbers)
+
+
+def read_rows(path: Path, fits: Callable[[Row], bool] = is_metrics) -> list[Row]:
+    """The objects in a file of JSON lines that ``fits`` takes; damaged lines, such as one cut short, are left out."""
+    return _parse(path, fits)[0]
+
+
+def _parse(path: Path, fits: Callable[[Row], bool]) -> tuple[list[Row], list[int]]:
     """The good rows and the numbers of the damaged lines, counted from 1."""
     rows, damaged = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
         try:
-            row = json.loads(line)
+            row = json.loads(line) if line else None
         except (ValueError, RecursionError):
             row = None
-        if isinstance(row, dict) and type(row.get("step")) is int and all(map(_is_number, row.values())):
+        if isinstance(row, dict) and fits(row):
             rows.append(row)
-        else:
+        elif line:
             damaged.append(number)
     return rows, damaged
 
 
-def _is_number(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def _keep_until(path: Path, step: int) -> list[dict[str, float | None]]:
+def _keep_until(path: Path, step: int) -> list[Row]:
     """The rows up to ``step``; later ones and damaged lines, which are named, leave the file, in one replacement."""
     if not path.exists():
         return []
-    rows, damaged = _parse(path)
-    kept = [row for row in rows if (row["step"] or 0) <= step]
+    rows, damaged = _parse(path, is_metrics)
+    kept = [row for row in rows if row["step"] <= step]
     if damaged:
         more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
         lines = ", ".join(map(str, damaged[:5])) + more

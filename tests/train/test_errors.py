@@ -52,7 +52,7 @@ def test_the_amount_is_named():
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "2.00 GiB more were asked for"),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), "not enough memory"),
         (RuntimeError("can't start new thread"), "not enough memory"),
-        (RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file data/0"), "disk"),
+        (RuntimeError("[enforce fail at inline_container.cc] . unexpected pos 832 vs 726"), "disk"),
     ],
 )
 def test_known_errors(error, words):
