@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 KEYS = ("step", "seconds", "device", "game", "optimizers", "ema", "data", "noise", "rng", "cuda_rng")
+MOMENTS: dict[type, tuple[str, ...]] = {  # what an optimizer keeps of a parameter
+    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.RMSprop: ("step", "square_avg"),
+}
 MAX_RANDOM_BYTES = 2**20  # a generator's state takes 16 bytes on a GPU and 5,056 on a CPU
 
 
@@ -44,6 +48,30 @@ def check_state(state: object) -> None:
     for name in ("noise", "rng", "cuda_rng"):
         if name != "cuda_rng" or state[name] is not None:
             _check_random(name, state[name], on_cpu=name == "rng" or (name == "noise" and state["device"] == "cpu"))
+
+
+def check_moments(player: str, optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """ValueError if ``saved``, an optimizer's state in the form of ``check_state``, does not fit ``optimizer``.
+
+    PyTorch checks the number of parameters when it loads a state. It does not look at the moments: one of another shape
+    fails at the next step, one that is missing makes Adam start anew.
+    """
+    ours = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    theirs = [number for group in saved["param_groups"] for number in group["params"]]
+    if len(ours) != len(theirs) or len(set(theirs)) != len(theirs) or not saved["state"].keys() <= set(theirs):
+        raise ValueError(f"optimizers.{player} must be for {len(ours)} parameters, got {len(theirs)}")
+    wanted = next((names for kind, names in MOMENTS.items() if isinstance(optimizer, kind)), ())
+    for parameter, number in zip(ours, theirs, strict=True):
+        moments = saved["state"].get(number)
+        if moments is None:
+            continue
+        missing = [name for name in wanted if name not in moments]
+        if missing:
+            raise ValueError(f"optimizers.{player}.state.{number} lacks {', '.join(missing)}")
+        for name, moment in moments.items():
+            if isinstance(moment, Tensor) and moment.shape not in (torch.Size(), parameter.shape):
+                shapes = f"{list(parameter.shape)}, got {list(moment.shape)}"
+                raise ValueError(f"optimizers.{player}.state.{number}.{name} must be {shapes}")
 
 
 def _check_optimizer(name: str, value: Any) -> None:
