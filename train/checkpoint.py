@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import os
 import pickle
 import re
 import zipfile
@@ -20,16 +18,17 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from train.errors import TrainingError, resource_message
+from train.errors import ResourceError, TrainingError, printable, resource_message
+from train.files import sweep, write_atomically, write_json
+from train.state import check_state
 
-_NAME = re.compile(r"step_(\d+)\.pt")
-_PART = re.compile(r"\..+\.\d+\.part")
+_NAME = re.compile(r"step_([0-9]+)\.pt")
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints in ``directory``, newest first."""
-    found = [path for path in directory.glob("step_*.pt") if _NAME.fullmatch(path.name) and not path.is_dir()]
-    return sorted(found, key=step_of, reverse=True)
+    """The checkpoints in ``directory``, newest first; of two with one step, the one that ``save`` would write."""
+    found = [path for path in directory.glob("step_*.pt") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (step_of(path), path.name == _name(step_of(path))), reverse=True)
 
 
 def step_of(path: Path) -> int:
@@ -44,40 +43,46 @@ def save(directory: Path, state: Mapping[str, Any], step: int, keep: int) -> Pat
     """Write ``state`` (tensors, numbers, strings, lists, dicts) atomically.
 
     The newest ``keep`` files up to ``step`` stay. Files of later steps are damaged ones that a resume
-    passed over; they go too.
+    passed over; they go too. ResourceError, and every file as it was, if the disk is full.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"step_{step:08d}.pt"
-    write_atomically(path, lambda temporary: torch.save(dict(state), temporary))
+    path = directory / _name(step)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # torch's own file does not say why a write failed; Python's does
+            torch.save(dict(state), file)
+
+    write_atomically(path, write)
     kept = [known for known in checkpoints(directory) if step_of(known) <= step][:keep]
     for known in checkpoints(directory):
-        if known not in kept:
+        if known not in kept and (known.is_symlink() or not known.is_dir()):
             known.unlink()
     return path
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state in ``path``, on the CPU; ValueError naming the file if it is damaged. No code in it is ever run."""
+    """The state in ``path``, on the CPU and of the form that ``check_state`` asks for. No code in it is ever run.
+
+    ValueError naming the file if it is damaged; ResourceError if there is not enough memory to read it. Memory is
+    bounded by the file's size, whatever its headers declare.
+    """
     try:
-        if not path.is_file():
-            raise ValueError("it is no file")
-        with zipfile.ZipFile(path) as archive:
-            # As torch.save writes them; then no part can be larger than the file, whatever it declares.
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise zipfile.BadZipFile("its parts are compressed")
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"{damaged} fails its checksum")
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except pickle.UnpicklingError as error:  # torch's own text advises to run the code
-        raise ValueError(f"checkpoint: {path} is damaged: it holds more than tensors and plain values") from error
+        _check_archive(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        check_state(state)
+        return dict(state)
     except Exception as error:  # whatever a parser raises on damaged bytes, an older checkpoint may be whole
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"checkpoint: {path} is damaged: {reason}") from error
+        shown, out = printable(str(path)), resource_message(error)
+        if out is not None:
+            raise ResourceError(f"checkpoint: {shown} was not read: {out}") from error
+        raise ValueError(f"checkpoint: {shown} is damaged: {_why(error)}") from error
 
 
 def valid_states(directory: Path, warn: Callable[[str], None]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Each undamaged checkpoint with its state, newest first; ``warn`` hears of each one skipped."""
+    """Each undamaged checkpoint with its state, newest first and read when asked for; ``warn`` hears of those skipped.
+
+    ResourceError if there is not enough memory to read one: a file that may be whole is not passed over.
+    """
     for path in checkpoints(directory):
         try:
             state = load(path)
@@ -87,61 +92,84 @@ def valid_states(directory: Path, warn: Callable[[str], None]) -> Iterator[tuple
         yield path, state
 
 
-def sweep(directory: Path) -> None:
-    """Remove what writers that were killed left below ``directory``; nobody else may be writing there."""
-    for path in directory.rglob(".*.part"):
-        if _PART.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+def newest_valid(directory: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """The first state of ``valid_states``, or None where there is none."""
+    return next((state for _, state in valid_states(directory, warn)), None)
 
 
 def export(directory: Path, name: str, game: Any, shape: tuple[int, ...]) -> None:
     """Write model.safetensors and config.json to ``directory``, which models.games.export.load_game reads.
 
-    name: the game's name in the registry; shape: of one sample. TrainingError if a weight is NaN or infinite.
+    name: the game's name in the registry; shape: of one sample. config.json holds the SHA-256 of model.safetensors in
+    hexadecimal as "sha256". TrainingError, and no file, if a weight is NaN or infinite; ResourceError if the disk is
+    full.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     weights = {key: value.detach().cpu().clone().contiguous() for key, value in game.state_dict().items()}
-    for key, value in weights.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise TrainingError(f"export: {key} is not finite")
-    write_atomically(directory / "model.safetensors", lambda temporary: save_file(weights, temporary))
+    broken = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise TrainingError(f"export: {printable(', '.join(broken))} of {name} are not finite; nothing was written")
+    directory.mkdir(parents=True, exist_ok=True)
+    model, description = directory / "model.safetensors", directory / "config.json"
+    digest = ""
+
+    def write(temporary: Path) -> None:
+        nonlocal digest
+        save_file(weights, temporary)
+        digest = _sha256(temporary)
+        description.unlink(missing_ok=True)  # the old one does not describe what is about to take its place
+
+    write_atomically(model, write)
     config = dataclasses.asdict(game.config)
-    checksum = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
-    description = {
-        "game": name, "config": config, "shape": list(shape), "parts": game.parts(), "sha256": checksum
-    }  # fmt: skip
-    write_json(directory / "config.json", description)  # last: where it is, the export is whole
+    described = {"game": name, "config": config, "shape": list(shape), "parts": game.parts(), "sha256": digest}
+    write_json(description, described)  # last: where it is, the export is whole
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Indented JSON, written atomically."""
-    text = json.dumps(value, indent=2) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+def _name(step: int) -> str:
+    return f"step_{step:08d}.pt"
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """``write`` a temporary file beside ``path``, sync it, rename it, and sync the folder that holds the name.
-
-    TrainingError that names ``path`` if disk or memory run out; what stood there stays as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # another process may write the same file
-    try:
-        write(temporary)
-        _sync(temporary)
-        temporary.replace(path)
-    except Exception as error:
-        message = resource_message(error)
-        if message is None:
-            raise
-        raise TrainingError(f"train: {path} could not be written: {message}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+def _check_archive(path: Path) -> None:
+    """Raise if ``path`` is no plain file, no zip archive as torch.save writes it, or fails its checksums."""
+    if not path.is_file():  # of these, a pipe would wait for ever
+        raise ValueError("it is no file" if path.exists() else "it does not exist, or is a link to nothing")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        if not stored or sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("it declares more bytes than it holds")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} fails its checksum")
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _why(error: Exception) -> str:
+    """The reason in one line. Torch's own advice on pickles is to run the code in them; ours is not."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds something other than tensors, numbers, strings, lists and dicts, or is no checkpoint"
+    if isinstance(error, zipfile.BadZipFile):
+        return f"it is cut short or no checkpoint ({error})"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return printable((str(error) or type(error).__name__).splitlines()[0])
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+__all__ = [
+    "checkpoints",
+    "export",
+    "load",
+    "newest_valid",
+    "save",
+    "step_of",
+    "sweep",
+    "valid_states",
+    "write_atomically",
+    "write_json",
+]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,13 +50,23 @@ class Ema:
         """The averages and the number of updates."""
         return {"updates": self.updates, "average": self._average}
 
-    def load_state_dict(self, state: dict) -> None:
-        """Restore what ``state_dict`` gave; ValueError, and nothing restored, if names or shapes are others."""
-        average = state["average"]
-        for name in [*self._average, *(name for name in average if name not in self._average)]:
-            ours, theirs = self._average.get(name), average.get(name)
-            if ours is None or theirs is None or ours.shape != theirs.shape:
-                raise ValueError(f"resume: the checkpoint's average does not fit this configuration in {name}")
-        self.updates = state["updates"]
-        for name, value in average.items():
-            self._average[name].copy_(value)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave; ValueError, and nothing changed, if names, shapes or types differ."""
+        updates, average = state.get("updates"), state.get("average")
+        if type(updates) is not int or updates < 0:
+            raise ValueError(f"ema: updates must be an integer >= 0, got {type(updates).__name__}")
+        if not isinstance(average, Mapping):
+            raise ValueError(f"ema: average must be a mapping, got {type(average).__name__}")
+        for what, names in (("lacks", self._average.keys() - average), ("knows no", average.keys() - self._average)):
+            if names:
+                raise ValueError(f"ema: the average {what} {', '.join(sorted(map(str, names)))}")
+        for name, own in self._average.items():
+            value = average[name]
+            if not isinstance(value, Tensor):
+                raise ValueError(f"ema: {name} must be a tensor, got {type(value).__name__}")
+            if value.shape != own.shape or value.dtype != own.dtype:
+                wanted, got = f"{own.dtype} {list(own.shape)}", f"{value.dtype} {list(value.shape)}"
+                raise ValueError(f"ema: {name} must be {wanted}, got {got}")
+        for name, own in self._average.items():
+            own.copy_(average[name])
+        self.updates = updates

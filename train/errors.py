@@ -5,27 +5,39 @@ from __future__ import annotations
 import errno
 import re
 import signal
+import unicodedata
+from collections.abc import Iterator
 
 import torch
 
 USER_ERROR = 2
 TRAINING_ERROR = 1
 
-_DISK = {
-    errno.ENOSPC: "the disk is full",
+MEMORY = "there is not enough memory"
+_BY_ERRNO = {
+    errno.ENOSPC: "no space is left on the disk",
     errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would be larger than is allowed here",
-    errno.EROFS: "the disk is read-only",
+    errno.EFBIG: "the file size limit is reached (ulimit -f)",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOMEM: MEMORY,
 }
-_MEMORY = re.compile(
-    r"DefaultCPUAllocator|can't allocate memory|Cannot allocate memory|not enough memory|out of memory|std::bad_alloc|"
-    r"[Ss]torage size calculation overflowed|can't start new thread|CUBLAS_STATUS_ALLOC_FAILED"
+_IN_TEXT = re.compile(r"\((?:os )?error (\d+)\)|\[Errno (\d+)\]")  # Rust's libraries and Python name errno so
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory: you tried|unable to allocate|"
+    r"std::bad_alloc|ALLOC_FAILED",
+    re.IGNORECASE,
 )
-_ASKED = re.compile(r"allocate (\d+) bytes|allocate (\d+(?:\.\d+)? [KMGT]iB)")
+_UNCOUNTABLE = re.compile(r"Storage size calculation overflowed|multiplication overflow|array is too big")
+_ASKED = re.compile(r"(?:tried|unable) to allocate ([\d.]+) ?(bytes|[KMGTPE]iB)", re.IGNORECASE)
+_UNITS = ("bytes", "kib", "mib", "gib", "tib", "pib", "eib")
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: a loss, a parameter or a sample is NaN or infinite, disk or memory ran out. Status 1."""
+    """Training cannot go on, as when a loss, a parameter or a sample is NaN or infinite. Exit status 1."""
+
+
+class ResourceError(TrainingError):
+    """The disk or the memory ran out. Exit status 1."""
 
 
 class Stopped(Exception):  # noqa: N818 - no error
@@ -36,45 +48,82 @@ class Stopped(Exception):  # noqa: N818 - no error
         self.status = 128 + number
 
 
-def resource_message(error: BaseException | None) -> str | None:
-    """One line about the disk or the memory if that is what ran out, with what to do; None for all other errors."""
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:  # the cause is often wrapped
-        seen.append(error)
-        message = _disk_message(error) or _memory_message(error)
-        if message is not None:
-            return message
-        error = error.__cause__ or error.__context__
+def resource_message(error: BaseException) -> str | None:
+    """One plain line if ``error``, or what caused it, says that the disk or the memory ran out; else None.
+
+    Disk: full, quota, file size limit, read-only. Memory: of the machine or the GPU, threads that cannot be started,
+    sizes past what can be counted. Python, PyTorch, NumPy and safetensors each say these in their own way.
+    """
+    for link in _chain(error):
+        if isinstance(link, ResourceError):
+            return _line(link)
+        reason = _reason(link)
+        if reason is not None and link is not error and isinstance(error, (ValueError, TrainingError)):
+            return f"{_line(error)} ({reason})"  # our own message says what was being done
+        if reason is not None:
+            return reason
     return None
 
 
-def _disk_message(error: BaseException) -> str | None:
-    text = str(error)
-    number = error.errno if isinstance(error, OSError) else None
-    if type(error).__name__ == "SafetensorError":
-        code = re.search(r"os error (\d+)", text)
-        number = int(code[1]) if code else None
-    if number in _DISK:
-        name = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
-        return f"{_DISK[number]}{name}; make room, then --resume DIR continues the run"
-    if isinstance(error, RuntimeError) and "inline_container" in text:
-        return (
-            "a checkpoint could not be written: the disk is full, or the file would be larger than is allowed; make "
-            "room, then --resume DIR continues the run"
-        )
-    return None
+def errno_of(error: BaseException) -> int | None:
+    """The system's error number that an exception carries, as an attribute or in its text; None without one."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = _IN_TEXT.search(str(error))
+    return int(found[1] or found[2]) if found else None
 
 
-def _memory_message(error: BaseException) -> str | None:
+def amount(number: float) -> str:
+    """Bytes for a person, in powers of 1000 as disks and limits are sold: 512 bytes, 1.5 MB, 12 GB; at most 9.2 EB."""
+    number, power = float(min(number, 2**63)), 0
+    while number >= 999.5:
+        number, power = number / 1000, power + 1
+    digits = f"{number:.2g}" if number < 100 and power else f"{number:.0f}"
+    return f"{digits} {('bytes', 'kB', 'MB', 'GB', 'TB', 'PB', 'EB')[power]}"
+
+
+def printable(text: str) -> str:
+    r"""``text`` on one line: what a terminal or a page would act on instead of show becomes \x1b, \u202e and so on.
+
+    These are control and format characters, line ends among them, and halves of surrogate pairs, which stand for bytes
+    of a file name that are no text.
+    """
+    return "".join(c if unicodedata.category(c) not in _HIDDEN else ascii(c)[1:-1] for c in text)
+
+
+_HIDDEN = frozenset(["Cc", "Cf", "Cs", "Zl", "Zp"])
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """``error``, what it was raised from or while handling, and so on."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+
+
+def _reason(error: BaseException) -> str | None:
     text = str(error)
-    allocation = isinstance(error, RuntimeError | OSError) and _MEMORY.search(text)
-    if not (allocation or isinstance(error, MemoryError | torch.OutOfMemoryError)):
+    if _UNCOUNTABLE.search(text):
+        return f"{MEMORY} (asked for more bytes than can be counted)"
+    if isinstance(error, (ValueError, TrainingError)):  # these quote names and settings, which may say anything
         return None
+    known = _BY_ERRNO.get(errno_of(error) or 0)
+    if known is not None and known != MEMORY:
+        name = getattr(error, "filename", None)
+        return known if name is None else f"{printable(str(name))}: {known}"
+    if isinstance(error, RuntimeError) and "can't start new thread" in text:
+        return "no more threads can be started: memory, or the limit on processes, is used up"
+    if known is None and not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(text):
+        return None
+    where = f"{MEMORY} on the GPU" if re.search(r"CUDA|CUBLAS|GPU", text) else MEMORY
     asked = _ASKED.search(text)
-    amount = "" if asked is None else f": {gigabytes(int(asked[1])) if asked[1] else asked[2]} more were asked for"
-    return f"not enough memory{amount}; a smaller batch_size or smaller networks need less"
+    if asked is None:
+        return where
+    return f"{where} (asked for {amount(float(asked[1]) * 1024 ** _UNITS.index(asked[2].lower()))})"
 
 
-def gigabytes(size: int) -> str:
-    """Bytes in the unit that a person reads: 12.3 GB, or MB below one of them."""
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, track
 from rich.table import Column
 
-from train.checkpoint import write_atomically
+from train.errors import printable
+from train.events import Events
+from train.files import write_atomically
 
 METRICS = "metrics.jsonl"
 PLAIN_SECONDS = 5.0
 TICK_SECONDS = 0.1
+SHOWN_LINES = 5  # numbers of damaged lines in a warning
 
 
 class RunLog:
     """The log of one run that starts (or resumes) at ``step`` of ``total``.
 
     Rows of metrics.jsonl past ``step``, written by a process that then died, are dropped: they will be written again.
+    So are damaged lines, which a warning names; the rows after them stay.
     """
 
     def __init__(self, directory: Path, label: str, step: int, total: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import; --help does without
-
-        self._path = directory / METRICS
-        kept = _keep_until(self._path, step)
-        self._measured = {row["step"] for row in kept if any(name.startswith("metrics/") for name in row)}
-        self._file = self._path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
+        path = directory / METRICS
+        rows = _keep_up_to(path, step)
+        self._measured = {row["step"] for row in rows if any(name.startswith("metrics/") for name in row)}
+        self._file = path.open("a", encoding="utf-8")
+        self._events = Events(directory / "tensorboard", step)
         self._label, self._total = label, total
         self._printed = (time.monotonic(), step, 0.0)
         self._started = step
@@ -68,20 +70,19 @@ class RunLog:
         row = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **row}) + "\n")
         self._file.flush()
+        self._events.row(step, values)
         if any(name.startswith("metrics/") for name in values):
             self._measured.add(step)
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
         losses = [f"{name.split('/')[0]} {value:.4g}" for name, value in values.items() if name.endswith("/loss")]
         self._losses = "  ".join(losses) or self._losses
 
-    def measured(self, step: int) -> bool:
-        """Whether there is a row of metrics of the samples at ``step``."""
+    def has_metrics(self, step: int) -> bool:
+        """Whether metrics.jsonl has a row of ``step`` with figures of the samples, metrics/NAME."""
         return step in self._measured
 
     def say(self, text: str) -> None:
-        """One line for the person, above the progress line."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        """Lines for the person, above the progress line; control characters within them are escaped."""
+        self._console.print("\n".join(map(printable, text.split("\n"))), markup=False, soft_wrap=True)
 
     def end_progress(self) -> None:
         """Leave the progress line as it is: training is over."""
@@ -91,9 +92,10 @@ class RunLog:
     def close(self) -> None:
         """Finish the progress line and the files; a full disk, which is why the run ends, is no second error."""
         self.end_progress()
-        for file in (self._file, self._events):
-            with suppress(OSError):
-                file.close()
+        try:
+            self._file.close()
+        finally:
+            self._events.close()
 
     def _open_progress(self, step: int) -> Progress:
         losses = Column(no_wrap=True, overflow="ellipsis", ratio=1)  # what gives way on a narrow terminal
@@ -127,48 +129,67 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-Row = dict[str, Any]
+def read_rows(path: Path, warn: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+    """The rows of a file of JSON objects, one a line.
+
+    Lines that are none, such as a last one cut short by a crash, are left out; ``warn`` (default: a line on stderr)
+    hears of their numbers once.
+    """
+    return [row for _, row in _rows(path, warn, _is_object)]
 
 
-def is_metrics(row: Row) -> bool:
-    """Whether a row has a whole number "step" and beside it numbers or nulls."""
-    numbers = (
-        value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in row.values()
-    )
-    return type(row.get("step")) is int and all(numbers)
+def read_history(path: Path, warn: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl: "step", an integer >= 0, and names with a number or None. See ``read_rows``."""
+    return [row for _, row in _rows(path, warn, _is_metrics)]
 
 
-def read_rows(path: Path, fits: Callable[[Row], bool] = is_metrics) -> list[Row]:
-    """The objects in a file of JSON lines that ``fits`` takes; damaged lines, such as one cut short, are left out."""
-    return _parse(path, fits)[0]
-
-
-def _parse(path: Path, fits: Callable[[Row], bool]) -> tuple[list[Row], list[int]]:
-    """The good rows and the numbers of the damaged lines, counted from 1."""
-    rows, damaged = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
-        try:
-            row = json.loads(line) if line else None
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict) and fits(row):
-            rows.append(row)
-        elif line:
-            damaged.append(number)
-    return rows, damaged
-
-
-def _keep_until(path: Path, step: int) -> list[Row]:
-    """The rows up to ``step``; later ones and damaged lines, which are named, leave the file, in one replacement."""
+def _keep_up_to(path: Path, step: int) -> list[dict[str, Any]]:
+    """Rewrite a metrics.jsonl with its whole rows up to ``step``, if it holds anything else; those rows."""
     if not path.exists():
         return []
-    rows, damaged = _parse(path, is_metrics)
-    kept = [row for row in rows if row["step"] <= step]
+    kept = [(line, row) for line, row in _rows(path, None, _is_metrics) if row["step"] <= step]
+    whole = b"".join(line + b"\n" for line, _ in kept)
+    if whole != path.read_bytes():
+        write_atomically(path, lambda temporary: temporary.write_bytes(whole))
+    return [row for _, row in kept]
+
+
+def _rows(
+    path: Path, warn: Callable[[str], None] | None, belongs: Callable[[Any], bool]
+) -> list[tuple[bytes, dict[str, Any]]]:
+    """Each line of ``path`` that ``belongs``, as it stands and as an object."""
+    rows, damaged = [], []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError):  # no JSON, no text, a number of 5,000 digits; brackets 100,000 deep
+            row = None
+        if belongs(row):
+            rows.append((line, row))
+        else:
+            damaged.append(number)
     if damaged:
-        more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
-        lines = ", ".join(map(str, damaged[:5])) + more
-        print(f"warning: {path} is damaged in line {lines}; the other rows are kept", flush=True)
-    text = "".join(json.dumps(row) + "\n" for row in kept)
-    if damaged or len(kept) < len(rows) or not path.read_bytes().endswith(b"\n"):
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return kept
+        more = f" and {len(damaged) - SHOWN_LINES} more" if len(damaged) > SHOWN_LINES else ""
+        numbers = ", ".join(map(str, damaged[:SHOWN_LINES])) + more
+        which = f"line {numbers} is" if len(damaged) == 1 else f"lines {numbers} are"
+        (warn or _warn)(f"{printable(str(path))}: {which} damaged and left out")
+    return rows
+
+
+def _is_object(row: Any) -> bool:
+    return isinstance(row, dict)
+
+
+def _is_metrics(row: Any) -> bool:
+    return (
+        isinstance(row, dict)
+        and type(row.get("step")) is int
+        and row["step"] >= 0
+        and all(value is None or type(value) in (int, float) for value in row.values())
+    )
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -71,7 +71,7 @@ def reverse_kl(
 @lru_cache(maxsize=64)
 def reverse_kl_floor(target: GaussianTarget, n: int, bandwidth: float = BANDWIDTH, seed: int = 0) -> float:
     """reverse_kl of n true samples, drawn from ``seed``; computed once per process."""
-    generator = torch.Generator().manual_seed(seed + 1)  # not the kernel noise's stream
+    generator = torch.Generator().manual_seed((seed + 1) % 2**64)  # not the kernel noise's stream
     return reverse_kl(target.sample(n, generator), target, bandwidth=bandwidth, seed=seed)[0]
 
 

@@ -32,17 +32,17 @@ class Outputs:
         self._directory = directory
 
     def at_interval(self, log: RunLog) -> None:
-        """A picture samples/<step>.png and, for points, a row of metrics."""
-        self._show(log, self._interval())
+        """A picture samples/<step>.png and, for points, a row of metrics unless the log has it."""
+        self._show(log, self._interval_picture(self._trainer.step))
 
-    def _interval(self) -> Path:
-        return self._directory / "samples" / f"{self._trainer.step:08d}.png"
+    def make_up(self, log: RunLog, step: int) -> None:
+        """What ``at_interval`` would have made at ``step``, where the trainer stands after a resume, if it is missing.
 
-    def make_up(self, log: RunLog) -> None:
-        """For a run that is resumed at an interval: what was not written when it was killed after its checkpoint."""
-        path = self._interval()
-        if not (_readable(path) and (self._trainer.data.target is None or log.measured(self._trainer.step))):
-            self._show(log, path)
+        A run that is killed between a checkpoint and its picture has neither the picture, or a part of it, nor the row.
+        """
+        measured = self._trainer.data.target is None or log.has_metrics(step)
+        if not measured or not _is_picture(self._interval_picture(step)):
+            self.at_interval(log)
 
     def final(self, log: RunLog) -> dict[str, float]:
         """samples.png, losses.png, the export and report.html; the final metrics."""
@@ -70,12 +70,15 @@ class Outputs:
     def samples(self, n: int) -> Tensor:
         """n samples [n, ...] of the averaged game, the same noise at each call; TrainingError if one is not finite."""
         trainer = self._trainer
-        generator = torch.Generator(trainer.device).manual_seed(trainer.config.seed + 1)
+        generator = torch.Generator(trainer.device).manual_seed((trainer.config.seed + 1) % 2**64)
         with trainer.sampling() as game:
             samples = game.sample(game.draw_noise(n, generator))
         if not samples.isfinite().all():
             raise TrainingError(f"train: the samples at step {trainer.step} are not finite")
         return samples
+
+    def _interval_picture(self, step: int) -> Path:
+        return self._directory / "samples" / f"{step:08d}.png"
 
     def _show(self, log: RunLog, path: Path) -> dict[str, float]:
         from train import metrics, plots
@@ -89,16 +92,16 @@ class Outputs:
         scatter = plots.scatter_ring if target.dim == 2 else plots.scatter_ball
         scatter(samples, target, path)
         values = metrics.toy_metrics(samples, target)
-        if not log.measured(self._trainer.step):  # a run that was killed here may have written it
+        if not log.has_metrics(self._trainer.step):
             log.row(self._trainer.step, {f"metrics/{name}": value for name, value in values.items()})
         return values
 
 
-def _readable(path: Path) -> bool:
-    """Whether a picture is there and whole."""
+def _is_picture(path: Path) -> bool:
+    """Whether ``path`` is a PNG that can be read to its end."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=["PNG"]) as picture:
             picture.load()
-    except (OSError, SyntaxError):
+    except Exception:  # whatever a parser raises on damaged bytes, the picture is made again
         return False
     return True

@@ -19,8 +19,8 @@ from mpl_toolkits.mplot3d import Axes3D
 from PIL import Image
 from torch import Tensor
 
-from train.checkpoint import write_atomically
-from train.log import read_rows
+from train.files import write_atomically
+from train.log import read_history
 from train.targets import GaussianTarget
 
 BLUE, ORANGE, GREEN, PURPLE, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
@@ -51,8 +51,7 @@ def image_grid(images: Tensor, path: Path, *, columns: int | None = None) -> Non
     for i, image in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         canvas[top : top + height, left : left + width] = image
-    picture = Image.fromarray(canvas)
-    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG", optimize=True))
+    _write(Image.fromarray(canvas), path)
 
 
 def scatter_ring(samples: Tensor, target: GaussianTarget, path: Path, *, title: str = "") -> None:
@@ -86,7 +85,7 @@ def side_by_side(samples: Mapping[str, Tensor], target: GaussianTarget, path: Pa
 
 def loss_curves(metrics: Path, path: Path) -> None:
     """One panel per player and one line per named term of a metrics.jsonl, whose keys read player/term."""
-    rows = read_rows(metrics)
+    rows = read_history(metrics)
     players: dict[str, list[str]] = {}
     for key in dict.fromkeys(key for row in rows for key in row):
         player, _, term = key.partition("/")
@@ -228,5 +227,9 @@ def _save(figure: Figure, path: Path) -> None:
     """A figure without pyplot: drawn by Agg wherever it runs, and freed with its last reference; 256 colours do."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
-    picture = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    _write(Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE), path)
+
+
+def _write(picture: Image.Image, path: Path) -> None:
+    """A PNG that is whole or absent."""
     write_atomically(path, lambda temporary: picture.save(temporary, format="PNG", optimize=True))

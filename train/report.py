@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from train.checkpoint import write_atomically
+from train.errors import printable
+from train.files import write_atomically
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -30,14 +31,14 @@ def write_report(
 
     config: nested settings. table: row name -> column name -> number. pictures: heading -> PNG file, embedded.
     """
-    body = [f"<h1>{html.escape(title)}</h1>", _table(table)]
+    body = [f"<h1>{_text(title)}</h1>", _table(table)]
     for heading, picture in pictures.items():
         data = base64.b64encode(picture.read_bytes()).decode()
-        alt = html.escape(heading)
+        alt = _text(heading)
         body.append(f'<h2>{alt}</h2>\n<img alt="{alt}" src="data:image/png;base64,{data}">')
-    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>\n" for k, v in flatten(config))
+    rows = "".join(f"<tr><td>{_text(k)}</td><td>{_text(str(v))}</td></tr>\n" for k, v in flatten(config))
     body.append(f"<details><summary>Settings</summary>\n<table>\n{rows}</table></details>")
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
+    head = f'<meta charset="utf-8"><title>{_text(title)}</title><style>{_STYLE}</style>'
     page = f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
     write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
 
@@ -55,11 +56,16 @@ def number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
+def _text(text: str) -> str:
+    """As HTML; names of files and settings may hold anything."""
+    return html.escape(printable(text))
+
+
 def _table(table: Mapping[str, Mapping[str, float]]) -> str:
     columns = list(dict.fromkeys(column for row in table.values() for column in row))
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in ["", *columns])
+    head = "".join(f"<th>{_text(column)}</th>" for column in ["", *columns])
     rows = []
     for name, row in table.items():
         cells = "".join(f"<td>{number(row[column])}</td>" if column in row else "<td></td>" for column in columns)
-        rows.append(f"<tr><th>{html.escape(name)}</th>{cells}</tr>")
+        rows.append(f"<tr><th>{_text(name)}</th>{cells}</tr>")
     return f"<table>\n<tr>{head}</tr>\n" + "\n".join(rows) + "\n</table>"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pathlib
 import pickle
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -22,13 +25,26 @@ from models.games.potgan import PotGanConfig
 from models.games.vae import VaeConfig
 from models.networks import NetworkConfig
 from train import checkpoint
-from train.errors import TrainingError
+from train.errors import ResourceError, TrainingError
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+def state_at(step) -> dict:
+    """The least that is a state."""
+    rng = torch.get_rng_state()
+    parts = {"seconds": 1.5, "device": "cpu", "optimizers": {}, "ema": None, "data": {}, "cuda_rng": None}
+    return {"step": step, "game": {"weights": torch.full((1000,), float(step))}, **parts, "noise": rng, "rng": rng}
 
 
 def save(folder, step, keep=3):
-    return checkpoint.save(folder, {"step": step, "weights": torch.full((1000,), float(step))}, step, keep)
+    return checkpoint.save(folder, state_at(step), step, keep)
+
+
+def steps(folder) -> tuple[list[int], list[str]]:
+    """Of the valid states, and the warnings on the way."""
+    warnings: list[str] = []
+    found = [state["step"] for _, state in checkpoint.valid_states(folder, warnings.append)]
+    assert all(warning.isprintable() for warning in warnings)  # one line each
+    return found, warnings
 
 
 def test_newest_valid_wins_and_damage_is_named(tmp_path):
@@ -41,9 +57,10 @@ def test_newest_valid_wins_and_damage_is_named(tmp_path):
     content[content.index(torch.full((4,), 2.0).numpy().tobytes()) + 6] ^= 1  # one bit of a weight
     flipped.write_bytes(content)
     warnings: list[str] = []
-    ((path, state),) = checkpoint.valid_states(tmp_path, warnings.append)
-    assert (path.name, state["step"]) == ("step_00000001.pt", 1)
-    assert torch.equal(state["weights"], torch.full((1000,), 1.0))
+    state = checkpoint.newest_valid(tmp_path, warnings.append)
+    assert state is not None
+    assert state["step"] == 1
+    assert torch.equal(state["game"]["weights"], torch.full((1000,), 1.0))
     assert len(warnings) == 2
     assert "step_00000003.pt is damaged" in warnings[0]
     assert "step_00000002.pt is damaged" in warnings[1]
@@ -91,101 +108,6 @@ def test_a_damaged_later_file_does_not_push_out_the_new_one(tmp_path):
     assert checkpoint.checkpoints(tmp_path) == [path]
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path):
-    path = tmp_path / "state.json"
-    checkpoint.write_json(path, {"a": 1})
-    before = path.read_bytes()
-
-    def fail(temporary):
-        temporary.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        checkpoint.write_atomically(path, fail)
-    assert path.read_bytes() == before
-    assert [item.name for item in tmp_path.iterdir()] == ["state.json"]
-
-
-def test_the_file_is_synced_before_its_name_appears_and_the_folder_after(tmp_path, monkeypatch):
-    path = tmp_path / "state.json"
-    events: list[tuple[str, bool]] = []
-    sync = checkpoint._sync
-    monkeypatch.setattr(checkpoint, "_sync", lambda p: (events.append((p.name, path.exists())), sync(p)))
-    checkpoint.write_json(path, {})
-    assert events == [(f".state.json.{os.getpid()}.part", False), (tmp_path.name, True)]
-
-
-def test_what_is_no_checkpoint_is_damage(tmp_path):
-    """A folder is passed over; a dangling link, compressed parts, which could hide any size, and a pickle are damage."""
-    good = save(tmp_path, 0)
-    (tmp_path / "step_00000001.pt").mkdir()
-    (tmp_path / "step_00000002.pt").symlink_to(tmp_path / "nowhere")
-    with zipfile.ZipFile(tmp_path / "step_00000003.pt", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("data.pkl", bytes(10_000_000))
-    torch.save({"trap": pathlib.PurePosixPath("x")}, tmp_path / "step_00000004.pt")
-    warnings: list[str] = []
-    assert [path for path, _ in checkpoint.valid_states(tmp_path, warnings.append)] == [good]
-    expected = ("holds more than tensors and plain values", "its parts are compressed", "it is no file")
-    for warning, reason in zip(warnings, expected, strict=True):
-        assert reason in warning
-        assert "weights_only" not in warning
-
-
-def test_what_killed_writers_left_is_swept(tmp_path):
-    left = [".step_00000015.pt.999999.part", "deep/er/.report.html.12.part"]
-    kept = ["step_00000015.pt", ".hidden.part", "a.1.part", ".lock"]
-    for name in (*left, *kept):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    checkpoint.sweep(tmp_path)
-    assert not any((tmp_path / name).exists() for name in left)
-    assert all((tmp_path / name).exists() for name in kept)
-
-
-@pytest.mark.parametrize("kind", ["checkpoint", "json", "export", "picture"])
-def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path, kind):
-    """In a process whose files may have 50 kB, as on a full disk; afterwards the same write succeeds."""
-    code = (
-        "import resource, sys, torch\nfrom pathlib import Path\nfrom train import checkpoint, plots\n"
-        "from train.errors import TrainingError\nfrom models.games import Vae\n"
-        "from models.networks import NetworkConfig\n"
-        "folder, kind = Path(sys.argv[1]), sys.argv[2]\n"
-        "def write():\n"
-        "    if kind == 'checkpoint': checkpoint.save(folder, {'w': torch.randn(100_000)}, 7, 2)\n"
-        "    if kind == 'json': checkpoint.write_json(folder / 'a.json', 'x' * 400_000)\n"
-        "    if kind == 'export':\n"
-        "        game = Vae.build(Vae.Config(networks=NetworkConfig('mlp', width=256)), (2,))\n"
-        "        checkpoint.export(folder, 'vae', game, (2,))\n"
-        "    if kind == 'picture': plots.image_grid(torch.rand(64, 3, 64, 64) * 2 - 1, folder / 'a.png')\n"
-        "soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))\n"
-        "try: write()\n"
-        "except TrainingError as error: print(error)\n"
-        "print(sorted(p.name for p in folder.iterdir()))\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))\nwrite()\n"
-        "print(len(list(folder.iterdir())) > 1)\n"
-    )
-    (tmp_path / "before").write_text("kept")
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), kind], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    message, left, after = run.stdout.splitlines()
-    assert message.startswith(f"train: {tmp_path}")
-    assert "larger than is allowed" in message
-    assert "--resume DIR continues the run" in message
-    assert left == "['before']"
-    assert after == "True"
-
-
-def test_weights_that_are_not_finite_are_never_exported(tmp_path):
-    game = GAMES["vae"].build(GAMES["vae"].Config(networks=NetworkConfig("mlp", width=4)), (2,))
-    with torch.no_grad():
-        next(game.parameters()).view(-1)[0] = float("nan")
-    with pytest.raises(TrainingError, match="is not finite"):
-        checkpoint.export(tmp_path / "export", "vae", game, (2,))
-    assert not (tmp_path / "export" / "config.json").exists()
-
-
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     class Trap:
         def __reduce__(self):
@@ -201,6 +123,121 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     with pytest.raises(ValueError, match=r"step_00000001\.pt is damaged"):
         checkpoint.load(path)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_torch_s_advice_to_run_the_code_is_not_passed_on(tmp_path):
+    save(tmp_path, 1)
+    torch.save({**state_at(2), "extra": Path("here")}, tmp_path / "step_00000002.pt")
+    found, warnings = steps(tmp_path)
+    assert found == [1]
+    assert "holds something other than tensors" in warnings[0]
+    assert "weights_only" not in warnings[0]
+
+
+def lacking(part):
+    def write(path):
+        torch.save({name: value for name, value in state_at(2).items() if name != part}, path)
+
+    return write
+
+
+def with_part(**parts):
+    return lambda path: torch.save({**state_at(2), **parts}, path)
+
+
+def link_to_nothing(path):
+    path.symlink_to(path.with_name("gone"))
+
+
+def compressed(path):
+    """A zip that is small on disk and large in memory."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", bytes(2**20))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (Path.touch, "cut short or no checkpoint"),
+        (Path.mkdir, "it is no file"),
+        (os.mkfifo, "it is no file"),  # reading it would wait for ever
+        (link_to_nothing, "it does not exist, or is a link to nothing"),
+        (compressed, "declares more bytes than it holds"),
+        (lacking("rng"), "it lacks rng"),
+        (with_part(step="forty"), "step must be an integer >= 0, got str"),
+        (with_part(rng=torch.zeros(3, dtype=torch.uint8)), "rng must be the state of a random generator"),
+        (lambda path: torch.save([1], path), "must hold a mapping, got list"),
+        (lambda path: torch.save({"\x1b[31m": torch.zeros(1)}, path), "it lacks step"),
+    ],
+)
+def test_what_is_no_whole_state_is_named_and_the_older_one_taken(tmp_path, spoil, reason):
+    save(tmp_path, 1)
+    path = tmp_path / "step_00000002.pt"
+    spoil(path)
+    found, warnings = steps(tmp_path)
+    assert found == [1]
+    assert len(warnings) == 1
+    assert str(path) in warnings[0]
+    assert reason in warnings[0]
+
+
+def test_a_file_without_permission_is_passed_over(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    newest, archive = save(tmp_path, 2), zipfile.ZipFile
+
+    def refuse(path):  # root may read any file
+        if path == newest:
+            raise PermissionError(13, "Permission denied", str(path))
+        return archive(path)
+
+    monkeypatch.setattr(zipfile, "ZipFile", refuse)
+    found, warnings = steps(tmp_path)
+    assert found == [1]
+    assert warnings == [f"checkpoint: {newest} is damaged: Permission denied; skipped"]
+
+
+def test_too_little_memory_to_read_is_no_damage(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    newest = save(tmp_path, 2)
+    monkeypatch.setattr(torch, "load", lambda *a, **k: torch.empty(10**15))
+    with pytest.raises(ResourceError, match=r"step_00000002\.pt was not read: there is not enough memory"):
+        next(checkpoint.valid_states(tmp_path, pytest.fail))
+    assert newest.exists()
+
+
+def test_a_tensor_that_declares_more_than_the_file_holds_takes_no_memory(tmp_path):
+    save(tmp_path, 1)
+    path = save(tmp_path, 2)
+    with zipfile.ZipFile(path) as archive:
+        parts = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    pickled = parts["archive/data.pkl"] if "archive/data.pkl" in parts else parts["step_00000002/data.pkl"]
+    number = b"M" + struct.pack("<H", 1000)  # how pickle writes the tensor's size
+    assert number in pickled
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            huge = content.replace(number, b"\x8a\x05" + struct.pack("<q", 10**11)[:5])
+            archive.writestr(name, huge if name.endswith("data.pkl") else content)
+    found, warnings = steps(tmp_path)
+    assert found == [1]
+    assert "step_00000002.pt is damaged" in warnings[0]
+
+
+def test_two_names_of_one_step(tmp_path):
+    save(tmp_path, 1).rename(tmp_path / "step_1.pt")
+    assert steps(tmp_path) == ([1], [])
+    path = save(tmp_path, 1, keep=1)
+    assert checkpoint.checkpoints(tmp_path) == [path]  # not the one that was there
+    for foreign in ("step_x.pt", "step_1.pt.bak", "step_\u0661.pt"):
+        (tmp_path / foreign).touch()
+    assert checkpoint.checkpoints(tmp_path) == [path]
+
+
+def test_a_folder_with_a_checkpoint_s_name_is_left_alone(tmp_path):
+    (tmp_path / "step_00000001.pt").mkdir()
+    (tmp_path / "step_00000009.pt").symlink_to(tmp_path / "gone")
+    for step in (2, 3):
+        save(tmp_path, step, keep=1)
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["step_00000001.pt", "step_00000003.pt"]
 
 
 @pytest.mark.parametrize("name", list(GAMES))
@@ -228,3 +265,44 @@ def test_an_export_with_an_encoder_loads_after_the_run_has_moved(tmp_path):
     assert torch.equal(cast(PotGan, loaded).encoder(x), game.encoder(x))
     checkpoint.export(tmp_path / "again", "potgan", loaded, (3,))  # an export of an export is as complete
     assert (tmp_path / "again/config.json").read_text() == (tmp_path / "elsewhere/config.json").read_text()
+
+
+def exported_game():
+    torch.manual_seed(0)
+    return Vae.build(VaeConfig(NetworkConfig("mlp", width=8, depth=1, noise_dim=2)), (2,))
+
+
+def test_an_export_names_the_hash_of_its_weights(tmp_path):
+    checkpoint.export(tmp_path, "vae", exported_game(), (2,))
+    content = (tmp_path / "model.safetensors").read_bytes()
+    assert json.loads((tmp_path / "config.json").read_text())["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_not_exported(tmp_path, value):
+    checkpoint.export(tmp_path, "vae", exported_game(), (2,))
+    before = {item.name: item.read_bytes() for item in tmp_path.iterdir()}
+    game = exported_game()
+    with torch.no_grad():
+        next(game.parameters())[0, 0] = value
+    name = next(iter(game.state_dict()))
+    with pytest.raises(TrainingError, match=f"{name} of vae are not finite"):
+        checkpoint.export(tmp_path, "vae", game, (2,))
+    assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == before
+
+
+def test_an_export_that_is_interrupted_never_pairs_new_weights_with_an_old_description(tmp_path, monkeypatch):
+    checkpoint.export(tmp_path, "vae", exported_game(), (2,))
+    before = (tmp_path / "model.safetensors").read_bytes()
+    other = exported_game()
+    with torch.no_grad():
+        next(other.parameters()).mul_(2)
+
+    def dies(path, value):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "write_json", dies)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.export(tmp_path, "vae", other, (2,))
+    assert (tmp_path / "model.safetensors").read_bytes() != before
+    assert not (tmp_path / "config.json").exists()

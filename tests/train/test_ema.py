@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -52,3 +53,34 @@ def test_the_state_round_trips():
     other.load_state_dict(ema.state_dict())
     assert other.updates == 1
     assert torch.equal(other.state_dict()["average"]["weight"], ema.state_dict()["average"]["weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("updates"), "ema: updates must be an integer >= 0, got NoneType"),
+        (lambda state: state.update(updates=-1), "ema: updates must be an integer >= 0, got int"),
+        (lambda state: state.pop("average"), "ema: average must be a mapping, got NoneType"),
+        (lambda state: state["average"].pop("bias"), "ema: the average lacks bias"),
+        (lambda state: state["average"].update(nope=torch.zeros(1)), "ema: the average knows no nope"),
+        (lambda state: state["average"].update(bias=1.0), "ema: bias must be a tensor, got float"),
+        (
+            lambda state: state["average"].update(bias=torch.zeros(1)),  # copy_ would spread it over both
+            r"ema: bias must be torch.float32 \[2\], got torch.float32 \[1\]",
+        ),
+        (
+            lambda state: state["average"].update(bias=torch.zeros(2, dtype=torch.int64)),
+            r"ema: bias must be torch.float32 \[2\], got torch.int64 \[2\]",
+        ),
+    ],
+)
+def test_another_state_is_refused_before_anything_is_copied(change, message):
+    ema = Ema(nn.Linear(3, 2), 0.99)
+    before = {name: value.clone() for name, value in ema.state_dict()["average"].items()}
+    given = Ema(nn.Linear(3, 2), 0.99).state_dict()
+    given["updates"] = 7
+    change(given)
+    with pytest.raises(ValueError, match=message):
+        ema.load_state_dict(given)
+    assert ema.updates == 0
+    assert all(torch.equal(value, before[name]) for name, value in ema.state_dict()["average"].items())

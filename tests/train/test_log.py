@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from train.log import RunLog, duration, read_rows
+from train import files
+from train.errors import resource_message
+from train.log import RunLog, duration, read_history, read_rows
 
 
 def test_rows_are_json_without_nan_and_those_past_the_step_go(tmp_path):
@@ -43,61 +48,136 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
-def test_damaged_lines_are_named_once_and_all_good_rows_kept(tmp_path, capsys):
+ROWS = [{"step": 2, "critic/loss": 1.0}, {"step": 4, "metrics/modes": 8}, {"step": 6, "critic/loss": None}]
+DAMAGED = [
+    b'{"step": 3, "critic/l',
+    b"3",
+    b"null",
+    b'{"critic/loss": 1.0}',
+    b'{"step": "4"}',
+    b'{"step": true}',
+    b'{"step": -1}',
+    b'{"step": 4, "critic/loss": "high"}',
+    b'{"step": 4, "critic/loss": [1.0]}',
+    b'{"step": 4, "\xff\xfe": 1.0}',
+    b"[" * 100_000,
+    b'{"step": ' + b"1" * 5000 + b"}",
+    bytes(64),
+]
+
+
+def lines(*items) -> bytes:
+    return b"".join((item if isinstance(item, bytes) else json.dumps(item).encode()) + b"\n" for item in items)
+
+
+@pytest.mark.parametrize("damage", DAMAGED, ids=lambda damage: repr(damage[:30]))
+def test_rows_after_a_damaged_line_stay_and_the_line_is_named(tmp_path, capsys, damage):
     path = tmp_path / "metrics.jsonl"
-    bad = ["not json", "[1]", '{"loss": 1.0}', '{"step": "x"}', '{"step": 3, "loss": "high"}', "[" * 100_000, "7"]
-    lines = ['{"step": 1, "a/loss": 0.5}', *bad, '{"step": 2, "a/loss": null}', '{"step": 9, "a/loss": 1.0}']
-    path.write_bytes("\n".join(lines).encode() + b"\n\xff\xfe{}")
-    RunLog(tmp_path, "tiny", 2, 10).close()
-    assert "is damaged in line 2, 3, 4, 5, 6 and 3 more; the other rows are kept" in capsys.readouterr().out
-    assert [row["step"] for row in read_rows(path)] == [1, 2]
-    RunLog(tmp_path, "tiny", 2, 10).close()
-    assert "damaged" not in capsys.readouterr().out
+    path.write_bytes(lines(ROWS[0], damage, *ROWS[1:]))
+    assert read_history(path) == ROWS
+    assert capsys.readouterr().err == f"warning: {path}: line 2 is damaged and left out\n"
+    RunLog(tmp_path, "tiny", 6, 10).close()
+    assert path.read_bytes() == lines(*ROWS)
+    assert capsys.readouterr().err == f"warning: {path}: line 2 is damaged and left out\n"
+    RunLog(tmp_path, "tiny", 6, 10).close()
+    assert capsys.readouterr().err == ""  # it is gone
 
 
-def test_a_history_that_is_whole_is_not_written_again(tmp_path):
-    log = RunLog(tmp_path, "tiny", 0, 10)
-    log.row(1, {"a/loss": 1.0})
+def test_many_damaged_lines_are_one_warning(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(lines(*[b"x"] * 4, ROWS[0], *[b"x"] * 4))
+    warnings: list[str] = []
+    assert read_history(path, warnings.append) == ROWS[:1]
+    assert warnings == [f"{path}: lines 1, 2, 3, 4, 6 and 3 more are damaged and left out"]
+
+
+def test_other_files_of_rows_need_no_step(tmp_path):
+    path = tmp_path / "rates.jsonl"
+    path.write_bytes(lines({"d": 2, "w1": [1.0]}, b"3", {"d": 3, "name": "x"}))
+    assert read_rows(path, lambda text: None) == [{"d": 2, "w1": [1.0]}, {"d": 3, "name": "x"}]
+
+
+@pytest.mark.parametrize("last", [b'{"step": 4, "criti', b'{"step": 4, "critic/loss": 1.0}'])
+def test_a_last_line_without_its_end_does_not_swallow_the_next_row(tmp_path, last):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(lines(ROWS[0]) + last)
+    log = RunLog(tmp_path, "tiny", 4, 10)
+    log.row(5, {"critic/loss": 2.0})
     log.close()
+    kept = [{"step": 4, "critic/loss": 1.0}] if last.endswith(b"}") else []
+    assert [json.loads(line) for line in path.read_bytes().splitlines()] == [
+        ROWS[0],
+        *kept,
+        {"step": 5, "critic/loss": 2.0},
+    ]
+
+
+def test_rows_that_all_stay_are_not_written_again(tmp_path, monkeypatch):
     path = tmp_path / "metrics.jsonl"
-    before = path.stat()
-    RunLog(tmp_path, "tiny", 1, 10).close()
-    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    odd = b'{ "step": 2,  "critic/loss": 1.50 }'  # not as json.dumps has it
+    path.write_bytes(lines(odd, *ROWS[1:]))
+    monkeypatch.setattr("train.log.write_atomically", lambda *arguments: pytest.fail("rewritten"))
+    RunLog(tmp_path, "tiny", 6, 10).close()
+    monkeypatch.undo()
+    RunLog(tmp_path, "tiny", 2, 10).close()
+    assert path.read_bytes() == lines(odd)
 
 
-def test_a_kill_while_rows_are_dropped_leaves_the_old_file(tmp_path, monkeypatch):
-    log = RunLog(tmp_path, "tiny", 0, 10)
-    for step in range(1, 9):
-        log.row(step, {"a/loss": 1.0})
-    log.close()
+def test_a_kill_while_rows_are_dropped_loses_none(tmp_path, monkeypatch):
     path = tmp_path / "metrics.jsonl"
-    before = path.read_bytes()
+    path.write_bytes(lines(*ROWS))
 
-    def killed(self, target):
-        assert len(path.read_bytes()) == len(before)  # never empty on the way
+    def killed(temporary):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pathlib.Path.replace", killed)
+    monkeypatch.setattr(files, "_sync", killed)
     with pytest.raises(KeyboardInterrupt):
-        RunLog(tmp_path, "tiny", 4, 10)
-    assert path.read_bytes() == before
+        RunLog(tmp_path, "tiny", 2, 10)
+    assert path.read_bytes() == lines(*ROWS)
 
 
-def test_a_last_line_without_its_end_does_not_swallow_the_next_row(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "a/loss": 1.0}')
-    log = RunLog(tmp_path, "tiny", 1, 10)
-    log.row(2, {"a/loss": 2.0})
+def test_the_log_knows_which_steps_were_measured(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(lines(*ROWS))
+    log = RunLog(tmp_path, "tiny", 6, 10)
+    assert [step for step in range(10) if log.has_metrics(step)] == [4]
+    log.row(8, {"metrics/modes": 7.0})
+    log.row(9, {"critic/loss": 7.0})
+    assert [step for step in range(10) if log.has_metrics(step)] == [4, 8]
     log.close()
-    assert [row["step"] for row in read_rows(path)] == [1, 2]
 
 
-def test_it_knows_where_samples_were_measured(tmp_path):
+def test_what_is_said_is_shown_as_text(tmp_path, capsys):
     log = RunLog(tmp_path, "tiny", 0, 10)
-    log.row(2, {"metrics/reverse_kl": 1.0})
-    log.row(4, {"a/loss": 1.0})
-    assert (log.measured(2), log.measured(4)) == (True, False)
+    log.say("samples a\x1b[31m\udcff.png\nlosses  b.png")
     log.close()
-    log = RunLog(tmp_path, "tiny", 4, 10)
-    assert (log.measured(2), log.measured(4)) == (True, False)
-    log.close()
+    assert capsys.readouterr().out == "samples a\\x1b[31m\\udcff.png\nlosses  b.png\n"
+
+
+def scalars(folder, name) -> list[tuple[int, float]]:
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    return [(event.step, event.value) for event in accumulator.Scalars(name)]
+
+
+def test_tensorboard_reads_each_step_once_after_a_kill_and_a_resume(tmp_path):
+    killed = RunLog(tmp_path, "tiny", 0, 10)
+    for step in (2, 4, 6):
+        killed.row(step, {"critic/loss": float(step)})  # on disk at once: nothing is closed
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    file.write_bytes(file.read_bytes()[:-5])  # the last record is cut short
+    assert scalars(tmp_path / "tensorboard", "critic/loss") == [(2, 2.0), (4, 4.0)]
+    time.sleep(0.01)
+    resumed = RunLog(tmp_path, "tiny", 2, 10)
+    resumed.row(4, {"critic/loss": 40.0})
+    resumed.close()
+    killed.close()
+    assert scalars(tmp_path / "tensorboard", "critic/loss") == [(2, 2.0), (4, 40.0)]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_under_tensorboard_ends_the_run_like_one_under_the_rows(tmp_path):
+    log = RunLog(tmp_path, "tiny", 0, 10)
+    log._events._records._writer = open("/dev/full", "ab")  # noqa: SIM115
+    with pytest.raises(OSError, match="No space left") as caught:
+        log.row(1, {"critic/loss": 1.0})
+    assert resource_message(caught.value) is not None

@@ -31,3 +31,14 @@ def test_the_page_embeds_pictures_and_escapes_text(tmp_path):
 def test_flatten_and_number():
     assert flatten({"a": {"b": 1, "c": {}}, "d": (2, 3)}) == [("a.b", 1), ("d", (2, 3))]
     assert (number(10_000), number(0.000123456)) == ("10000", "0.0001235")
+
+
+def test_names_that_a_page_cannot_hold_or_would_act_on_are_shown_as_text(tmp_path):
+    page = tmp_path / "report.html"
+    strange = "a\x1b[31m\u202eb\udcff<b>"  # a colour, a change of direction, a byte that is no UTF-8
+    write_report(page, title=strange, config={strange: strange}, table={strange: {strange: 1.0}}, pictures={})
+    text = page.read_text(encoding="utf-8")
+    shown = r"a\x1b[31m\u202eb\udcff&lt;b&gt;"
+    assert text.count(shown) == 6  # two titles, two settings, a column and a row
+    assert "\x1b" not in text
+    assert "<b>" not in text

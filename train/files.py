@@ -1,0 +1,90 @@
+"""Files that are whole or absent, whenever the writer dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from train.errors import ResourceError, errno_of, printable, resource_message
+
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.part", re.DOTALL)
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """``write`` a temporary file beside ``path``, sync it, rename it, and sync the folder that holds the name.
+
+    If that fails, ``path`` is as it was and the temporary file is gone. ResourceError if the disk or the memory ran
+    out, OSError for other refusals of the system, both naming ``path``; what else ``write`` raises passes through.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # another process may write the same file
+    try:
+        write(temporary)
+        _sync(temporary)
+        temporary.replace(path)
+    except Exception as error:
+        if isinstance(error, ResourceError):
+            raise
+        reason, number = resource_message(error), errno_of(error)
+        if reason is not None:
+            shown, folder = printable(str(path)), printable(str(path.parent))
+            reason = reason.removeprefix(f"{printable(str(temporary))}: ")
+            advice = f"free space in {folder} and run again; a run continues with --resume"
+            raise ResourceError(f"{shown} was not written: {reason}; {advice}") from error
+        if number is not None:
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # nothing was made, or the folder takes no changes
+            temporary.unlink()
+    _sync(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON, written atomically."""
+    text = json.dumps(value, indent=2) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def sweep(directory: Path) -> list[Path]:
+    """Remove the temporary files below ``directory`` whose writers are dead; returns them.
+
+    A writer is dead if no process has its number, or if this process has it: call it before anything is written, while
+    no other process may write there.
+    """
+    removed = []
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            match = _TEMPORARY.fullmatch(name)
+            path = Path(folder, name)
+            if match is None or path.is_symlink() or _alive(int(match[1])):
+                continue
+            with contextlib.suppress(OSError):  # not ours to remove
+                path.unlink()
+                removed.append(path)
+    return removed
+
+
+def _alive(process: int) -> bool:
+    """Whether another process has that number."""
+    if process == os.getpid() or process < 1:
+        return False
+    try:
+        os.kill(process, 0)  # sends nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
