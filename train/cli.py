@@ -19,10 +19,9 @@ import tyro
 from models.games import GAMES
 from train.config import TrainConfig, load_config
 from train.entry import INTERRUPTED
-from train.errors import TRAINING_ERROR, USER_ERROR, Stopped, TrainingError, resource_message
+from train.errors import TRAINING_ERROR, USER_ERROR, Stopped, TrainingError, printable, resource_message
 from train.presets import PRESETS, preset
 from train.resume import Resume, check_code
-from train.text import printable
 
 C = TypeVar("C")
 R = TypeVar("R", bound=TrainConfig)

@@ -61,7 +61,7 @@ class TrainConfig:
         for name in ("iterations", "log_every", "sample_every", "checkpoint_every", "keep"):
             _require(getattr(self, name) >= 1, name, "must be at least 1", getattr(self, name))
         _require(0 <= self.ema < 1, "ema", "must lie in [0, 1)", self.ema)
-        _require(0 <= self.seed < 2**63, "seed", "must lie in 0..2^63 - 1", self.seed)
+        _require(0 <= self.seed < 2**64, "seed", "must lie in 0..2^64 - 1", self.seed)
         _require(self.threads is None or 1 <= self.threads <= 1024, "threads", "must lie in 1..1024", self.threads)
         _require(self.out is None or self.out != "", "out", "must be a folder's name", repr(self.out))
         _require(DEVICE.fullmatch(self.device) is not None, "device", "must be cpu, cuda or cuda:N", self.device)

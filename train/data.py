@@ -63,7 +63,7 @@ class Dataset(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """The position in the stream: numbers, strings and tensors only."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], allow_other: bool = False) -> None:
         """Continue bit for bit where ``state`` was taken; ValueError if it belongs to another data set."""
 
 
@@ -107,7 +107,7 @@ class PointSet:
         device = self._generator.device.type
         return {"name": self.name, "seed": self._seed, "device": device, "generator": self._generator.get_state()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], allow_other: bool = False) -> None:
         """See Dataset; a generator's state does not carry over from a CPU to a GPU."""
         _check_same("name", self.name, state["name"])
         _check_same("device", self._generator.device.type, state["device"])
@@ -170,7 +170,7 @@ class ImageSet:
             "position": self._position,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], allow_other: bool = False) -> None:
         """See Dataset."""
         _check_same("name", self.name, state["name"])
         _check_same("images", list(self.images.shape), list(state["images"]))

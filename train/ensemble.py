@@ -45,6 +45,6 @@ class Ensemble(Rounds):
 
     def samples(self, n: int) -> Tensor:
         """n samples of each run [R, n, ...], of the averaged game, the same noise at each call."""
-        generators = [torch.Generator(self.device).manual_seed(seed + 1) for seed in self.seeds]
+        generators = [torch.Generator(self.device).manual_seed((seed + 1) % 2**64) for seed in self.seeds]
         with self.sampling() as game:
             return game.sample(torch.stack([game.draw_noise(n, generator) for generator in generators]))

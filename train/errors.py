@@ -8,8 +8,6 @@ import signal
 import unicodedata
 from collections.abc import Iterator
 
-import torch
-
 USER_ERROR = 2
 TRAINING_ERROR = 1
 

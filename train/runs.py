@@ -52,7 +52,8 @@ def make_trainer(name: str, config: TrainConfig, data: Dataset, directory: Path)
 
     On the CPU it sets PyTorch's number of threads: ``config.threads``, or one that suits the networks.
     """
-    check_fits(GAMES[name], config.game, data.shape, config.batch_size, torch_device(config.device))  # type: ignore[attr-defined]
+    kind, device = GAMES[name], torch_device(config.device)
+    check_fits(kind, config.game, data.shape, config.batch_size, device, ema=config.ema > 0)  # type: ignore[attr-defined]
     torch.manual_seed(config.seed)
     game: Game = GAMES[name].build(config.game, data.shape)  # type: ignore[attr-defined]
     if config.batch_size == 1 and any(isinstance(module, nn.BatchNorm1d) for module in game.modules()):

@@ -19,13 +19,13 @@ from train import checkpoint
 from train.config import TrainConfig
 from train.data import Dataset
 from train.directory import REPORT
-from train.errors import Stopped, TrainingError, resource_message
+from train.errors import ResourceError, Stopped, TrainingError, resource_message
 from train.guard import FiniteGuard, check_parameters
 from train.log import RunLog, duration
 from train.outputs import Outputs
 from train.resume import weights_differ
 from train.rounds import Rounds, noise_generator
-from train.state import check_state
+from train.state import check_moments
 
 CHECKPOINTS = "checkpoints"
 
@@ -60,7 +60,7 @@ class Trainer(Rounds):
         try:
             with self._signals():
                 if 0 < self.step < self.config.iterations and self.step % self.config.sample_every == 0:
-                    self.outputs.make_up(log)  # what was killed between its checkpoint and its picture
+                    self.outputs.make_up(log, self.step)  # what was killed between its checkpoint and its picture
                 while self.step < self.config.iterations:
                     started = time.monotonic()
                     self.iterate()
@@ -74,12 +74,14 @@ class Trainer(Rounds):
             log.say(f"{self.label}: {self.step} iterations done, {duration(self.seconds)} of training")
             return self.outputs.final(log)
         except Exception as error:
-            message = str(error) if isinstance(error, TrainingError) else resource_message(error)
+            exhausted = resource_message(error)
+            message = str(error) if isinstance(error, TrainingError) else exhausted
             if message is None:
                 raise
             kept = checkpoint.checkpoints(self.directory / CHECKPOINTS)[:1]
             where = f"the last good checkpoint is {kept[0]}" if kept else "no checkpoint had been written yet"
-            raise TrainingError(f"{message}; {where}") from error
+            kind = TrainingError if exhausted is None else ResourceError
+            raise kind(f"{message}; {where}") from error
         finally:
             log.close()
 
@@ -161,7 +163,6 @@ class Trainer(Rounds):
 
     def load_state_dict(self, state: Mapping[str, Any], other_data: bool = False) -> None:
         """Restore what ``state_dict`` gave; ValueError in one line if it does not fit the game or the data."""
-        check_state(state)
         if state["device"] != self.device.type:
             raise ValueError(f"resume: the run was on {state['device']}; its random state does not fit {self.device}")
         if (state["ema"] is None) != (self.ema is None):
@@ -197,16 +198,10 @@ class Trainer(Rounds):
             )
 
     def _load_optimizer(self, player: str, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        check_moments(player, optimizer, state)
         optimizer.load_state_dict(state)
         for group in optimizer.param_groups:  # the settings may have changed; lr is set at each iteration
             group.update({**self.options[player], "lr": group["lr"]})
-        for parameter, values in optimizer.state.items():
-            for name, value in values.items():
-                if isinstance(value, Tensor) and value.dim() > 0 and value.shape != parameter.shape:
-                    raise ValueError(
-                        f"resume: the checkpoint's {name} of {player} is {list(value.shape)} for a parameter "
-                        f"{list(parameter.shape)}"
-                    )
 
     def _log_losses(self, log: RunLog) -> None:
         if self._due(self.config.log_every):

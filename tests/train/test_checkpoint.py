@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pathlib
 import pickle
 import shutil
 import struct
-import subprocess
-import sys
 import zipfile
 import zlib
 from pathlib import Path

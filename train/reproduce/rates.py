@@ -109,7 +109,7 @@ def main(argv: Sequence[str], prog: str) -> None:
 
 def collect(config: RatesConfig, path: Path, command: str) -> list[Row]:
     """The row of every (d, n), small n first; what ``path`` lacks is measured and appended, row by row."""
-    stored: list[Row] = read_rows(path, lambda row: True) if path.exists() else []
+    stored: list[Row] = read_rows(path) if path.exists() else []
     rows = {(row["d"], row["n"]): row for row in stored}
     cells = [(d, n) for n in sorted(config.sizes) for d in sorted(config.dims)]
     for d, n in cells:

@@ -1,0 +1,2 @@
+def cache_main(argv):
+    pass
