@@ -166,3 +166,7 @@ def test_wrong_shapes(shape):
 def test_wrong_bandwidth():
     with pytest.raises(ValueError, match="bandwidth must be positive, got 0"):
         toy_metrics(torch.zeros(10, 2), ring8(), bandwidth=0.0)
+
+
+def test_the_last_seed_of_64_bits_has_a_floor():
+    assert reverse_kl_floor(ring8(), 64, seed=2**64 - 1) > 0

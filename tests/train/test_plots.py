@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
 
@@ -13,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from train import plots
+from train.errors import ResourceError
 from train.targets import ball3d, ring8
 
 
@@ -152,3 +155,37 @@ def test_loss_curves_without_losses(tmp_path):
     write_rows(tmp_path / "metrics.jsonl", [{"step": 1, "metrics/n": 10}])
     with pytest.raises(ValueError, match=r"loss_curves: .*metrics.jsonl holds no losses"):
         plots.loss_curves(tmp_path / "metrics.jsonl", tmp_path / "losses.png")
+
+
+DRAWERS = {
+    "image_grid": lambda path: plots.image_grid(torch.zeros(4, 3, 8, 8), path),
+    "scatter_ring": lambda path: plots.scatter_ring(draw(ring8()), ring8(), path),
+}
+
+
+@pytest.mark.parametrize("drawer", list(DRAWERS))
+def test_a_picture_is_whole_or_the_one_before(tmp_path, monkeypatch, drawer):
+    path = tmp_path / "samples.png"
+    DRAWERS[drawer](path)
+    before = path.read_bytes()
+    save = Image.Image.save
+
+    def dies(picture, target, **options):
+        if not isinstance(target, io.IOBase):  # matplotlib draws into memory
+            target.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(picture, target, **options)
+
+    monkeypatch.setattr(Image.Image, "save", dies)
+    with pytest.raises(ResourceError, match=r"samples\.png was not written: no space is left on the disk"):
+        DRAWERS[drawer](path)
+    assert path.read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == ["samples.png"]
+
+
+def test_damaged_lines_do_not_reach_the_loss_curves(tmp_path, figure):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "critic/loss": 2.0}\n{"step": "x", "critic/loss": "y"}\n{"critic/loss": 3.0}\n')
+    plots.loss_curves(path, tmp_path / "losses.png")
+    (line,) = figure[0].axes[0].lines
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([1], [2.0])
