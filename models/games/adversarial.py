@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from models.config import check_fields
 from models.games.game import Game, Turn
 from models.networks import NetworkConfig, make_critic, make_generator
-from models.networks.choices import check_choices
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class AdversarialConfig:
     """Generator and its opponent."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
 
 
 class Adversarial(Game):

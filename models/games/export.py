@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from models.config import from_dict
 from models.games.game import Game
 
-C = TypeVar("C")
+__all__ = ["from_dict", "load_game"]
 
 
 def load_game(directory: str | Path, games: Mapping[str, type[Game]]) -> tuple[Game, tuple[int, ...]]:
@@ -39,17 +39,3 @@ def load_game(directory: str | Path, games: Mapping[str, type[Game]]) -> tuple[G
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError, SafetensorError) as error:
         raise ValueError(f"load_game: {directory} is damaged: {error}") from error
     return game.eval(), shape
-
-
-def from_dict(kind: type[C], values: Mapping[str, Any]) -> C:
-    """A (nested) config dataclass from its ``dataclasses.asdict``. ValueError for a field that it does not have."""
-    hints = get_type_hints(kind)
-    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
-    if unknown:
-        raise ValueError(f"{kind.__name__}: has no field {', '.join(unknown)}")
-    return kind(
-        **{
-            name: from_dict(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
-            for name, value in values.items()
-        }
-    )

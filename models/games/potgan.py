@@ -11,13 +11,13 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from models.config import check_fields, check_range, from_dict
 from models.forest import LatentTransformationForest
-from models.games.export import from_dict, load_game
+from models.games.export import load_game
 from models.games.game import Loss, Turn
 from models.games.vae import Vae, VaeConfig
 from models.games.wgan_gp import WganGp, WganGpConfig
 from models.networks import make_critic, make_generator
-from models.networks.choices import check_choices
 from models.pairing import PAIRINGS, PairingName
 from models.transforms import AffineTransform, MlpTransform
 
@@ -25,6 +25,9 @@ from models.transforms import AffineTransform, MlpTransform
 @dataclass(frozen=True)
 class ForestConfig:
     """The Latent Transformation Forest F and Algorithm 1, which trains it (lr and inner_steps: whatever F is)."""
+
+    known_as: ClassVar[str] = "forest"
+    at_start: ClassVar[frozenset[str]] = frozenset({"trees", "depth", "thresholds", "leaves", "learn_thresholds"})
 
     trees: int = 18
     """T; 18 trees of depth 3 read each of 128 latent features about once. [open]"""
@@ -44,13 +47,19 @@ class ForestConfig:
     """Iterations of Algorithm 1 per batch ("iters"). [open]"""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
+        for name in ("trees", "depth", "inner_steps"):
+            check_range(self, name, least=1)
+        check_range(self, "depth", most=16)
+        for name in ("scale", "lr"):
+            check_range(self, name, above=0)
 
 
 @dataclass(frozen=True)
 class PotGanConfig(WganGpConfig):
     """POT-GAN."""
 
+    at_start: ClassVar[frozenset[str]] = frozenset({"transform", "encoder"})
     pairing: PairingName = "cover"
     """cover: section 4.1; literal: Algorithm 1 as printed; assignment: the permutation of Eq. 14; sinkhorn. [open]"""
     transform: Literal["forest", "identity", "affine", "mlp"] = "forest"
@@ -64,10 +73,7 @@ class PotGanConfig(WganGpConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.transport_weight < 0:
-            raise ValueError(f"PotGanConfig: transport_weight must not be negative, got {self.transport_weight}")
-        if self.forest.inner_steps < 1:
-            raise ValueError(f"PotGanConfig: forest.inner_steps must be at least 1, got {self.forest.inner_steps}")
+        check_range(self, "transport_weight", least=0)
 
 
 class PotGan(WganGp):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
+from models.config import check_fields, check_range
 from models.games.game import Game, Loss, Turn
 from models.networks import NetworkConfig
 from models.vae import VAE
@@ -22,8 +23,8 @@ class VaeConfig:
     """Standard deviation of the Gaussian decoder p(x | z) = N(decoder(z), noise_scale^2 I). [open]"""
 
     def __post_init__(self) -> None:
-        if not self.noise_scale > 0:
-            raise ValueError(f"VaeConfig: noise_scale must be positive, got {self.noise_scale}")
+        check_fields(self)
+        check_range(self, "noise_scale", above=0)
 
 
 class Vae(Game):

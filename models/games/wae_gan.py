@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from models.config import check_fields, check_range
 from models.games.game import Game, Loss, Turn
 from models.networks import NetworkConfig, make_encoder, make_generator, make_latent_critic
 
@@ -23,8 +24,8 @@ class WaeGanConfig:
     """lambda of Algorithm 1; 10 is its paper's value for MNIST. [open]"""
 
     def __post_init__(self) -> None:
-        if self.adversary_weight < 0:
-            raise ValueError(f"WaeGanConfig: adversary_weight must not be negative, got {self.adversary_weight}")
+        check_fields(self)
+        check_range(self, "adversary_weight", least=0)
 
 
 class WaeGan(Game):

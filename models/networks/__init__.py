@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
+from models.config import check_fields, check_range
 from models.networks import dcgan, mlp, resnet
-from models.networks.choices import check_choices
 from models.networks.heads import PairCritic, bounded_scores
 from models.networks.init import he_init, normal_init
 
@@ -19,23 +19,25 @@ from models.networks.init import he_init, normal_init
 class NetworkConfig:
     """Which networks play."""
 
+    at_start: ClassVar[frozenset[str]] = frozenset({"name", "width", "depth", "noise_dim", "init"})
+
     name: Literal["mlp", "dcgan", "resnet"] = "dcgan"
     """mlp for points; for images dcgan (WGAN-GP's small CNN) or resnet (its residual networks, 32 or 64 px). [open]"""
     width: int = 128
     """Hidden units (mlp), maps at the finest level, doubled per level (dcgan), or maps (resnet). 128 is WGAN-GP's and
     3P-WGAN's. [open]"""
     depth: int = 3
-    """Hidden layers of mlp; the others' depth follows from the image size. [open]"""
+    """Hidden layers of mlp, at most 1000; the others' depth follows from the image size. [open]"""
     noise_dim: int = 128
     """Dimension of the generator's noise. 128 is WGAN-GP's and 3P-WGAN's. [open]"""
     init: Literal["he", "normal"] = "he"
     """Weights start by He et al. 2015 (POT-GAN) or as N(0, 0.02^2) (DCGAN, 3P-WGAN). [stated]"""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_fields(self)
         for name in ("width", "depth", "noise_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"NetworkConfig: {name} must be at least 1, got {getattr(self, name)}")
+            check_range(self, name, least=1)
+        check_range(self, "depth", most=1000)
 
 
 def make_generator(config: NetworkConfig, shape: tuple[int, ...], *, batch_norm: bool = False) -> nn.Module:
