@@ -1,4 +1,11 @@
-"""What a configuration may hold: one schema for Python callers, the command line and JSON."""
+"""What a config may hold: one schema for the command line, JSON and Python callers.
+
+A config is a frozen dataclass that calls ``check_fields`` in its ``__post_init__``, then ``check_range`` for the rules
+that a type cannot say. Class variables that a config may declare:
+
+    at_start: names of its own fields that act only when a game is built or at its first step (``fixed_fields``).
+    known_as: the field of another config that it fills, such as "forest", for messages to say forest.lr.
+"""
 
 from __future__ import annotations
 
@@ -9,107 +16,163 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 C = TypeVar("C")
-NAMED = 5  # unknown fields that a message names
-SHOWN = 80  # characters of a wrong value
 
 
-def check_fields(config: Any, where: str | None = None) -> None:
-    """ValueError if a field of the (frozen) dataclass does not hold what its type hint says; lists become tuples.
+def check_fields(config: Any) -> None:
+    """ValueError unless every field of the dataclass ``config`` holds what its type hint says.
 
-    Numbers are finite, whole where the hint is int, and no booleans. where: what the message begins with (default: the
-    class and a colon).
+    int: an integer, and no bool. float: a finite number. bool, str, Literal, Optional and tuples: as they say. A nested
+    config's own fields are checked too.
     """
-    where = f"{type(config).__name__}: " if where is None else where
+    _check(config, type(config).__name__, getattr(config, "known_as", ""))
+
+
+def check_range(
+    config: Any, name: str, *, least: float | None = None, above: float | None = None, most: float | None = None
+) -> None:
+    """ValueError unless the number in field ``name`` is at least ``least``, above ``above`` and at most ``most``."""
+    value = getattr(config, name)
+    if least is not None and not value >= least:
+        rule = f"be at least {least}" if least else "not be negative"
+    elif above is not None and not value > above:
+        rule = f"be above {above}" if above else "be positive"
+    elif most is not None and not value <= most:
+        rule = f"be at most {most}"
+    else:
+        return
+    raise ValueError(
+        f"{type(config).__name__}: {_dotted(getattr(config, 'known_as', ''), name)} must {rule}, got {_short(value)}"
+    )
+
+
+def from_dict(kind: type[C], values: Any) -> C:
+    """A (nested) config dataclass of ``kind`` from its ``dataclasses.asdict``, which may have been through JSON.
+
+    Lists become tuples where a tuple is meant; fields that are not given keep their defaults. ValueError in one line
+    that names the field, dotted, for anything that does not fit: no mapping, an unknown field, a wrong type or value.
+    """
+    return _built(kind, values, kind.__name__, "")
+
+
+def fixed_fields(config: Any) -> frozenset[str]:
+    """Dotted names of fields that act only when a game is built or at its first step.
+
+    config: a config or its class. With another value, a resumed run would go on as before, or its state would not fit.
+    They are what ``at_start`` of the class, its bases and its nested configs declares.
+    """
+    kind = config if isinstance(config, type) else type(config)
+    names = {name for base in kind.__mro__ for name in vars(base).get("at_start", ())}
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            names |= {f"{field.name}.{name}" for name in fixed_fields(hints[field.name])}
+    return frozenset(names)
+
+
+def _check(config: Any, top: str, path: str) -> None:
     hints = get_type_hints(type(config))
     for field in dataclasses.fields(config):
-        value = checked(f"{where}{field.name}", hints[field.name], getattr(config, field.name))
-        object.__setattr__(config, field.name, value)
+        value, name = getattr(config, field.name), _dotted(path, field.name)
+        if rule := _rule(hints[field.name], value):
+            raise ValueError(f"{top}: {name} must be {rule}, got {_short(value)}")
+        if dataclasses.is_dataclass(value):
+            _check(value, top, name)
 
 
-def from_dict(kind: type[C], values: Any, prefix: str = "") -> C:
-    """A (nested) config dataclass from its ``dataclasses.asdict``, or from JSON of it.
-
-    ValueError in one line with the dotted name, after ``prefix``, of a field that is unknown or of another type.
-    """
+def _built(kind: type[C], values: Any, top: str, path: str) -> C:
+    """``from_dict`` for the field ``path`` of a config named ``top``."""
     if not isinstance(values, Mapping):
-        raise ValueError(f"{kind.__name__}: {prefix.rstrip('.') or 'it'} must hold named fields, got {_short(values)}")
-    hints = get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    unknown = sorted(f"{prefix}{name}" for name in values if name not in names)
-    if unknown:
-        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
-        raise ValueError(f"{kind.__name__}: has no field {', '.join(unknown[:NAMED])}{more}")
-    given = {}
+        raise ValueError(f"{top}: {path or 'a config'} must be a mapping of names to values, got {_short(values)}")
+    hints: dict[str, Any] = get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := [name for name in values if name not in fields]:
+        named = ", ".join(_dotted(path, _short(name, str)) for name in unknown[:3])
+        raise ValueError(f"{top}: has no field {named}" + (f" and {len(unknown) - 3} more" if unknown[3:] else ""))
+    for name, field in fields.items():
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{top}: {_dotted(path, name)} is missing")
+    made: dict[str, Any] = {}
     for name, value in values.items():
-        hint, dotted = hints[name], f"{prefix}{name}"
-        nested = dataclasses.is_dataclass(hint)
-        given[name] = (
-            from_dict(hint, value, f"{dotted}.") if nested else checked(f"{kind.__name__}: {dotted}", hint, value)
-        )
-    return kind(**given)
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint) and not isinstance(value, hint):  # type: ignore[arg-type]
+            value = _built(hint, value, top, _dotted(path, name))  # type: ignore[arg-type]
+        made[name] = _tuples(hint, value)
+        if rule := _rule(hint, made[name]):
+            raise ValueError(f"{top}: {_dotted(path, name)} must be {rule}, got {_short(value)}")
+    try:
+        return kind(**made)
+    except ValueError as error:  # "Inner: field must ..." of a nested config
+        head, _, rest = str(error).partition(": ")
+        if not path:
+            raise
+        rest = rest.removeprefix(f"{path.rpartition('.')[2]}.")  # Inner may say itself which field it fills
+        raise ValueError(f"{top}: {path}.{rest}" if rest else f"{top}: {path}: {head}") from None
 
 
-def checked(name: str, hint: Any, value: Any) -> Any:
-    """``value`` if it is what ``hint`` says, a list as a tuple; ValueError that begins with ``name`` otherwise."""
+def _dotted(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _rule(hint: Any, value: Any) -> str:
+    """What ``value`` must be for the type hint ``hint``; empty if it is, or if the hint is of a kind not known here."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        if value is None and NoneType in arguments:
-            return None
-        (hint,) = (argument for argument in arguments if argument is not NoneType)
-        return checked(name, hint, value)
+        rules = [_rule(argument, value) for argument in arguments]
+        return "" if "" in rules else " or ".join(rules)
     if origin is Literal:
-        return _require(
-            any(type(value) is type(known) and value == known for known in arguments),
-            name,
-            f"one of {', '.join(map(str, arguments))}",
-            value,
-        )
+        fits = any(type(value) is type(choice) and value == choice for choice in arguments)
+        return "" if fits else f"one of {', '.join(map(str, arguments))}"
     if origin is tuple:
-        many = len(arguments) == 2 and arguments[1] is Ellipsis
-        _require(
-            isinstance(value, list | tuple) and (many or len(value) == len(arguments)),
-            name,
-            "a list" if many else f"a list of {len(arguments)}",
-            value,
-        )
-        return tuple(checked(name, arguments[0] if many else arguments[i], item) for i, item in enumerate(value))
-    if hint is int:
-        return _require(isinstance(value, int) and not isinstance(value, bool), name, "a whole number", value)
+        return _tuple_rule(arguments, value)
+    if dataclasses.is_dataclass(hint):
+        return "" if isinstance(value, hint) else f"a {hint.__name__}"  # type: ignore[arg-type, union-attr]
     if hint is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool) and _finite(value)
-        return _require(number, name, "a finite number", value)
-    if hint in (bool, str) or dataclasses.is_dataclass(hint):
-        words = {bool: "true or false", str: "a text"}
-        return _require(isinstance(value, hint), name, words.get(hint, f"a {getattr(hint, '__name__', hint)}"), value)
-    return value
+        return "" if _is_finite(value) else "a finite number"
+    if hint is int:
+        return "" if isinstance(value, int) and not isinstance(value, bool) else "an integer"
+    kinds = {bool: "True or False", str: "text", NoneType: "None"}
+    if hint in kinds:
+        return "" if isinstance(value, hint) else kinds[hint]
+    plain = origin or hint
+    return "" if not isinstance(plain, type) or isinstance(value, plain) else f"a {plain.__name__}"
 
 
-def fixed_fields(config: Any) -> set[str]:
-    """Dotted names of the settings that act only when a game is built or at its first step.
-
-    A class names its own in ``at_start``: changed in a run that goes on, they would do nothing or fit no checkpoint.
-    """
-    fixed = set(getattr(config, "at_start", ()))
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            fixed |= {f"{field.name}.{name}" for name in fixed_fields(value)}
-    return fixed
+def _tuple_rule(arguments: tuple[Any, ...], value: Any) -> str:
+    """The same for tuple[X, Y] and tuple[X, ...]."""
+    endless = arguments[-1:] == (Ellipsis,)
+    if not isinstance(value, tuple) or not (endless or len(value) == len(arguments)):
+        return "a tuple" if endless else f"a tuple of {len(arguments)}"
+    items = zip(arguments[:1] * len(value) if endless else arguments, value, strict=True)
+    rules = [rule for hint, item in items if (rule := _rule(hint, item))]
+    return f"a tuple in which each is {rules[0]}" if rules else ""
 
 
-def _finite(value: float) -> bool:
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number past the largest float
+    except OverflowError:  # an integer past the largest float
         return False
 
 
-def _require(condition: bool, name: str, rule: str, value: Any) -> Any:
-    if not condition:
-        raise ValueError(f"{name} must be {rule}, got {_short(value)}")
+def _tuples(hint: Any, value: Any) -> Any:
+    """``value`` with lists as tuples where ``hint`` is one."""
+    if not isinstance(value, list):
+        return value
+    for kind in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+        if get_origin(kind) is tuple:
+            arguments = get_args(kind)
+            inner = arguments[:1] * len(value) if arguments[-1:] == (Ellipsis,) else arguments
+            return tuple(_tuples(h, v) for h, v in zip(inner, value, strict=False)) + tuple(value[len(inner) :])
     return value
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+def _short(value: Any, form: Any = repr) -> str:
+    """``value`` on one line of at most 60 characters."""
+    try:
+        text = form(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; a list nested as deeply
+        text = f"a {type(value).__name__}"
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= 60 else text[:57] + "..."

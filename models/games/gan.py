@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from models.config import check_range
 from models.games.adversarial import Adversarial, AdversarialConfig
 from models.games.game import Loss
 from models.networks import NetworkConfig, make_critic, make_generator
@@ -22,10 +23,7 @@ class GanConfig(AdversarialConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.discriminator_steps < 1:
-            raise ValueError(
-                f"{type(self).__name__}: discriminator_steps must be at least 1, got {self.discriminator_steps}"
-            )
+        check_range(self, "discriminator_steps", least=1)
 
 
 class Gan(Adversarial):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from models.config import check_fields, from_dict
+from models.config import check_fields, check_range, from_dict
 from models.forest import LatentTransformationForest
 from models.games.export import load_game
 from models.games.game import Loss, Turn
@@ -27,6 +27,7 @@ from models.transforms import AffineTransform, MlpTransform
 class ForestConfig:
     """The Latent Transformation Forest F and Algorithm 1, which trains it (lr and inner_steps: whatever F is)."""
 
+    known_as: ClassVar[str] = "forest"
     at_start: ClassVar[frozenset[str]] = frozenset({"trees", "depth", "thresholds", "leaves", "learn_thresholds"})
 
     trees: int = 18
@@ -48,13 +49,18 @@ class ForestConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for name in ("trees", "depth", "inner_steps"):
+            check_range(self, name, least=1)
+        check_range(self, "depth", most=16)
+        for name in ("scale", "lr"):
+            check_range(self, name, above=0)
 
 
 @dataclass(frozen=True)
 class PotGanConfig(WganGpConfig):
     """POT-GAN."""
 
-    at_start: ClassVar[frozenset[str]] = frozenset({"networks", "transform", "encoder"})
+    at_start: ClassVar[frozenset[str]] = frozenset({"transform", "encoder"})
     pairing: PairingName = "cover"
     """cover: section 4.1; literal: Algorithm 1 as printed; assignment: the permutation of Eq. 14; sinkhorn. [open]"""
     transform: Literal["forest", "identity", "affine", "mlp"] = "forest"
@@ -68,19 +74,7 @@ class PotGanConfig(WganGpConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.transport_weight < 0:
-            raise ValueError(f"PotGanConfig: transport_weight must not be negative, got {self.transport_weight}")
-        f = self.forest
-        for name, low, most in (("trees", 1, 2**20), ("depth", 1, 16), ("inner_steps", 1, 2**20)):
-            if not low <= getattr(f, name) <= most:
-                raise ValueError(f"PotGanConfig: forest.{name} must lie in {low}..{most}, got {getattr(f, name)}")
-        for name in ("scale", "lr"):
-            if not getattr(f, name) > 0:
-                raise ValueError(f"PotGanConfig: forest.{name} must be positive, got {getattr(f, name)}")
-        if not self.encoder:
-            raise ValueError("PotGanConfig: encoder must be a folder's name or identity, got ''")
-        if self.encoder != "identity":  # a run may be resumed from another folder
-            object.__setattr__(self, "encoder", os.path.abspath(os.path.expanduser(self.encoder)))
+        check_range(self, "transport_weight", least=0)
 
 
 class PotGan(WganGp):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from models.config import check_range
 from models.games.adversarial import Adversarial, AdversarialConfig
 from models.games.game import Loss, Turn
 from models.networks import NetworkConfig, make_critic, make_generator, make_mover
@@ -21,9 +22,7 @@ Cost = Callable[[Tensor, Tensor], Tensor]
 class ThreePlayerWganConfig(AdversarialConfig):
     """3P-WGAN."""
 
-    at_start: ClassVar[frozenset[str]] = frozenset({"networks", "mover", "batch_norm"})
-    code: ClassVar[frozenset[str]] = frozenset({"cost"})
-    """Fields that may name code to import: MODULE:FUNCTION."""
+    at_start: ClassVar[frozenset[str]] = frozenset({"mover", "batch_norm"})
     networks: NetworkConfig = field(default_factory=lambda: NetworkConfig(init="normal"))
     """Generator, critic and mover; weights start as N(0, 0.02^2): the paper's N(0, 0.02 I), for images. [stated]"""
     equation: Literal[10, 9] = 10
@@ -54,9 +53,7 @@ class ThreePlayerWganConfig(AdversarialConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, low in (("mover_steps", 1), ("mover_noise", 0), ("lambda_start", 0), ("lambda_end", 0), ("p", 1)):
-            if not getattr(self, name) >= low:
-                rule = f"be at least {low}" if low else "not be negative"
-                raise ValueError(f"ThreePlayerWganConfig: {name} must {rule}, got {getattr(self, name)}")
+            check_range(self, name, least=low)
 
 
 class ThreePlayerWgan(Adversarial):

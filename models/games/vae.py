@@ -7,7 +7,7 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from models.config import check_fields
+from models.config import check_fields, check_range
 from models.games.game import Game, Loss, Turn
 from models.networks import NetworkConfig
 from models.vae import VAE
@@ -25,8 +25,7 @@ class VaeConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not self.noise_scale > 0:
-            raise ValueError(f"VaeConfig: noise_scale must be positive, got {self.noise_scale}")
+        check_range(self, "noise_scale", above=0)
 
 
 class Vae(Game):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from models.config import check_fields
+from models.config import check_fields, check_range
 from models.games.game import Game, Loss, Turn
 from models.networks import NetworkConfig, make_encoder, make_generator, make_latent_critic
 
@@ -26,8 +26,7 @@ class WaeGanConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.adversary_weight < 0:
-            raise ValueError(f"WaeGanConfig: adversary_weight must not be negative, got {self.adversary_weight}")
+        check_range(self, "adversary_weight", least=0)
 
 
 class WaeGan(Game):

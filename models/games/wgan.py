@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from models.config import check_range
 from models.games.adversarial import Adversarial, AdversarialConfig
 from models.games.game import Loss
 
@@ -21,8 +22,7 @@ class CriticConfig(AdversarialConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.critic_steps < 1:
-            raise ValueError(f"{type(self).__name__}: critic_steps must be at least 1, got {self.critic_steps}")
+        check_range(self, "critic_steps", least=1)
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ class WganConfig(CriticConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.clip > 0:
-            raise ValueError(f"{type(self).__name__}: clip must be positive, got {self.clip}")
+        check_range(self, "clip", above=0)
 
 
 class WassersteinGame(Adversarial):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from models.config import check_range
 from models.games.game import Loss
 from models.games.wgan import CriticConfig, WassersteinGame
 
@@ -21,11 +22,7 @@ class WganGpConfig(CriticConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.gradient_penalty_weight < 0:
-            raise ValueError(
-                f"{type(self).__name__}: gradient_penalty_weight must not be negative, "
-                f"got {self.gradient_penalty_weight}"
-            )
+        check_range(self, "gradient_penalty_weight", least=0)
 
 
 class WganGp(WassersteinGame):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
-from models.config import check_fields
+from models.config import check_fields, check_range
 from models.networks import dcgan, mlp, resnet
 from models.networks.heads import PairCritic, bounded_scores
 from models.networks.init import he_init, normal_init
@@ -21,13 +21,15 @@ MOST_UNITS, MOST_LAYERS = 2**20, 1000  # far beyond what trains; a typing mistak
 class NetworkConfig:
     """Which networks play."""
 
+    at_start: ClassVar[frozenset[str]] = frozenset({"name", "width", "depth", "noise_dim", "init"})
+
     name: Literal["mlp", "dcgan", "resnet"] = "dcgan"
     """mlp for points; for images dcgan (WGAN-GP's small CNN) or resnet (its residual networks, 32 or 64 px). [open]"""
     width: int = 128
     """Hidden units (mlp), maps at the finest level, doubled per level (dcgan), or maps (resnet). 128 is WGAN-GP's and
     3P-WGAN's. [open]"""
     depth: int = 3
-    """Hidden layers of mlp; the others' depth follows from the image size. [open]"""
+    """Hidden layers of mlp, at most 1000; the others' depth follows from the image size. [open]"""
     noise_dim: int = 128
     """Dimension of the generator's noise. 128 is WGAN-GP's and 3P-WGAN's. [open]"""
     init: Literal["he", "normal"] = "he"
@@ -35,9 +37,9 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name, most in (("width", MOST_UNITS), ("depth", MOST_LAYERS), ("noise_dim", MOST_UNITS)):
-            if not 1 <= getattr(self, name) <= most:
-                raise ValueError(f"NetworkConfig: {name} must lie in 1..{most}, got {getattr(self, name)}")
+        for name in ("width", "depth", "noise_dim"):
+            check_range(self, name, least=1)
+        check_range(self, "depth", most=1000)
 
 
 def make_generator(config: NetworkConfig, shape: tuple[int, ...], *, batch_norm: bool = False) -> nn.Module:

@@ -56,7 +56,7 @@ def test_a_bad_export_is_named(tmp_path):
 
 
 def test_an_unknown_field_is_named():
-    with pytest.raises(ValueError, match=r"ForestConfig: has no field forest\.branches$"):
+    with pytest.raises(ValueError, match=r"PotGanConfig: has no field forest\.branches"):
         from_dict(PotGan.Config, {"forest": {"branches": 3}})
 
 

@@ -1,10 +1,12 @@
 import copy
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from models.config import from_dict
 from models.games import PotGan
 from models.games.potgan import ForestConfig
 from models.networks import NetworkConfig
@@ -201,14 +203,28 @@ def test_the_forest_starts_once_even_after_loading():
     ("options", "message"),
     [
         ({"transport_weight": -1.0}, "transport_weight must not be negative, got -1.0"),
-        ({"forest": ForestConfig(inner_steps=0)}, "forest.inner_steps must lie in 1..1048576, got 0"),
-        ({"forest": ForestConfig(lr=-1.0)}, "forest.lr must be positive, got -1.0"),
-        ({"forest": ForestConfig(scale=0.0)}, "forest.scale must be positive, got 0.0"),
-        ({"forest": ForestConfig(depth=17)}, "forest.depth must lie in 1..16, got 17"),
-        ({"forest": ForestConfig(trees=0)}, "forest.trees must lie in 1..1048576, got 0"),
-        ({"encoder": ""}, "encoder must be a folder's name or identity, got ''"),
+        ({"transform": "tree"}, "transform must be one of forest, identity, affine, mlp, got 'tree'"),
     ],
 )
 def test_bad_settings_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"PotGanConfig: {message}"):
         PotGan.Config(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inner_steps": 0}, "inner_steps must be at least 1, got 0"),
+        ({"lr": 0.0}, "lr must be positive, got 0.0"),
+        ({"lr": -1.0}, "lr must be positive, got -1.0"),
+        ({"lr": math.nan}, "lr must be a finite number, got nan"),
+        ({"scale": 0}, "scale must be positive, got 0"),
+        ({"trees": 0}, "trees must be at least 1, got 0"),
+        ({"depth": 17}, "depth must be at most 16, got 17"),
+    ],
+)
+def test_bad_settings_of_the_forest_are_named_by_its_field(options, message):
+    with pytest.raises(ValueError, match=f"ForestConfig: forest.{message}"):
+        ForestConfig(**options)
+    with pytest.raises(ValueError, match=f"PotGanConfig: forest.{message}"):
+        from_dict(PotGan.Config, {"forest": options})
