@@ -4,6 +4,7 @@ A config is a frozen dataclass that calls ``check_fields`` in its ``__post_init_
 that a type cannot say. Class variables that a config may declare:
 
     at_start: names of its own fields that act only when a game is built or at its first step (``fixed_fields``).
+    code: names of its own fields that may name code to import, as MODULE:FUNCTION.
     known_as: the field of another config that it fills, such as "forest", for messages to say forest.lr.
 """
 
@@ -18,13 +19,15 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 C = TypeVar("C")
 
 
-def check_fields(config: Any) -> None:
+def check_fields(config: Any, where: str = "") -> None:
     """ValueError unless every field of the dataclass ``config`` holds what its type hint says.
+
+    where: what the message begins with (default: the class's name).
 
     int: an integer, and no bool. float: a finite number. bool, str, Literal, Optional and tuples: as they say. A nested
     config's own fields are checked too.
     """
-    _check(config, type(config).__name__, getattr(config, "known_as", ""))
+    _check(config, where or type(config).__name__, getattr(config, "known_as", ""))
 
 
 def check_range(

@@ -56,7 +56,7 @@ class TrainConfig:
     """Checkpoints kept."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "train: ")
+        check_fields(self, "train")
         check_rates(self)
         for name in ("iterations", "log_every", "sample_every", "checkpoint_every", "keep"):
             _require(getattr(self, name) >= 1, name, "must be at least 1", getattr(self, name))

@@ -19,7 +19,7 @@ import copy
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 
@@ -43,6 +43,8 @@ SHOWN, COLUMNS = 32, 8
 class VaePhase:
     """The VAE's own training, before the game. Data, seed, device and intervals are those of the run."""
 
+    known_as: ClassVar[str] = "vae"
+
     iterations: int = 20_000
     """Steps; 0 skips the phase and leaves the encoder as game.encoder says. Points never have this phase."""
     batch_size: int = 64
@@ -55,7 +57,7 @@ class VaePhase:
     """The VAE."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "train: vae.")
+        check_fields(self, "train")
         if self.iterations < 0:
             raise ValueError(f"train: vae.iterations must not be negative, got {self.iterations}")
         if self.iterations > 0:

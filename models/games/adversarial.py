@@ -17,7 +17,6 @@ from models.networks import NetworkConfig, make_critic, make_generator
 class AdversarialConfig:
     """Networks of a generator and its opponent."""
 
-    at_start: ClassVar[frozenset[str]] = frozenset({"networks"})
     networks: NetworkConfig = field(default_factory=NetworkConfig)
     """Generator and its opponent."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from models.config import from_dict
 from models.games.game import Game
 
-__all__ = ["from_dict", "load_game"]
+MOST_PIXELS = 2**20  # of one side of a sample
 
 
 def load_game(directory: str | Path, games: Mapping[str, type[Game]]) -> tuple[Game, tuple[int, ...]]:
@@ -60,3 +61,21 @@ def _load(weights: Path, found: Any, games: Mapping[str, type[Game]]) -> tuple[G
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f"{key} is not finite")
     return game.eval(), shape
+
+
+def _shape(values: Any) -> tuple[int, ...]:
+    sizes = isinstance(values, list) and all(type(size) is int and 1 <= size <= MOST_PIXELS for size in values)
+    if not sizes or len(values) not in (1, 3):
+        raise ValueError(f"shape must be [D] or [C, H, W], got {str(values)[:80]}")
+    return tuple(values)
+
+
+def _check_shapes(weights: Path, expected: Mapping[str, torch.Tensor]) -> None:
+    """ValueError if the file's tensors are not the game's: read from its header alone."""
+    with safe_open(weights, framework="pt") as file:
+        stored = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
+    for key in [*expected, *(key for key in stored if key not in expected)]:
+        ours = list(expected[key].shape) if key in expected else "absent"
+        theirs = stored.get(key, "absent")
+        if ours != theirs:
+            raise ValueError(f"{key} is {theirs} in model.safetensors and {ours} by config.json")

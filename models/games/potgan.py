@@ -75,6 +75,10 @@ class PotGanConfig(WganGpConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "transport_weight", least=0)
+        if not self.encoder:
+            raise ValueError("PotGanConfig: encoder must be a folder's name or identity, got ''")
+        if self.encoder != "identity":  # a run may be resumed from another folder
+            object.__setattr__(self, "encoder", os.path.abspath(os.path.expanduser(self.encoder)))
 
 
 class PotGan(WganGp):

@@ -23,6 +23,7 @@ class ThreePlayerWganConfig(AdversarialConfig):
     """3P-WGAN."""
 
     at_start: ClassVar[frozenset[str]] = frozenset({"mover", "batch_norm"})
+    code: ClassVar[frozenset[str]] = frozenset({"cost"})
     networks: NetworkConfig = field(default_factory=lambda: NetworkConfig(init="normal"))
     """Generator, critic and mover; weights start as N(0, 0.02^2): the paper's N(0, 0.02 I), for images. [stated]"""
     equation: Literal[10, 9] = 10

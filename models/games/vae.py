@@ -17,7 +17,6 @@ from models.vae import VAE
 class VaeConfig:
     """VAE, trained before POT-GAN and then frozen."""
 
-    at_start: ClassVar[frozenset[str]] = frozenset({"networks"})
     networks: NetworkConfig = field(default_factory=NetworkConfig)
     """Encoder and decoder; noise_dim is the size of the latent, 128 [stated]."""
     noise_scale: float = 0.5

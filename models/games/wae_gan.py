@@ -18,7 +18,6 @@ from models.networks import NetworkConfig, make_encoder, make_generator, make_la
 class WaeGanConfig:
     """WAE-GAN."""
 
-    at_start: ClassVar[frozenset[str]] = frozenset({"networks"})
     networks: NetworkConfig = field(default_factory=NetworkConfig)
     """Encoder, decoder and latent discriminator; noise_dim is the size of a code."""
     adversary_weight: float = 10.0
