@@ -51,19 +51,25 @@ def _choose(op: str, impl: str, device: torch.device, dtype: torch.dtype) -> tup
 
 def is_plain_call(*tensors: Tensor | None) -> bool:
     """Whether nothing traces, transforms or differentiates this call, so that torch's dispatcher has nothing to add."""
-    if torch.compiler.is_compiling():  # first: the compiler cannot trace the questions below
-        return False
+    # The compiler comes first: while it traces, a tensor stands for many and cannot be asked what it is.
     if (
-        torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack() > 0
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() != 0
         or torch._C._functorch.maybe_current_level() is not None
     ):
         return False
+    recording = torch.is_grad_enabled()
     for tensor in tensors:
         if tensor is None:
             continue
         # a negated view or a zero tensor is materialised by the dispatcher
-        if type(tensor) is not Tensor or tensor.requires_grad or tensor.is_neg() or tensor._is_zerotensor():
+        if (
+            type(tensor) is not Tensor
+            or (recording and tensor.requires_grad)
+            or tensor.is_neg()
+            or tensor._is_zerotensor()
+        ):
             return False
     return True
 

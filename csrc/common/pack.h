@@ -49,9 +49,7 @@ inline void pack_block(int64_t first, int64_t words, T* panels, Fetch&& fetch) {
 template <class T>
 inline vec<T> load_tail(const T* row, int64_t k, int64_t d) {
   if (k + simd<T>::lanes <= d) return load<T>(row + k);
-  vec<T> v{};
-  if (k < d) std::memcpy(&v, row + k, (d - k) * sizeof(T));
-  return v;
+  return k < d ? load_first<T>(row + k, d - k) : vec<T>{};
 }
 
 // rows [count <= R, width] row-major -> columns [width, R], zero rows past the end

@@ -125,4 +125,48 @@ inline T sum_lanes(vec<T> v) {
   return lane[0];
 }
 
+// Halves every group of 2 * width lanes of a, then of b, and adds each half to its other: groups of `width` lanes remain.
+template <class T, int width, int... lane>
+inline vec<T> add_halves(vec<T> a, vec<T> b, std::integer_sequence<int, lane...>) {
+  return __builtin_shufflevector(a, b, (lane / width * 2 * width + lane % width)...) +
+         __builtin_shufflevector(a, b, (lane / width * 2 * width + lane % width + width)...);
+}
+
+// Lane r of the result is sum_lanes(rows[r]), to the bit, for `lanes` rows; overwrites them.
+template <class T, int width = simd<T>::lanes / 2>
+inline vec<T> sum_each(vec<T>* rows) {
+#pragma GCC unroll 8
+  for (int r = 0; r < width; ++r)
+    rows[r] = add_halves<T, width>(rows[2 * r], rows[2 * r + 1], std::make_integer_sequence<int, simd<T>::lanes>());
+  if constexpr (width > 1)
+    return sum_each<T, width / 2>(rows);
+  else
+    return rows[0];
+}
+
+// The first `count` elements at p, zeros in the other lanes; touches no memory beyond them.
+template <class T>
+inline vec<T> load_first(const T* p, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
+  else
+    return (vec<T>)_mm512_maskz_loadu_pd(__mmask8((1u << count) - 1), p);
+#elif defined(__AVX2__)
+  using Ints = typename simd<T>::ints;
+  Ints lane;
+  for (int l = 0; l < simd<T>::lanes; ++l) lane[l] = l;
+  const Ints chosen = lane < (decltype(lane[0] + 0))(count) - Ints{};
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm256_maskload_ps(p, (__m256i)chosen);
+  else
+    return (vec<T>)_mm256_maskload_pd(p, (__m256i)chosen);
+#else
+  vec<T> v{};
+  for (int l = 0; l < simd<T>::lanes; ++l)
+    if (l < count) v[l] = p[l];
+  return v;
+#endif
+}
+
 }  // namespace otk::OTK_ISA

@@ -30,9 +30,9 @@ constexpr T kInf = std::numeric_limits<T>::infinity();
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
-// |x_i - y_j|^2 from differences, in the same order for every pair.
+// |x_i - y_j|^2 from differences, in the same order for every pair: what each lane adds up, and the sum.
 template <class T>
-T squared_distance(const T* x, const T* y, int64_t d) {
+inline vec<T> lane_sums(const T* x, const T* y, int64_t d) {
   constexpr int lanes = simd<T>::lanes;
   vec<T> sum[4] = {};
   int64_t k = 0;
@@ -46,7 +46,12 @@ T squared_distance(const T* x, const T* y, int64_t d) {
     const vec<T> difference = load_tail<T>(x, k, d) - load_tail<T>(y, k, d);
     sum[0] += difference * difference;
   }
-  return sum_lanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+template <class T>
+T squared_distance(const T* x, const T* y, int64_t d) {
+  return sum_lanes<T>(lane_sums<T>(x, y, d));
 }
 
 template <class T>
@@ -75,6 +80,7 @@ struct Solver : Points<T> {
   int64_t considered = 0;
 
   static constexpr int C = kCols<T>, L = simd<T>::lanes;
+  static constexpr int kTogether = L < 8 ? 2 : L / 4;  // candidates of a row in a tile that are worth a vector
 
   void find_centre() {
     const int64_t rows = std::min(m, kCentreRows), step = m / rows;
@@ -106,7 +112,6 @@ struct Solver : Points<T> {
   }
 
   void consider(int64_t i, int64_t j) {
-    ++considered;
     if (index[i] == kNaN) return;
     const T cost = squared_distance(x + i * d, y + j * d, d) - (potential ? potential[j] : T(0));
     if (cost != cost) {
@@ -115,6 +120,41 @@ struct Solver : Points<T> {
     } else if (index[i] == kNothing || cost < value[i]) {
       index[i] = j;
       value[i] = cost;
+    }
+  }
+
+  // consider() for one column a lane, in ascending order (the last may be repeated): the same sums, to the bit.
+  void consider_together(int64_t i, const int64_t* columns) {
+    if (index[i] == kNaN) return;
+    vec<T> sums[L], offsets{};
+    for (int c = 0; c < L; ++c) sums[c] = lane_sums<T>(x + i * d, y + columns[c] * d, d);
+    if (potential)
+      for (int c = 0; c < L; ++c) offsets[c] = potential[columns[c]];
+    const vec<T> cost = sum_each<T>(sums) - offsets, gain = -cost;
+    if (not_less<T>(gain, kInf<T>)) {  // a NaN, or a potential of +inf
+      for (int c = 0; c < L; ++c) consider(i, columns[c]);
+      return;
+    }
+    const T best = max_lane<T>(gain);
+    const int lane = __builtin_ctz(not_less<T>(gain, best));
+    if (index[i] == kNothing || cost[lane] < value[i]) index[i] = columns[lane], value[i] = cost[lane];
+  }
+
+  // Settles the columns j0 + (each bit of `candidates`), lowest first.
+  void settle(int64_t i, int64_t j0, uint64_t candidates) {
+    const int total = __builtin_popcountll(candidates);
+    considered += total;
+    if (total < kTogether) {
+      for (; candidates; candidates &= candidates - 1) consider(i, j0 + __builtin_ctzll(candidates));
+      return;
+    }
+    while (candidates) {
+      int64_t columns[L];
+      for (int c = 0; c < L; ++c) {
+        columns[c] = candidates ? j0 + __builtin_ctzll(candidates) : columns[c - 1];
+        candidates &= candidates - 1;
+      }
+      consider_together(i, columns);
     }
   }
 
@@ -129,7 +169,7 @@ struct Solver : Points<T> {
       if (best - error[r] > low) low = best - error[r];
       uint64_t candidates = not_less<T>(s0, low - error[r]) | uint64_t(not_less<T>(s1, low - error[r])) << L;
       if (count < C) candidates &= (uint64_t(1) << count) - 1;
-      for (; candidates; candidates &= candidates - 1) consider(i0 + r, j0 + __builtin_ctzll(candidates));
+      if (candidates) settle(i0 + r, j0, candidates);
     }
   }
 
