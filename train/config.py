@@ -63,7 +63,6 @@ class TrainConfig:
         _require(0 <= self.ema < 1, "ema", "must lie in [0, 1)", self.ema)
         _require(0 <= self.seed < 2**64, "seed", "must lie in 0..2^64 - 1", self.seed)
         _require(self.threads is None or 1 <= self.threads <= 1024, "threads", "must lie in 1..1024", self.threads)
-        _require(self.out is None or self.out != "", "out", "must be a folder's name", repr(self.out))
         _require(DEVICE.fullmatch(self.device) is not None, "device", "must be cpu, cuda or cuda:N", self.device)
 
 

@@ -23,6 +23,8 @@ def new_directory(out: str | None, default: Path) -> Iterator[Path]:
     mkdir decides between processes that start together. ValueError if ``out`` is in use or a run has been there.
     Folders made for a block that then leaves nothing in them are removed.
     """
+    if out == "":
+        raise ValueError("train: out must be a folder's name, got an empty one")
     directory, made = _claim(default) if out is None else _make(Path(out))
     try:
         with locked(directory):

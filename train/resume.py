@@ -45,7 +45,8 @@ def check_changes(resume: Resume, config: TrainConfig, also_fixed: Iterable[str]
     """
     stored = resume.stored
     differ = changes(stored, config)
-    fixed = {"seed", *(f"game.{name}" for name in fixed_fields(config.game)), *also_fixed}
+    game: Any = config.game  # type: ignore[attr-defined]
+    fixed = {"seed", *(f"game.{name}" for name in fixed_fields(game)), *also_fixed}
     if not resume.other_data:
         fixed |= set(DATA_FIXED)
     if (stored.ema > 0) != (config.ema > 0):

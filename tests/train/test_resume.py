@@ -162,7 +162,7 @@ def test_an_empty_name_is_no_folder(train):
     for arguments in (["--resume", ""], [*TINY, "--out", ""]):
         status, said = train("gan", *arguments)
         assert status == 2
-        assert "empty name" in said or "out must be a folder's name" in said
+        assert "got an empty" in said
     assert not list(Path().iterdir())
 
 
