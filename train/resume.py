@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.config import fixed_fields
 from torch import Tensor
 
+from models.config import fixed_fields
 from train.config import TrainConfig
 from train.report import flatten
 
