@@ -5,14 +5,19 @@ An image set is one uint8 tensor on the device and a seeded permutation per epoc
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from PIL import ImageColor
 from torch import Tensor
 
+from models.config import check_fields
 from train.formats import fit, read_cifar10, read_digits, read_fashion_mnist
 from train.images import load_folder
 from train.targets import GaussianTarget, ball3d, ring8
@@ -42,9 +47,30 @@ class DataConfig:
     fashion-mnist and cifar10: train (default) or test."""
     cache: str | None = None
     """Where decoded images of a folder are kept (default: otkernels in the user's cache folder)."""
+    background: str = "white"
+    """folder: the colour that transparent images are laid on, a name or #rrggbb."""
     limit: int | None = None
     """Use at most this many images, evenly spaced over the set in its order (sorted by name for folder).
     ring8 and ball3d: draw from a fixed set of this many points instead of drawing new ones (default: new ones)."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "data")
+        for name in ("size", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"data: {name} must be at least 1, got {value}")
+        try:
+            ImageColor.getcolor(self.background, "RGB")
+        except ValueError:
+            raise ValueError(
+                f"data: background must be a colour, by name or as #rrggbb, got {self.background!r}"
+            ) from None
+        for name in ("path", "cache"):  # a run may be resumed from another folder
+            value = getattr(self, name)
+            if value == "":
+                raise ValueError(f"data: {name} must name a file or folder, got ''")
+            if value is not None:
+                object.__setattr__(self, name, os.path.abspath(_expanded(value)))
 
 
 class Dataset(Protocol):
@@ -63,8 +89,11 @@ class Dataset(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """The position in the stream: numbers, strings and tensors only."""
 
-    def load_state_dict(self, state: dict[str, Any], allow_other: bool = False) -> None:
-        """Continue bit for bit where ``state`` was taken; ValueError if it belongs to another data set."""
+    def load_state_dict(self, state: Mapping[str, Any], *, allow_other: bool = False) -> None:
+        """Continue bit for bit where ``state`` was taken; ValueError if it belongs to another data set.
+
+        allow_other: images that differ, but have the same shape, begin a new epoch instead.
+        """
 
 
 class PointSet:
@@ -103,22 +132,32 @@ class PointSet:
         return self._law.sample(n, generator)
 
     def state_dict(self) -> dict[str, Any]:
-        """Name, seed, the generator's state and the type of device it belongs to."""
-        device = self._generator.device.type
-        return {"name": self.name, "seed": self._seed, "device": device, "generator": self._generator.get_state()}
+        """Name, number of fixed points, seed, the generator's state and the type of device it belongs to."""
+        return {
+            "name": self.name,
+            "limit": None if self.points is None else len(self.points),
+            "seed": self._seed,
+            "device": self._generator.device.type,
+            "generator": self._generator.get_state(),
+        }
 
-    def load_state_dict(self, state: dict[str, Any], allow_other: bool = False) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, allow_other: bool = False) -> None:
         """See Dataset; a generator's state does not carry over from a CPU to a GPU."""
-        _check_same("name", self.name, state["name"])
-        _check_same("device", self._generator.device.type, state["device"])
-        self._seed = state["seed"]
-        self._generator.set_state(state["generator"].cpu())
+        ours = self.state_dict()
+        for what in ("name", "device", "seed"):
+            _check_same(what, ours[what], state.get(what))
+        _check_same("limit", ours["limit"], state.get("limit", ours["limit"]))  # older states have none
+        try:
+            self._generator.set_state(state["generator"].cpu())
+        except (KeyError, AttributeError, RuntimeError, TypeError) as error:
+            raise ValueError("data: the saved state of the random generator is damaged") from error
 
 
 class ImageSet:
     """Images [M, C, H, W] (uint8, on the device), each seen once per epoch in an order drawn from (seed, epoch).
 
     A batch may straddle two epochs. The permutation follows from seed and epoch, so the position is three integers.
+    fingerprint: of the images in their order, by which a resumed run knows them.
     """
 
     target: GaussianTarget | None = None
@@ -129,6 +168,7 @@ class ImageSet:
         self.name = name
         self.images = images
         self.shape: tuple[int, ...] = tuple(images.shape[1:])
+        self.fingerprint = fingerprint(images)
         self._seed = seed
         self._start_epoch(0)
 
@@ -161,22 +201,37 @@ class ImageSet:
         return to_float(evenly_spaced(self.images, n))
 
     def state_dict(self) -> dict[str, Any]:
-        """Name, the images' shape, seed, epoch and the position in the epoch."""
+        """Name, the images' shape and fingerprint, seed, epoch and the position in the epoch."""
         return {
             "name": self.name,
             "images": list(self.images.shape),
+            "fingerprint": self.fingerprint,
             "seed": self._seed,
             "epoch": self._epoch,
             "position": self._position,
         }
 
-    def load_state_dict(self, state: dict[str, Any], allow_other: bool = False) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, allow_other: bool = False) -> None:
         """See Dataset."""
-        _check_same("name", self.name, state["name"])
-        _check_same("images", list(self.images.shape), list(state["images"]))
-        self._seed = state["seed"]
-        self._start_epoch(state["epoch"])
-        self._position = state["position"]
+        _check_same("name", self.name, state.get("name"))
+        _check_same("seed", self._seed, state.get("seed"))
+        shape, epoch, position = state.get("images"), state.get("epoch"), state.get("position")
+        sizes = isinstance(shape, list | tuple) and len(shape) == 4 and all(map(_is_count, shape))
+        if not (sizes and _is_count(epoch) and _is_count(position) and position <= shape[0]):
+            raise ValueError("data: the saved position is damaged")
+        _check_same("images of shape", list(self.shape), list(shape[1:]))
+        known = state.get("fingerprint", self.fingerprint)  # older states have none
+        if len(self.images) == shape[0] and known == self.fingerprint:
+            self._start_epoch(epoch)
+            self._position = position
+        elif allow_other:
+            print(f"data: the run goes on with other images: {shape[0]} before, {len(self)} now", flush=True)
+            self._start_epoch(epoch + 1)
+        else:
+            raise ValueError(
+                f"data: the run was trained on {shape[0]} other images than these {len(self)}; --other-data goes on "
+                "with these"
+            )
 
     def _start_epoch(self, epoch: int) -> None:
         seed = stream_seed(self._seed, epoch)
@@ -188,14 +243,8 @@ class ImageSet:
 
 def load(config: DataConfig, device: torch.device | str = "cpu", seed: int = 0) -> PointSet | ImageSet:
     """The data set that ``config`` names, on ``device``; ValueError in one line for a wrong name, path or file."""
-    if config.name not in get_args(DataName):
-        raise ValueError(f"data: name must be one of {', '.join(get_args(DataName))}, got {config.name!r}")
-    if config.limit is not None and config.limit < 1:
-        raise ValueError(f"data: limit must be at least 1, got {config.limit}")
     if config.name in TARGETS:
         return PointSet(TARGETS[config.name](), device, seed, config.limit)
-    if config.size < 1:
-        raise ValueError(f"data: size must be at least 1 pixel, got {config.size}")
     images = _read_images(config)
     if config.limit is not None and config.limit < len(images):
         images = evenly_spaced(images, config.limit)
@@ -212,6 +261,14 @@ def evenly_spaced(images: Tensor, n: int) -> Tensor:
     return images[torch.arange(n, device=images.device) * len(images) // n]
 
 
+def fingerprint(images: Tensor) -> str:
+    """A checksum of uint8 images [M, C, H, W] with their shape, in their order; 64 bits in hexadecimal."""
+    pixels = memoryview(images.cpu().contiguous().numpy()).cast("B")
+    digest = hashlib.blake2b(str(list(images.shape)).encode(), digest_size=8)
+    digest.update(pixels)
+    return digest.hexdigest()
+
+
 def stream_seed(seed: int, stream: int) -> int:
     """A 64-bit seed for one of the independent streams of ``seed``."""
     return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0])
@@ -222,11 +279,11 @@ def _read_images(config: DataConfig) -> Tensor:
         return fit(read_digits(), config.size, pad=True)
     if config.path is None:
         raise ValueError(f"data: {config.name} needs a path: {NEEDS_PATH[config.name]}")
-    path = Path(config.path).expanduser()
+    path = Path(config.path)
     if not path.exists():
         raise ValueError(f"data: there is no {path}")
     if config.name == "folder":
-        return load_folder(path, config.size, subset=config.subset, cache=config.cache)
+        return load_folder(path, config.size, subset=config.subset, cache=config.cache, background=config.background)
     subset = config.subset or "train"
     if subset not in ("train", "test"):
         raise ValueError(f"data: subset of {config.name} must be train or test, got {subset!r}")
@@ -235,9 +292,21 @@ def _read_images(config: DataConfig) -> Tensor:
     return fit(read_cifar10(path, subset), config.size, pad=False)
 
 
+def _expanded(path: str) -> str:
+    """With ~ as the user's home, where there is one."""
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        return path
+
+
 def _check_count(what: str, n: int) -> None:
     if n < 1:
         raise ValueError(f"data: {what} needs n >= 1, got {n}")
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _check_same(what: str, ours: object, theirs: object) -> None:

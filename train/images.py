@@ -2,200 +2,175 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import os
 import sys
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from train.members import ArchiveError, folder_files, walk_images
+from train.cache import Notes, cache_file, cache_folder, read_cache, write_cache
+from train.decode import decode, decode_on
+from train.errors import printable
+from train.members import IMAGE_SUFFIXES, ArchiveError, LeftOut, folder_files, walk_images
+from train.memory import check_room
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # no format that starts other programs
-CACHE_VERSION = "1"  # raised when decoding changes
 SHOWN = 20  # unreadable images named one by one
 IN_FLIGHT = 256  # files read ahead of the decoders
+IN_FLIGHT_BYTES = 64 * 2**20  # and what they may take together
 SMALL_BYTES = 16 * 1024  # below this the interpreter's lock makes threads slower than none (0.6x at 32 x 32 pixels)
+Decoded = tuple[np.ndarray, bool]
+__all__ = ["decode", "decode_all", "listing", "load_folder"]
 
 
-def load_folder(path: Path, size: int, *, subset: str | None = None, cache: str | None = None) -> Tensor:
+@dataclass
+class Found:
+    """What was met on the way through a folder or an archive."""
+
+    folders: set[str] = field(default_factory=set)
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+
+def load_folder(
+    path: Path, size: int, *, subset: str | None = None, cache: str | None = None, background: str = "white"
+) -> Tensor:
     """The images below ``path`` (a folder, tar or zip), sorted by name: uint8 [M, 3, size, size], RGB.
 
-    Each image is turned as its EXIF tag says, scaled (bicubic, antialiased) so that its shorter side has ``size``
-    pixels, and cropped to its centre. subset keeps images that lie below a folder of that name. An unreadable image,
-    or one beyond PIL's decompression limit, is named on stderr and skipped. Raises ValueError when there is no image.
+    Each image is decoded as ``train.decode`` says. subset keeps images that lie below a folder of that name. An
+    unreadable image, or one beyond PIL's decompression limit, is named on stderr and skipped; what is no image is
+    counted and named there, too. ValueError when there is no image.
     """
-    file = _cache_folder(cache) / f"{path.name.split('.')[0]}-{size}px-{_key(path, subset)}.safetensors"
-    images, skipped = _read_cache(file)
-    if images is None:
-        names, images, skipped = decode_all(path, size, subset)
+    settings = (size, subset, background)
+    folder, before = cache_folder(cache), listing(path)
+    file = cache_file(folder, path, settings, before)
+    known = read_cache(file, size)
+    if known is None:
+        names, images, notes = decode_all(path, size, subset, background)
         _warn_of_mixed_splits(names, subset)
-        _write_cache(file, images, skipped)
-    for line in skipped[:SHOWN]:
-        print(f"data: skipped {line}", file=sys.stderr)
-    more = f", {len(skipped):,} unreadable ones skipped" if skipped else ""
-    print(f"data: {len(images):,} images of {size} x {size} pixels from {path}{more}; cache {file}", file=sys.stderr)
+        if listing(path) == before:
+            write_cache(file, path, images, notes)
+            kept = f"; cache {printable(str(file))}"
+        else:
+            kept = "; the files changed while they were read, so nothing is cached"
+    else:
+        images, notes = known
+        kept = f"; cache {printable(str(file))}"
+    for line in [*(f"skipped {line}" for line in notes.skipped[:SHOWN]), *notes.left_out]:
+        print(f"data: {line}", file=sys.stderr)
+    if notes.transparent:
+        print(f"data: {notes.transparent:,} images with transparency, laid on {background}", file=sys.stderr)
+    more = f", {len(notes.skipped):,} unreadable ones skipped" if notes.skipped else ""
+    print(
+        f"data: {len(images):,} images of {size} x {size} pixels from {printable(str(path))}{more}{kept}",
+        file=sys.stderr,
+    )
     return images
 
 
-def decode_all(path: Path, size: int, subset: str | None) -> tuple[list[str], Tensor, list[str]]:
-    """Names, images uint8 [M, 3, size, size] in the names' order, and one line for each image that was skipped."""
+def listing(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and modification time of every image file of a folder, or of the archive."""
+    if not path.is_dir():
+        status = path.stat()
+        return [(path.name, status.st_size, status.st_mtime_ns)]
+    files = []
+    for name in folder_files(path, LeftOut()):
+        try:
+            status = (path / name).stat()
+        except OSError:  # it went away
+            continue
+        files.append((name, status.st_size, status.st_mtime_ns))
+    return files
+
+
+def decode_all(path: Path, size: int, subset: str | None, background: str) -> tuple[list[str], Tensor, Notes]:
+    """Names, images uint8 [M, 3, size, size] in the names' order, and what was left out."""
     decoded: list[tuple[str, np.ndarray]] = []
     skipped: list[str] = []
-    folders: set[str] = set()
-    for name, outcome in _decoded(path, size, subset, folders):
+    transparent = 0
+    found = Found()
+    for name, outcome in _decoded(path, size, subset, background, found):
         if isinstance(outcome, Exception):
-            skipped.append(f"{name}: {outcome}")
+            skipped.append(printable(f"{name}: {outcome}"))
         else:
-            decoded.append((name, outcome))
+            decoded.append((name, outcome[0]))
+            transparent += outcome[1]
+    notes = Notes(sorted(skipped), found.left_out.lines(SHOWN), transparent)
     if not decoded:
-        raise ValueError(_why_empty(path, subset, folders, skipped))
+        raise ValueError(_why_empty(path, subset, found.folders, notes))
     decoded.sort(key=lambda pair: pair[0])
+    check_room(f"data: {len(decoded)} images of {size} x {size} pixels", len(decoded) * 3 * size**2, "cpu")
     images = torch.empty(len(decoded), 3, size, size, dtype=torch.uint8)
     for row, (_, pixels) in zip(images, decoded, strict=True):
         row.copy_(torch.from_numpy(pixels).permute(2, 0, 1))
-    return [name for name, _ in decoded], images, sorted(skipped)
-
-
-def decode(data: bytes, size: int) -> np.ndarray:
-    """One image file -> uint8 [size, size, 3]."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-        image: Image.Image = opened
-        ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I;16"):  # PIL would clip 16-bit grey at 255
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        elif image.mode in ("I", "F"):
-            raise ValueError(f"its pixels have no fixed range (mode {image.mode})")
-        image = image.convert("RGB")
-        width, height = image.size
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        return np.array(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return [name for name, _ in decoded], images, notes
 
 
 def _decoded(
-    path: Path, size: int, subset: str | None, folders: set[str]
-) -> Iterator[tuple[str, np.ndarray | Exception]]:
-    """Reads here, decodes large files in others, shows the progress, adds the folders it sees to ``folders``."""
+    path: Path, size: int, subset: str | None, background: str, found: Found
+) -> Iterator[tuple[str, Decoded | Exception]]:
+    """Reads here, decodes large files in others, shows the progress, tells ``found`` what it meets."""
     columns = (TextColumn("decoded {task.fields[count]:,} images"), BarColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=Console(stderr=True), transient=True)
-    pending: list[tuple[str, Callable[[], np.ndarray]]] = []
+    pending: list[tuple[str, Callable[[], Decoded]]] = []
     with progress, warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")  # odd metadata is no concern of ours
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         task = progress.add_task("", total=1.0, count=0)
-        count = 0
-        for member in walk_images(path):
+        count = held = 0
+        for member in walk_images(path, found.left_out):
             parents = PurePosixPath(member.name).parts[:-1]
-            folders.update(parents)
+            found.folders.update(parents)
             if subset is not None and subset not in parents:
                 continue
             try:
-                work = partial(decode, member.read(), size)
+                data = member.read()
             except ArchiveError:
                 raise
             except Exception as error:  # no permission, an encrypted or damaged member of a zip
                 yield member.name, error
                 continue
-            pending.append((member.name, work if len(work.args[0]) < SMALL_BYTES else pool.submit(work).result))
-            if len(pending) == IN_FLIGHT:
+            work = partial(decode_on, data, size, background)
+            pending.append((member.name, work if len(data) < SMALL_BYTES else pool.submit(work).result))
+            held += len(data)
+            del data, work  # or a file that is refused would stay in memory beside the next one
+            if len(pending) == IN_FLIGHT or held > IN_FLIGHT_BYTES:
                 yield from map(_outcome, pending)
-                count += len(pending)
+                count, held = count + len(pending), 0
                 pending.clear()
                 progress.update(task, completed=member.done, count=count)
         yield from map(_outcome, pending)
         progress.update(task, completed=1.0, count=count + len(pending))
 
 
-def _outcome(item: tuple[str, Callable[[], np.ndarray]]) -> tuple[str, np.ndarray | Exception]:
+def _outcome(item: tuple[str, Callable[[], Decoded]]) -> tuple[str, Decoded | Exception]:
     name, result = item
     try:
         return name, result()
     except Exception as error:  # a damaged image can raise nearly anything
-        return name, error
+        return name, error.with_traceback(None)  # whose frames hold the file
 
 
-def _why_empty(path: Path, subset: str | None, folders: set[str], skipped: list[str]) -> str:
-    if skipped:
-        return f"data: none of the {len(skipped)} images in {path} is readable, the first being {skipped[0]}"
+def _why_empty(path: Path, subset: str | None, folders: set[str], notes: Notes) -> str:
+    shown = printable(str(path))
+    if notes.skipped:
+        return f"data: none of the {len(notes.skipped)} images in {shown} is readable, the first: {notes.skipped[0]}"
     if subset is not None and folders:
-        return f"data: no images below a folder {subset!r} in {path}; its folders: {', '.join(sorted(folders)[:SHOWN])}"
-    return f"data: no images in {path}"
+        names = ", ".join(map(printable, sorted(folders)[:SHOWN]))
+        return f"data: no images below a folder {subset!r} in {shown}; its folders: {names}"
+    suffixes = f"images end in {' '.join(sorted(IMAGE_SUFFIXES))}"
+    return "; ".join([f"data: no images in {shown}", *notes.left_out, suffixes])
 
 
 def _warn_of_mixed_splits(names: list[str], subset: str | None) -> None:
     parts = {part for name in names for part in PurePosixPath(name).parts[:-1]}
     if subset is None and {"train", "test"} <= parts:
         print("data: train and test images are used together; subset=train keeps to the former", file=sys.stderr)
-
-
-def _cache_folder(cache: str | None) -> Path:
-    """The folder, made if need be; whether it can be written is asked before hours of decoding, not after."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "otkernels"
-    folder = (Path(cache) if cache is not None else default).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError("no permission")
-    except OSError as error:
-        raise ValueError(f"data: the cache folder {folder} cannot be written: {error}") from error
-    return folder
-
-
-def _key(path: Path, subset: str | None) -> str:
-    """Changes when decoding, the subset, or any file's name, size or modification time change."""
-    if path.is_dir():
-        files = [(name, (path / name).stat()) for name in folder_files(path)]
-    else:
-        files = [(path.name, path.stat())]
-    listing = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
-    text = json.dumps([CACHE_VERSION, str(path.resolve()), subset, listing])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _read_cache(file: Path) -> tuple[Tensor | None, list[str]]:
-    """The cached images and skipped names, or None when there are none or the file is damaged."""
-    if not file.is_file():
-        return None, []
-    try:
-        with safe_open(file, framework="pt") as archive:
-            images, notes = archive.get_tensor("images"), archive.metadata()
-        intact = int(notes["crc32"]) == _checksum(images)
-        skipped = json.loads(notes["skipped"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        intact = False
-    if not intact:
-        print(f"data: the cache {file} is damaged and will be made again", file=sys.stderr)
-        return None, []
-    return images, skipped
-
-
-def _write_cache(file: Path, images: Tensor, skipped: list[str]) -> None:
-    """Written beside its place and renamed, so that a cache is whole or absent."""
-    notes = {"crc32": str(_checksum(images)), "skipped": json.dumps(skipped)}
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        save_file({"images": images}, unfinished, metadata=notes)
-        unfinished.replace(file)
-    except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
-        raise ValueError(f"data: the cache {file} cannot be written: {error}") from error
-
-
-def _checksum(images: Tensor) -> int:
-    return zlib.crc32(images.numpy().data)

@@ -68,7 +68,7 @@ def test_preview_is_fixed_and_does_not_move_the_stream():
 
 def test_a_position_of_other_data_is_refused():
     state = ImageSet("numbered", numbered(50), 5).state_dict()
-    with pytest.raises(ValueError, match=r"saved position is for images \[50, 1, 2, 2\], this data set has \[49"):
+    with pytest.raises(ValueError, match="the run was trained on 50 other images than these 49"):
         ImageSet("numbered", numbered(49), 5).load_state_dict(state)
     with pytest.raises(ValueError, match="saved position is for name ring8, this data set has ball3d"):
         load(DataConfig("ball3d")).load_state_dict(load(DataConfig("ring8")).state_dict())
@@ -219,20 +219,24 @@ def test_cifar10_pickles_run_no_code(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (DataConfig("imagenet"), "name must be one of ring8, .*, folder, got 'imagenet'"),
-        (DataConfig("folder"), "folder needs a path: a folder, tar or zip of images"),
-        (DataConfig("cifar10", path="nowhere"), "there is no nowhere"),
-        (DataConfig("cifar10", path="."), "there is no data_batch_1 in"),
-        (DataConfig("fashion-mnist", path="."), "no train-images-idx3-ubyte or"),
-        (DataConfig("cifar10", path=".", subset="all"), "subset of cifar10 must be train or test, got 'all'"),
-        (DataConfig("digits", size=0), "size must be at least 1 pixel, got 0"),
-        (DataConfig("digits", limit=0), "limit must be at least 1, got 0"),
+        ({"name": "imagenet"}, "name must be one of ring8, .*, folder, got 'imagenet'"),
+        ({"name": "folder"}, "folder needs a path: a folder, tar or zip of images"),
+        ({"name": "cifar10", "path": "nowhere"}, "there is no .*/nowhere"),
+        ({"name": "cifar10", "path": "."}, "there is no data_batch_1 in"),
+        ({"name": "fashion-mnist", "path": "."}, "no train-images-idx3-ubyte or"),
+        ({"name": "cifar10", "path": ".", "subset": "all"}, "subset of cifar10 must be train or test, got 'all'"),
+        ({"name": "digits", "size": 0}, "size must be at least 1, got 0"),
+        ({"name": "digits", "size": 8.5}, "size must be an integer, got 8.5"),
+        ({"name": "digits", "limit": 0}, "limit must be at least 1, got 0"),
+        ({"name": "folder", "path": ""}, "path must name a file or folder, got ''"),
+        ({"name": "folder", "path": "x", "cache": ""}, "cache must name a file or folder, got ''"),
+        ({"name": "folder", "path": "x", "background": "octarine"}, "background must be a colour, .*, got 'octarine'"),
     ],
 )
 def test_bad_configurations_are_one_clear_line(config, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message) as caught:
-        load(config)
+        load(DataConfig(**config))
     assert "\n" not in str(caught.value)
 
 
@@ -262,4 +266,63 @@ def test_a_fixed_set_of_points_is_drawn_without_repetition():
     with pytest.raises(ValueError, match="data: ring8 is limited to 20 points, a batch of 21 was asked for"):
         data.batch(21)
     with pytest.raises(ValueError, match="data: limit must be at least 1, got 0"):
-        load(DataConfig("ball3d", limit=0))
+        DataConfig("ball3d", limit=0)
+
+
+def test_paths_are_absolute_so_that_a_run_can_be_resumed_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = DataConfig("folder", path="some/../images.tar", cache="~/cache")
+    assert (config.path, config.cache) == (str(tmp_path / "images.tar"), str(tmp_path / "home" / "cache"))
+
+
+def images(seed, count=6):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, 4, 4), dtype=torch.uint8, generator=generator)
+
+
+def test_a_state_belongs_to_the_images_it_was_taken_from():
+    data = ImageSet("folder", images(0), 1)
+    data.batch(8)
+    state = data.state_dict()
+    same = ImageSet("folder", images(0), 1)
+    same.load_state_dict(state)
+    assert torch.equal(same.batch(5), data.batch(5))
+    older = {name: value for name, value in state.items() if name != "fingerprint"}
+    ImageSet("folder", images(0), 1).load_state_dict(older)
+    changed = images(0)
+    changed[3, 0, 0, 0] += 1
+    for others in (changed, images(0).flip(0), images(0, 7), images(0)[:5]):
+        with pytest.raises(ValueError, match=r"trained on 6 other images than these [567]; --other-data goes on"):
+            ImageSet("folder", others, 1).load_state_dict(state)
+        new = ImageSet("folder", others, 1)
+        new.load_state_dict(state, allow_other=True)
+        assert (new.epoch, new.state_dict()["position"]) == (2, 0)
+        assert len(new.batch(len(others)).unique(dim=0)) == len(others)
+    with pytest.raises(ValueError, match=r"images of shape \[3, 4, 4\]"):
+        ImageSet("folder", images(0)[:, :1], 1).load_state_dict(state, allow_other=True)
+
+
+DAMAGE = {
+    "name": 5, "images": [6, 3, 4], "epoch": -1, "position": 7, "seed": "x"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", list(DAMAGE))
+def test_a_damaged_state_of_images_is_one_line(part):
+    state = ImageSet("folder", images(0), 1).state_dict()
+    for wrong in ({**state, part: DAMAGE[part]}, {**state, part: None}, {k: v for k, v in state.items() if k != part}):
+        with pytest.raises(ValueError, match=r"^data: "):
+            ImageSet("folder", images(0), 1).load_state_dict(wrong)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("name", "ball3d"), ("seed", 9), ("device", 3), ("limit", 5), ("generator", torch.zeros(3)), ("generator", None)],
+)
+def test_a_state_of_points_that_does_not_belong_is_one_line(part, value):
+    state = load(DataConfig("ring8"), "cpu", 3).state_dict()
+    absent = {name: known for name, known in state.items() if name != part}
+    for wrong in [{**state, part: value}] + [absent] * (part != "limit"):
+        with pytest.raises(ValueError, match=r"^data: "):
+            load(DataConfig("ring8"), "cpu", 3).load_state_dict(wrong)

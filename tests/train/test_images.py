@@ -15,7 +15,8 @@ from PIL import Image
 
 from train import images as module
 from train.data import DataConfig, load
-from train.images import decode, load_folder
+from train.decode import decode, decode_on
+from train.images import load_folder
 from train.members import ArchiveError, Member
 
 RNG = np.random.default_rng(7)
@@ -145,7 +146,7 @@ def test_no_images_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no images in"):
         read(empty, tmp_path)
     (empty / "bad.png").write_text("not an image")
-    with pytest.raises(ValueError, match=r"none of the 1 images in .* is readable, the first being bad.png: "):
+    with pytest.raises(ValueError, match=r"none of the 1 images in .* is readable, the first: bad.png: "):
         read(empty, tmp_path)
     assert not list((tmp_path / "cache").iterdir())
 
@@ -206,11 +207,11 @@ class Decodes:
 
     def __init__(self, monkeypatch) -> None:
         self.count = 0
-        monkeypatch.setattr(module, "decode", self)
+        monkeypatch.setattr(module, "decode_on", self)
 
-    def __call__(self, data: bytes, size: int) -> np.ndarray:
+    def __call__(self, data: bytes, size: int, background: str) -> tuple[np.ndarray, bool]:
         self.count += 1
-        return decode(data, size)
+        return decode_on(data, size, background)
 
 
 def test_cache_is_used_until_a_file_changes(folder, tmp_path, monkeypatch):
@@ -268,7 +269,7 @@ def test_every_pixel_format_becomes_rgb():
     grey = np.full((8, 8), 90, np.uint8)
     assert (decode(png(grey), 8) == 90).all()
     assert (decode(png(grey.astype(np.uint16) * 256 + 3), 8) == 90).all()  # 16 bits: the high byte
-    assert (decode(png(np.dstack([grey] * 4)), 8) == 90).all()
+    assert (decode(png(np.dstack([grey] * 3 + [grey * 0 + 255])), 8) == 90).all()
     palette = io.BytesIO()
     Image.fromarray(np.dstack([grey] * 3)).quantize(4).save(palette, "GIF")
     assert np.abs(decode(palette.getvalue(), 8).astype(int) - 90).max() <= 4  # GIF's palette is quantised
@@ -313,6 +314,165 @@ def test_damage_found_while_reading_a_member_ends_the_run(folder, tmp_path, monk
         raise ArchiveError("data: pictures.tar cannot be read to its end")
 
     members = [Member("a.png", lambda: flat(1), 0.0), Member("b.png", broken, 0.5)]
-    monkeypatch.setattr(module, "walk_images", lambda path: iter(members))
+    monkeypatch.setattr(module, "walk_images", lambda path, left_out: iter(members))
     with pytest.raises(ArchiveError, match="cannot be read to its end"):
         read(folder, tmp_path)
+
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def half_clear() -> Image.Image:
+    """Left half opaque blue, right half red that nobody should see."""
+    image = Image.new("RGBA", (32, 32), (*BLUE, 255))
+    image.paste((*RED, 0), (16, 0, 32, 32))
+    return image
+
+
+def transparent_files() -> dict[str, bytes]:
+    palette = Image.new("P", (32, 32), 1)
+    palette.putpalette([*RED, *BLUE] + [0] * 762)
+    palette.paste(0, (16, 0, 32, 32))
+    rgb = Image.new("RGB", (32, 32), BLUE)
+    rgb.paste(RED, (16, 0, 32, 32))
+    return {
+        "RGBA": saved(half_clear()),
+        "palette": saved(palette, transparency=0),
+        "RGB with a transparent colour": saved(rgb, transparency=RED),
+        "GIF": saved(palette, "GIF", transparency=0),
+        "WebP": saved(half_clear(), "WEBP", lossless=True, exact=True),
+    }
+
+
+@pytest.mark.parametrize("kind", list(transparent_files()))
+@pytest.mark.parametrize(("background", "colour"), [("white", (255, 255, 255)), ("#102030", (16, 32, 48))])
+def test_transparent_parts_show_the_background(kind, background, colour):
+    pixels = decode(transparent_files()[kind], 32, background)
+    assert pixels[5, 30].tolist() == list(colour)
+    assert pixels[5, 2].tolist() == list(BLUE)
+
+
+def test_transparent_grey_shows_the_background():
+    clear = np.full((8, 8), 77, np.uint8)
+    assert (decode(saved(Image.fromarray(np.dstack([clear, clear * 0]), "LA")), 8) == 255).all()
+    assert (decode(saved(Image.fromarray(clear), transparency=77), 8) == 255).all()
+    deep = Image.fromarray(clear.astype(np.uint16) * 256)
+    assert (decode(saved(deep, transparency=77 * 256), 8) == 255).all()
+    assert (decode(saved(deep, transparency=77 * 256 + 1), 8) == 77).all()
+
+
+def test_a_half_transparent_colour_is_mixed_with_the_background():
+    image = Image.new("RGBA", (8, 8), (*RED, 128))
+    assert decode(saved(image), 8)[0, 0].tolist() == [255, 127, 127]  # 255 * (1 - 128 / 255)
+    assert decode(saved(image), 8, "black")[0, 0].tolist() == [128, 0, 0]
+
+
+def test_transparent_images_are_counted_and_kept_apart_by_background(folder, tmp_path, capsys):
+    (folder / "clear.png").write_bytes(saved(half_clear()))
+    for _ in range(2):
+        white = read(folder, tmp_path)
+        assert "1 images with transparency, laid on white" in capsys.readouterr().err
+    black = read(folder, tmp_path, background="black")
+    assert "laid on black" in capsys.readouterr().err
+    assert not torch.equal(white, black)
+
+
+def test_linked_folders_are_followed_and_circles_left_out(folder, tmp_path, capsys):
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "a.png").write_bytes(flat(1))
+    (folder / "linked").symlink_to(store)
+    (folder / "again").symlink_to(store)
+    (store / "round").symlink_to(folder)
+    (folder / "file.png").symlink_to(store / "a.png")
+    assert len(read(folder, tmp_path)) == 6 + 3
+    told = capsys.readouterr().err
+    assert "left out 2 links that lead in a circle: again/round, linked/round" in told or "linked/round" in told
+
+
+def test_everything_left_out_is_named_with_its_reason(folder, tmp_path, capsys):
+    (folder / "gone.png").symlink_to("/nonexistent/gone.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "device.png").symlink_to("/dev/zero")
+    (folder / "photo.heic").write_bytes(b"x")
+    (folder / "old.jfif").write_bytes(flat(5))
+    (folder / "e\x1b[2Jscape.txt").write_text("x")
+    for _ in range(2):  # decoded, then from the cache
+        assert len(read(folder, tmp_path)) == 7
+        told = capsys.readouterr().err
+        assert "1 links that lead nowhere, or files that went away: gone.png" in told
+        assert "2 pipes, devices or sockets: device.png, pipe.png" in told
+        assert "files with other suffixes: e\\x1b[2Jscape.txt, labels.csv, photo.heic" in told
+        assert "1 hidden files or folders: train/._1.png" in told
+        assert "\x1b" not in told
+
+
+def test_a_long_list_is_cut(folder, tmp_path, capsys):
+    for i in range(50):
+        (folder / f"{i:02d}.txt").write_text("x")
+    read(folder, tmp_path)
+    assert "left out 51 files with other suffixes: 00.txt, " in capsys.readouterr().err
+    assert "and 31 more" in str(module.decode_all(folder, 8, None, "white")[2].left_out)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_without_permission_is_named(folder, tmp_path, capsys):
+    (folder / "test").chmod(0)
+    try:
+        assert len(read(folder, tmp_path)) == 5
+        assert "1 folders that cannot be read (Permission denied): test" in capsys.readouterr().err
+    finally:
+        (folder / "test").chmod(0o755)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(folder, tmp_path, capsys, monkeypatch):
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "test":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert len(read(folder, tmp_path)) == 5
+    assert "1 folders that cannot be read (Permission denied): test" in capsys.readouterr().err
+
+
+def test_no_images_says_what_was_left_out_and_which_suffixes_count(tmp_path):
+    place = tmp_path / "pictures"
+    place.mkdir()
+    (place / "a.heic").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"no images in .*; left out 1 files with other suffixes: a\.heic; images end"):
+        read(place, tmp_path)
+
+
+def test_a_folder_that_changes_while_it_is_read_is_not_cached(folder, tmp_path, monkeypatch, capsys):
+    decode_once, done = module.decode_on, []
+
+    def remove_one(data, size, background):
+        if not done:
+            done.append((folder / "train/dog/3.PNG").unlink())
+        return decode_once(data, size, background)
+
+    monkeypatch.setattr(module, "decode_on", remove_one)
+    monkeypatch.setattr(module, "IN_FLIGHT", 1)
+    read(folder, tmp_path)
+    told = capsys.readouterr().err
+    assert "skipped train/dog/3.PNG: " in told
+    assert "the files changed while they were read, so nothing is cached" in told
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_unreadable_file_is_named_and_not_an_object_of_ours(folder, tmp_path, capsys):
+    (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"junk" * 10)
+    (folder / "text.png").write_text("not an image")
+    read(folder, tmp_path)
+    told = capsys.readouterr().err
+    assert "skipped text.png: it is no image in one of the formats JPEG, PNG" in told
+    assert "BytesIO" not in told
