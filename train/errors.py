@@ -53,11 +53,10 @@ def resource_message(error: BaseException) -> str | None:
     sizes past what can be counted. Python, PyTorch, NumPy and safetensors each say these in their own way.
     """
     for link in _chain(error):
-        if isinstance(link, ResourceError):
-            return _line(link)
-        reason = _reason(link)
+        reason = _line(link) if isinstance(link, ResourceError) else _reason(link)
         if reason is not None and link is not error and isinstance(error, (ValueError, TrainingError)):
-            return f"{_line(error)} ({reason})"  # our own message says what was being done
+            ours = _line(error)  # it says what was being done
+            return ours if reason in ours else f"{ours} ({reason})"
         if reason is not None:
             return reason
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -90,12 +91,11 @@ class RunLog:
             self._progress.stop()
 
     def close(self) -> None:
-        """Finish the progress line and the files; a full disk, which is why the run ends, is no second error."""
-        self.end_progress()
-        try:
-            self._file.close()
-        finally:
-            self._events.close()
+        """Finish the progress line and the files."""
+        with contextlib.ExitStack() as stack:  # each is closed whatever the others say
+            stack.callback(self._events.close)
+            stack.callback(self._file.close)
+            self.end_progress()
 
     def _open_progress(self, step: int) -> Progress:
         losses = Column(no_wrap=True, overflow="ellipsis", ratio=1)  # what gives way on a narrow terminal

@@ -79,6 +79,13 @@ def test_memory_that_there_is_not(call, message):
             "data: the cache c cannot be written: full (no space is left on the disk)",
         ),
         (ResourceError("x was not written:\n full"), "x was not written: full"),
+        (
+            raised_from(
+                TrainingError("x was not written: full; the last good one is y"),
+                ResourceError("x was not written: full"),
+            ),
+            "x was not written: full; the last good one is y",
+        ),
     ],
 )
 def test_each_way_of_saying_it(error, message):

@@ -56,6 +56,7 @@ DAMAGED = [
     b'{"critic/loss": 1.0}',
     b'{"step": "4"}',
     b'{"step": true}',
+    b'{"step": 4.0}',
     b'{"step": -1}',
     b'{"step": 4, "critic/loss": "high"}',
     b'{"step": 4, "critic/loss": [1.0]}',
@@ -172,6 +173,19 @@ def test_tensorboard_reads_each_step_once_after_a_kill_and_a_resume(tmp_path):
     resumed.close()
     killed.close()
     assert scalars(tmp_path / "tensorboard", "critic/loss") == [(2, 2.0), (4, 40.0)]
+
+
+def test_all_files_are_closed_although_one_cannot_be(tmp_path, monkeypatch):
+    log = RunLog(tmp_path, "tiny", 0, 10)
+
+    def refuse():
+        raise BrokenPipeError
+
+    monkeypatch.setattr(log, "end_progress", refuse)
+    with pytest.raises(BrokenPipeError):
+        log.close()
+    assert log._file.closed
+    assert log._events._records.closed
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

@@ -99,6 +99,7 @@ def test_what_fits_is_never_refused_and_the_random_state_stays(name, shape):
         ({"networks": replace(MLP, width=10**30)}, 8, f"game.networks.width {10**30}"),
         ({"networks": replace(MLP, noise_dim=10**12)}, 8, f"game.networks.noise_dim {10**12}"),
         ({"forest": ForestConfig(trees=10**10)}, 8, "game.forest.trees 10000000000"),
+        ({"forest": ForestConfig(trees=10**10, inner_steps=7)}, 8, "game.forest.trees 10000000000"),  # 7 costs nothing
         ({"forest": ForestConfig(trees=10**18)}, 8, f"game.forest.trees {10**18}"),
         ({"networks": replace(MLP, width=10**30), "forest": ForestConfig(trees=10**18)}, 8, "the game"),
     ],
