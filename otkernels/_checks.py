@@ -60,7 +60,8 @@ def alike(op: str, **tensors: Tensor) -> None:
             f"{op}: forward-mode derivatives (torch.func.jvp) are not supported; use reverse mode"
         )
     if (
-        not torch.compiler.is_compiling()
+        torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
         and _functorch.maybe_current_level() is not None
         and any(_differentiated(t) for t in tensors.values())
     ):
@@ -74,7 +75,7 @@ def alike(op: str, **tensors: Tensor) -> None:
 def _differentiated(tensor: Tensor) -> bool:
     """Whether some level of torch.func.grad, at any depth, records what happens to the tensor."""
     while _functorch.is_functorch_wrapped_tensor(tensor):
-        if _functorch.is_gradtrackingtensor(tensor):
+        if _functorch.is_gradtrackingtensor(tensor) and tensor.requires_grad:
             return True
         tensor = _functorch.get_unwrapped(tensor)
     return False

@@ -7,7 +7,10 @@ without: an op may take a short way round torch's dispatcher, and must not take 
 from __future__ import annotations
 
 import copy
+import functools
+import io
 import itertools
+import pickle
 import warnings
 from collections.abc import Callable
 
@@ -18,7 +21,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from otkernels import FitTransport, L2Argmin, fit_transport, l2_argmin, soft_forest
+from otkernels import FitTransport, fit_transport, l2_argmin, soft_forest
 
 Call = Callable[..., tuple[Tensor, ...]]
 
@@ -162,30 +165,38 @@ def test_exported(name, needed, strict, randn):
     assert_same(program(longer, *tensors[1:]), call(longer, *tensors[1:]))
 
 
-@every_case
-def test_functional_gradients_are_autograd_s(name, needed, randn):
-    if not any(needed):
-        return
-    call, tensors = inputs(randn, name, needed)
-    expected = results(call, tensors)[len(call(*tensors)) :]
-    plain = [t.detach() for t in tensors]
-    where = tuple(k for k, one in enumerate(needed) if one)
-    assert_same(torch.func.grad(lambda *t: call(*t)[0].square().sum(), argnums=where)(*plain), expected)
+@plain_cases
+def test_functional_gradients_are_refused_by_name(name, randn):
+    """torch.library's derivatives serve torch.autograd alone. What torch.func does not differentiate passes."""
+    call, (first, *rest) = inputs(randn, name)
+
+    def loss(rows: Tensor) -> Tensor:
+        return call(rows, *rest)[0].square().sum()
+
+    op = "soft_forest" if "forest" in name else "l2_argmin"
+    message = f"{op}: derivatives by torch.func .* are not supported; use torch.autograd"
+    for transform in (torch.func.grad(loss), torch.func.jacrev(loss), lambda rows: torch.func.vjp(loss, rows)):
+        with pytest.raises(NotImplementedError, match=message):
+            transform(first)
+    batch = torch.stack((first, first + 0.1))
+    for transform in (torch.vmap(torch.func.grad(loss)), torch.func.grad(lambda rows: torch.vmap(loss)(rows).sum())):
+        with pytest.raises(NotImplementedError, match=message):
+            transform(batch)
+    with pytest.raises(NotImplementedError, match=f"{op}: forward-mode derivatives"):
+        torch.func.jacfwd(loss)(first)
+    aside = torch.func.grad(lambda scale: scale * loss(first))(torch.tensor(2.0))
+    assert torch.equal(aside, loss(first))
+    stopped = torch.func.grad(lambda rows: (rows.sum() * loss(rows.detach())).sum())(first)
+    assert torch.equal(stopped, torch.full_like(first, loss(first).item()))
 
 
 @plain_cases
-def test_per_sample_gradients(name, randn):
-    """grad inside vmap inside grad: the levels nest."""
+def test_vmap_in_vmap(name, randn):
     call, (first, *rest) = inputs(randn, name)
-
-    def loss(row: Tensor) -> Tensor:
-        return call(row, *rest)[0].square().sum()
-
-    batch = torch.stack((first, first + 0.1))
-    each = torch.stack([torch.func.grad(loss)(one) for one in batch])
-    assert torch.equal(torch.vmap(torch.func.grad(loss))(batch), each)
-    total = torch.func.grad(lambda rows: torch.vmap(loss)(rows).sum())(batch)
-    assert torch.equal(total, each)
+    grid = torch.stack([torch.stack([first + 0.1 * (i + 3 * j) for i in range(3)]) for j in range(2)])
+    nested = torch.vmap(torch.vmap(lambda rows: call(rows, *rest)))(grid)
+    each = [torch.vmap(lambda rows: call(rows, *rest))(row) for row in grid]
+    assert_same(nested, [torch.stack(parts) for parts in zip(*each, strict=True)])
 
 
 @every_case
@@ -202,7 +213,7 @@ def test_traced(name, needed, randn):
 def test_recorded_by_make_fx(name, needed, randn):
     call, tensors = inputs(randn, name, needed)
     for mode in ("real", "fake", "symbolic"):
-        graph = make_fx(call, tracing_mode=mode)(*tensors)
+        graph = make_fx(lambda *t: call(*t), tracing_mode=mode)(*tensors)
         assert any("otkernels" in str(node.target) for node in graph.graph.nodes)
         moved = [t.detach() + 0.1 for t in tensors]
         assert_same(graph(*moved), call(*moved))
@@ -238,14 +249,12 @@ def test_without_recording(name, needed, randn):
 @every_case
 def test_recomputed_by_checkpoint(name, needed, randn):
     call, tensors = inputs(randn, name, needed)
-    for reentrant in (False, True):
-        if reentrant and not any(needed):
-            continue  # torch warns that nothing needs a gradient
-
-        def again(*t: Tensor, reentrant: bool = reentrant) -> tuple[Tensor, ...]:
-            return torch.utils.checkpoint.checkpoint(call, *t, use_reentrant=reentrant)
-
-        assert_same(results(again, tensors), results(call, tensors))
+    expected = results(call, tensors)
+    again = functools.partial(torch.utils.checkpoint.checkpoint, call, use_reentrant=False)
+    assert_same(results(again, tensors), expected)
+    if any(needed):
+        torch.utils.checkpoint.checkpoint(call, *tensors, use_reentrant=True)[0].square().sum().backward()
+        assert_same([t.grad for t in tensors if t.requires_grad], expected[len(expected) - sum(needed) :])
 
 
 class Marked(Tensor):
@@ -277,7 +286,7 @@ every_need = pytest.mark.parametrize("needed", NEEDED, ids=lambda n: "".join("g"
 
 
 def transport_problem(randn: Callable[..., Tensor], needed: tuple[bool, ...] = (False,) * 4) -> list[Tensor]:
-    tensors = [randn(6, 6), randn(7, 4), randn(2, 3), randn(2, 4, 6)]
+    tensors = [randn(9, 6), randn(7, 5), randn(2, 3), randn(2, 4, 6)]
     tensors += [torch.zeros(2, 4, 6), torch.zeros(2, 4, 6), torch.tensor(0.0)]
     for tensor, needs in zip(tensors, needed, strict=False):
         tensor.requires_grad_(needs)
@@ -327,11 +336,45 @@ def test_fit_transport_elsewhere(needed, randn):
             assert_fits_alike(fit, problem)
     with FakeTensorMode() as mode:
         rho, cost = fit(*(mode.from_tensor(t) for t in problem))
-        assert (rho.shape, cost.shape) == ((6,), (2,))
+        assert (rho.shape, cost.shape) == ((9,), (2,))
     assert isinstance(fit(*copies(problem)), FitTransport)
 
 
-def test_named_results_come_out_of_compiled_functions(randn):
+# ---- named results leave the process ---------------------------------------------------------------------------------
+
+
+def named_results(randn: Callable[..., Tensor]) -> list[tuple[Call, list[Tensor]]]:
+    return [(l2_argmin, [randn(5, 3), randn(4, 3)]), (fit, transport_problem(randn))]
+
+
+def through_a_file(value: object) -> object:
+    file = io.BytesIO()
+    torch.save(value, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def through_an_export(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(Module(call), tuple(copies(tensors))), file)
+    file.seek(0)
+    return torch.export.load(file).module()(*copies(tensors))
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["L2Argmin", "FitTransport"])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_named_results_keep_their_names(which, randn):
     torch._dynamo.reset()
-    compiled = torch.compile(l2_argmin, fullgraph=True, backend="aot_eager")
-    assert isinstance(compiled(randn(5, 3), randn(4, 3)), L2Argmin)
+    call, tensors = named_results(randn)[which]
+    result = call(*copies(tensors))
+    ways = {
+        "torch.save": through_a_file(result),
+        "inside a state": through_a_file({"pairs": [result]})["pairs"][0],
+        "pickle": pickle.loads(pickle.dumps(result)),
+        "deepcopy": copy.deepcopy(result),
+        "export": through_an_export(call, tensors),
+        "compile": torch.compile(call, fullgraph=True, backend="aot_eager")(*copies(tensors)),
+    }
+    for way, got in ways.items():
+        assert type(got) is type(result), way
+        assert_same(got, result)
