@@ -54,11 +54,12 @@ def l2_argmin(
         NotImplementedError: an input carries a forward-mode tangent or is differentiated by torch.func.
     """
     x, y, potential = _checks.autocast(x, y, potential)
-    _check(x, y, potential, precision, impl)
+    _check(x, y, potential, precision)
     if x.dim() == 2 and x.device.type == "cpu" and _dispatch.is_plain_call(x, y, potential):
         name, module = _dispatch.choose("l2_argmin", impl, x)
         if name == "cpu":  # at N = M = 64 torch's dispatcher and the views below would cost as much as the kernel
             return L2Argmin(*module.l2_argmin(x, y, potential, precision))
+    _dispatch.check("l2_argmin", impl)
     lead, n = x.shape[:-2], x.shape[-2]
     if len(lead) == 0:
         x, y = x[None], y[None]
@@ -70,13 +71,12 @@ def l2_argmin(
     return L2Argmin(value.view(*lead, n), index.view(*lead, n))
 
 
-def _check(x: Tensor, y: Tensor, potential: Tensor | None, precision: str, impl: str) -> None:
+def _check(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> None:
     if potential is None:
         _checks.alike("l2_argmin", x=x, y=y)
     else:
         _checks.alike("l2_argmin", x=x, y=y, potential=potential)
     _checks.choice("l2_argmin", "precision", precision, PRECISIONS)
-    _dispatch.check("l2_argmin", impl)
     if x.dim() < 2 or x.shape[-1] < 1:
         raise ValueError(f"l2_argmin: x must be [..., N, D] with D >= 1, got {_checks.shape(x)}")
     lead, d = x.shape[:-2], x.shape[-1]

@@ -185,7 +185,8 @@ def test_ties_among_potentials(device, impl, randn):
 
 def test_ties_cost_no_more_than_plain_differences(randn):
     """In time, against the kernel of d = 4, which sums every pair's differences. One by one the ties cost 290 times as
-    much, together 40 times; the rest is room for a machine that does other things, too."""
+    much, together 20 times: the bound lies between, with room for a machine that does other things, too.
+    """
     x, y = randn(1500, 5), randn(1, 5).expand(1500, 5).contiguous()
     low, low_y = x[:, :4].contiguous(), randn(1500, 4)
 
