@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch._C import _functorch
 from torch.autograd import forward_ad
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -56,3 +59,62 @@ def alike(op: str, **tensors: Tensor) -> None:
         raise NotImplementedError(
             f"{op}: forward-mode derivatives (torch.func.jvp) are not supported; use reverse mode"
         )
+    if (
+        torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and _functorch.maybe_current_level() is not None
+        and any(_differentiated(t) for t in tensors.values())
+    ):
+        # torch.library registers derivatives for torch.autograd alone; its own refusal would not name the op.
+        raise NotImplementedError(
+            f"{op}: derivatives by torch.func (grad, vjp, jacrev) are not supported; use torch.autograd: "
+            "backward() or torch.autograd.grad"
+        )
+
+
+def _differentiated(tensor: Tensor) -> bool:
+    """Whether some level of torch.func.grad, at any depth, records what happens to the tensor."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_gradtrackingtensor(tensor) and tensor.requires_grad:
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return False
+
+
+def choice(op: str, name: str, value: object, choices: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{op}: {name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def count(op: str, name: str, value: Any) -> int:
+    """`value` as an int of at least 1; a float, a bool or a tensor is none."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{op}: {name} must be a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
+def number(op: str, name: str, value: Any, below: float = math.inf, must: str = "a finite number >= 0") -> float:
+    """`value` as a float in [0, below); NaN, a bool, a string or a tensor is none."""
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not real or not 0 <= value < below:
+        raise ValueError(f"{op}: {name} must be {must}, got {value!r}")
+    return float(value)
+
+
+def apart(op: str, written: dict[str, Tensor], read: dict[str, Tensor]) -> None:
+    """No tensor that is written shares memory with another one."""
+    spans = {name: _span(tensor) for name, tensor in (*written.items(), *read.items()) if tensor.numel()}
+    names = list(spans)
+    for k, name in enumerate(names):
+        if name not in written:
+            break
+        for other in names[k + 1 :]:
+            if spans[name][0] < spans[other][1] and spans[other][0] < spans[name][1]:
+                raise ValueError(f"{op}: {other} must not share memory with {name}, which is updated in place")
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """First and last address, plus one, of a tensor's elements."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start = tensor.data_ptr()
+    return start, start + (last + 1) * tensor.element_size()

@@ -22,23 +22,35 @@ ORDER: dict[str, tuple[str, ...]] = {
     "soft_forest": ("cpu", "triton", "cuda", "reference"),
     "fit_transport": ("cpu", "cuda", "reference"),
 }
-AUTO = os.environ.get("OTKERNELS_IMPL", "auto")
+AUTO = os.environ.get("OTKERNELS_IMPL") or "auto"
 _MODULES = {"reference": "reference", "cpu": "native", "cuda": "native", "triton": "triton"}
 
 
 def choose(op: str, impl: str, tensor: Tensor) -> tuple[str, ModuleType]:
     """The name and the module that run `op` on tensors like `tensor`; an error says why none does."""
-    return _choose(op, AUTO if impl == "auto" else impl, tensor.device, tensor.dtype)
+    check(op, impl)
+    setting, name = ("OTKERNELS_IMPL", AUTO) if impl == "auto" else ("impl", impl)
+    return _choose(op, setting, name, tensor.device, tensor.dtype)
+
+
+def check(op: str, impl: object) -> None:
+    """Whether `impl`, or in place of auto the environment's choice, names an implementation of `op`."""
+    if not isinstance(impl, str) or (impl != "auto" and impl not in ORDER[op]):
+        raise ValueError(f"{op}: impl must be auto or one of {', '.join(ORDER[op])}, got {impl!r}")
+    if impl == AUTO or impl != "auto" or AUTO in ORDER[op]:
+        return
+    raise ValueError(
+        f"{op}: the environment variable OTKERNELS_IMPL must be auto or one of {', '.join(ORDER[op])}, got {AUTO!r}"
+    )
 
 
 @functools.cache
-def _choose(op: str, impl: str, device: torch.device, dtype: torch.dtype) -> tuple[str, ModuleType]:
+def _choose(op: str, setting: str, impl: str, device: torch.device, dtype: torch.dtype) -> tuple[str, ModuleType]:
+    """`setting` is where `impl` was named, for the message."""
     if impl != "auto":
-        if impl not in ORDER[op]:
-            raise ValueError(f"{op}: impl must be auto or one of {', '.join(ORDER[op])}, got {impl!r}")
         reason = why_not(op, impl, device, dtype)
         if reason:
-            raise RuntimeError(f"{op}: impl={impl!r} cannot run here: {reason}")
+            raise RuntimeError(f"{op}: {setting}={impl!r} cannot run here: {reason}")
         return impl, module(op, impl)
     for name in ORDER[op]:
         # In Triton's interpreter `auto` would be a surprise: only tests ask for it, by name.

@@ -1,4 +1,10 @@
-"""The compiled extension, or the reason why it is absent."""
+"""The compiled extension, or the reason why it is absent.
+
+The CPU kernels run on torch's number of OpenMP threads; in a forked child (multiprocessing's "fork", a DataLoader's
+worker) on one, because the parent's threads do not exist there. PyTorch's own ops know no such rule: once the parent
+has used several threads, an op of PyTorch's that wants several may hang in the child. Use the start methods "spawn" or
+"forkserver", or call torch.set_num_threads(1) before forking. A child must not be the first to import otkernels.
+"""
 
 from __future__ import annotations
 

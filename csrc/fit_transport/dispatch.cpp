@@ -1,5 +1,6 @@
 // dispatch.cpp - fit_transport on the instruction set of this machine.
 #include "common/cpu_features.h"
+#include "common/fork.h"
 #include "fit_transport/fit_transport.h"
 
 namespace otk {
@@ -17,7 +18,7 @@ OTK_DECLARE(avx512bf16)
 
 template <class T>
 void fit_transport_cpu(const FitTransport<T>& problem, int threads) {
-  OTK_ON_CHOSEN_ISA(fit_transport<T>(problem, threads))
+  OTK_ON_CHOSEN_ISA(fit_transport<T>(problem, usable_threads(threads)))
 }
 
 template void fit_transport_cpu<float>(const FitTransport<float>&, int);

@@ -1,5 +1,6 @@
 // dispatch.cpp - l2_argmin on the instruction set of this machine.
 #include "common/cpu_features.h"
+#include "common/fork.h"
 #include "l2_argmin/l2_argmin.h"
 
 namespace otk {
@@ -17,7 +18,7 @@ OTK_DECLARE(avx512bf16)
 
 template <class T>
 void l2_argmin_cpu(const L2Argmin<T>& problem, int threads) {
-  OTK_ON_CHOSEN_ISA(l2_argmin<T>(problem, threads))
+  OTK_ON_CHOSEN_ISA(l2_argmin<T>(problem, usable_threads(threads)))
 }
 
 template void l2_argmin_cpu<float>(const L2Argmin<float>&, int);

@@ -1,5 +1,6 @@
 // dispatch.cpp - soft_forest on the instruction set of this machine.
 #include "common/cpu_features.h"
+#include "common/fork.h"
 #include "soft_forest/double.h"
 #include "soft_forest/soft_forest.h"
 
@@ -22,13 +23,14 @@ OTK_DECLARE(avx512bf16)
 
 template <class T>
 void soft_forest_cpu(const SoftForest<T>& forest, T* out, int threads) {
-  OTK_ON_CHOSEN_ISA(soft_forest<T>(forest, out, threads))
+  OTK_ON_CHOSEN_ISA(soft_forest<T>(forest, out, usable_threads(threads)))
 }
 
 template <class T>
 void soft_forest_backward_cpu(const SoftForest<T>& forest, const T* grad_out, T* grad_z, T* grad_thresholds,
                               T* grad_leaves, int threads) {
-  OTK_ON_CHOSEN_ISA(soft_forest_backward<T>(forest, grad_out, grad_z, grad_thresholds, grad_leaves, threads))
+  OTK_ON_CHOSEN_ISA(soft_forest_backward<T>(forest, grad_out, grad_z, grad_thresholds, grad_leaves,
+                                            usable_threads(threads)))
 }
 
 template <class T>
@@ -36,7 +38,7 @@ void soft_forest_double_backward_cpu(const SoftForest<T>& forest, const T* grad_
                                      const T* dleaves, T* grad_grad_out, T* grad_z, T* grad_thresholds, T* grad_leaves,
                                      int threads) {
   OTK_ON_CHOSEN_ISA(soft_forest_double_backward<T>(forest, grad_out, dz, dthresholds, dleaves, grad_grad_out, grad_z,
-                                                   grad_thresholds, grad_leaves, threads))
+                                                   grad_thresholds, grad_leaves, usable_threads(threads)))
 }
 
 #define OTK_INSTANTIATE(T)                                         \

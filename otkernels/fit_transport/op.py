@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor
 
 from .. import _checks, _dispatch
@@ -18,6 +19,11 @@ class FitTransport(NamedTuple):
 
     rho: Tensor
     cost: Tensor
+
+
+# torch.load(weights_only=True) and torch.export.save know the results of ops by these names
+torch.serialization.add_safe_globals([FitTransport])
+pytree._register_namedtuple(FitTransport, serialized_type_name="otkernels.FitTransport")
 
 
 @torch.no_grad()
@@ -61,18 +67,19 @@ def fit_transport(
     No gradient flows through it. Deterministic: the same bits on every run and for every number of threads.
 
     Raises:
-        ValueError: a shape, dtype, device, layout or option is wrong; the message names it.
+        ValueError: a shape, dtype, device, layout or option is wrong, or what is updated in place shares memory with
+            another argument; the message names it.
         RuntimeError: the named impl cannot run here.
     """
     lead = _check(z_r, z_g, thresholds, leaves, exp_avg, exp_avg_sq, step)
-    if pairing not in PAIRINGS:
-        raise ValueError(f"fit_transport: pairing must be one of {', '.join(PAIRINGS)}, got {pairing!r}")
+    _checks.choice("fit_transport", "pairing", pairing, PAIRINGS)
+    _dispatch.check("fit_transport", impl)
     if pairing == "literal" and z_r.shape[-2] != z_g.shape[-2]:
         raise ValueError(
             f"fit_transport: z_g must have as many rows as z_r for pairing 'literal', got {_checks.shape(z_g)} and "
             f"{_checks.shape(z_r)}"
         )
-    _check_settings(iters, lr, betas, eps)
+    iters, lr, betas, eps = _settings(iters, lr, betas, eps)
     batch = math.prod(lead)
     if thresholds.dim() == 2:
         thresholds = thresholds.expand(batch, *thresholds.shape)
@@ -122,15 +129,17 @@ def _check(
     return lead
 
 
-def _check_settings(iters: int, lr: float, betas: tuple[float, float], eps: float) -> None:
-    if iters < 1:
-        raise ValueError(f"fit_transport: iters must be at least 1, got {iters}")
-    if not lr >= 0:
-        raise ValueError(f"fit_transport: lr must not be negative, got {lr}")
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"fit_transport: betas must be two numbers in [0, 1), got {betas}")
-    if not eps >= 0:
-        raise ValueError(f"fit_transport: eps must not be negative, got {eps}")
+def _settings(
+    iters: int, lr: float, betas: tuple[float, float], eps: float
+) -> tuple[int, float, tuple[float, float], float]:
+    """The settings as plain numbers; raises what is wrong."""
+    op = "fit_transport"
+    iters = _checks.count(op, "iters", iters)
+    lr, eps = _checks.number(op, "lr", lr), _checks.number(op, "eps", eps)
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        raise ValueError(f"{op}: betas must be two numbers in [0, 1), got {betas!r}")
+    beta1, beta2 = (_checks.number(op, f"betas[{k}]", betas[k], 1, "a number in [0, 1)") for k in range(2))
+    return iters, lr, (beta1, beta2), eps
 
 
 def _forward(
@@ -150,7 +159,9 @@ def _forward(
     impl: str,
 ) -> tuple[Tensor, Tensor]:
     _, module = _dispatch.choose("fit_transport", impl, z_r)
-    state = (leaves, exp_avg, exp_avg_sq, step)
+    written = {"leaves": leaves, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "step": step}
+    _checks.apart("fit_transport", written, {"z_r": z_r, "z_g": z_g, "thresholds": thresholds})
+    state = tuple(written.values())
     result = module.fit_transport(z_r, z_g, thresholds, *state, iters, lr, (beta1, beta2), eps, pairing)
     for tensor in state:  # kernels write through addresses, which autograd does not see
         torch.autograd.graph.increment_version(tensor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor
 
 from .. import _checks, _dispatch
@@ -17,6 +18,11 @@ class L2Argmin(NamedTuple):
 
     value: Tensor
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody misses here
+
+
+# torch.load(weights_only=True) and torch.export.save know the results of ops by these names
+torch.serialization.add_safe_globals([L2Argmin])
+pytree._register_namedtuple(L2Argmin, serialized_type_name="otkernels.L2Argmin")
 
 
 def l2_argmin(
@@ -45,7 +51,7 @@ def l2_argmin(
     Raises:
         ValueError: a shape, dtype, device or option is wrong; the message names it.
         RuntimeError: the named impl cannot run here.
-        NotImplementedError: an input carries a forward-mode tangent.
+        NotImplementedError: an input carries a forward-mode tangent or is differentiated by torch.func.
     """
     x, y, potential = _checks.autocast(x, y, potential)
     _check(x, y, potential, precision)
@@ -53,6 +59,7 @@ def l2_argmin(
         name, module = _dispatch.choose("l2_argmin", impl, x)
         if name == "cpu":  # at N = M = 64 torch's dispatcher and the views below would cost as much as the kernel
             return L2Argmin(*module.l2_argmin(x, y, potential, precision))
+    _dispatch.check("l2_argmin", impl)
     lead, n = x.shape[:-2], x.shape[-2]
     if len(lead) == 0:
         x, y = x[None], y[None]
@@ -69,8 +76,7 @@ def _check(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> No
         _checks.alike("l2_argmin", x=x, y=y)
     else:
         _checks.alike("l2_argmin", x=x, y=y, potential=potential)
-    if precision not in PRECISIONS:
-        raise ValueError(f"l2_argmin: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    _checks.choice("l2_argmin", "precision", precision, PRECISIONS)
     if x.dim() < 2 or x.shape[-1] < 1:
         raise ValueError(f"l2_argmin: x must be [..., N, D] with D >= 1, got {_checks.shape(x)}")
     lead, d = x.shape[:-2], x.shape[-1]

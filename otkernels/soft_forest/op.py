@@ -35,10 +35,11 @@ def soft_forest(z: Tensor, thresholds: Tensor, leaves: Tensor, *, impl: str = "a
     Raises:
         ValueError: a shape, dtype, device or option is wrong; the message names it.
         RuntimeError: the named impl cannot run here.
-        NotImplementedError: an input carries a forward-mode tangent.
+        NotImplementedError: an input carries a forward-mode tangent or is differentiated by torch.func.
     """
     z, thresholds, leaves = _checks.autocast(z, thresholds, leaves)
     shared = _check(z, thresholds, leaves)
+    _dispatch.check("soft_forest", impl)
     lead, n = z.shape[:-2], z.shape[-2]
     if shared:
         z = z.reshape(1, math.prod(z.shape[:-1]), z.shape[-1])  # one forest: leading dimensions are more rows

@@ -52,8 +52,28 @@ from otkernels import _dispatch
 print(_dispatch.choose("l2_argmin", "auto", torch.zeros(1))[0], _dispatch.choose("l2_argmin", "cpu", torch.zeros(1))[0])
 """
     assert python(code, OTKERNELS_IMPL="reference").stdout.split() == ["reference", "cpu"]
-    wrong = python(code, OTKERNELS_IMPL="fast")
-    assert "l2_argmin: impl must be auto or one of" in wrong.stderr
+    assert python(code, OTKERNELS_IMPL="").stdout.split() == ["cpu", "cpu"]
+    unable = python(code, OTKERNELS_IMPL="cuda")
+    assert "l2_argmin: OTKERNELS_IMPL='cuda' cannot run here: the tensors are on cpu" in unable.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "choices"),
+    [
+        ("l2_argmin(x, x)", "l2_argmin: {} auto or one of cpu, triton, cuda, reference"),
+        ("soft_forest(x, x[:, :1], x.view(4, 2, 2))", "soft_forest: {} auto or one of cpu, triton, cuda, reference"),
+        (
+            "fit_transport(x, x, x[:1, :3], *torch.zeros(3, 1, 4, 4), torch.tensor(0.0))",
+            "fit_transport: {} auto or one of cpu, cuda, reference",
+        ),
+    ],
+)
+def test_a_wrong_environment_variable_is_named(call, choices):
+    code = f"import torch\nfrom otkernels import *\nx = torch.zeros(4, 4)\n{call}"
+    expected = choices.format("the environment variable OTKERNELS_IMPL must be")
+    for wrong in ("fast", "Auto", " cpu"):
+        last = python(code, OTKERNELS_IMPL=wrong).stderr.strip().splitlines()[-1]
+        assert last == f"ValueError: {expected}, got {wrong!r}"
 
 
 def test_without_the_extension_the_reference_runs_and_says_so_once():
@@ -96,6 +116,9 @@ def test_a_call_with_nothing_to_record_equals_the_recorded_one(randn):
 
     torch.vmap(inside)(x[None])
     assert seen == [False]
+    with torch.no_grad():  # nothing to record: the short way, whatever asks for a gradient elsewhere
+        assert _dispatch.is_plain_call(recorded, y)
+        assert not l2_argmin(recorded, y).value.requires_grad
 
 
 def test_the_version_is_the_package_s():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -276,6 +277,10 @@ def test_opcheck(randn):
     )
 
 
+BAD_COUNTS = (0, -1, 2.0, True, None, "2", torch.tensor(2), float("nan"))
+BAD_NUMBERS = (-1.0, None, "0.1", True, torch.tensor(0.1), float("nan"), float("inf"), 1j)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -289,10 +294,13 @@ def test_opcheck(randn):
         ({"exp_avg": torch.zeros(2, 4, 3)}, r"exp_avg must be contiguous \[2, 4, 4\], got \[2, 4, 3\]"),
         ({"step": torch.zeros(1)}, r"step must be a float32 scalar tensor on cpu, got torch.float32 \[1\] on cpu"),
         ({"step": 3}, "step must be a float32 scalar tensor on cpu, got 3"),
-        ({"iters": 0}, "iters must be at least 1, got 0"),
-        ({"lr": -1.0}, "lr must not be negative, got -1.0"),
-        ({"betas": (0.5, 1.0)}, r"betas must be two numbers in \[0, 1\), got \(0.5, 1.0\)"),
-        ({"eps": float("nan")}, "eps must not be negative, got nan"),
+        *(({"iters": bad}, "iters must be a whole number of at least 1, got ") for bad in BAD_COUNTS),
+        *(({"lr": bad}, "lr must be a finite number >= 0, got ") for bad in BAD_NUMBERS),
+        *(({"eps": bad}, "eps must be a finite number >= 0, got ") for bad in BAD_NUMBERS),
+        *(({"betas": (0.5, bad)}, r"betas\[1\] must be a number in \[0, 1\), got ") for bad in (*BAD_NUMBERS, 1.0)),
+        *(({"betas": bad}, r"betas must be two numbers in \[0, 1\), got ") for bad in (None, 0.5, "ab", (0.5,))),
+        *(({"pairing": bad}, "pairing must be one of cover, literal, got ") for bad in (None, 1, ["cover"])),
+        *(({"impl": bad}, "impl must be auto or one of cpu") for bad in (None, 1, ["cpu"], "triton")),
         ({"pairing": "sinkhorn"}, "pairing must be one of cover, literal, got 'sinkhorn'"),
         ({"pairing": "literal", "z_g": torch.zeros(5, 3)}, r"as many rows as z_r for pairing 'literal', got \[5, 3\]"),
         ({"impl": "fast"}, "impl must be auto or one of cpu"),
@@ -306,3 +314,53 @@ def test_bad_arguments_are_named(change, message):
     }  # fmt: skip
     with pytest.raises(ValueError, match=f"fit_transport: .*{message}"):
         fit_transport(**{**arguments, **change})
+
+
+def test_numpy_settings_are_numbers(randn):
+    first = problem(randn, (6, 6, 4, 2, 2, 4))
+    second = clone(first)
+    expected = fit_transport(*first, iters=2, lr=0.25, betas=(0.5, 0.75), eps=0.125)
+    given = {"iters": np.int64(2), "lr": np.float32(0.25), "betas": [np.float64(0.5), 0.75], "eps": np.float16(0.125)}
+    result = fit_transport(*second, **given)
+    assert all(torch.equal(a, b) for a, b in zip((*first, *expected), (*second, *result), strict=True))
+
+
+NAMES = ("z_r", "z_g", "thresholds", "leaves", "exp_avg", "exp_avg_sq", "step")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("leaves", "exp_avg"), ("leaves", "exp_avg_sq"), ("exp_avg", "exp_avg_sq"), ("leaves", "z_r"), ("exp_avg", "z_g")],
+)
+@pytest.mark.parametrize("shift", [0, 5])
+def test_what_is_updated_shares_no_memory(first, second, shift, randn):
+    """The same tensor twice, or two that overlap by some elements; neighbours in one buffer are welcome."""
+    shape = (16, 4, 1, 1, 4, 4)  # z_r [16, 4], z_g [4, 4] and leaves [1, 16, 4] in sizes that can stand for each other
+    tensors = dict(zip(NAMES, overlap_problem(randn, shape), strict=True))
+    before = {name: t.clone() for name, t in tensors.items()}
+    size = max(tensors[first].numel(), tensors[second].numel())
+    buffer = torch.zeros(2 * size)
+    tensors[first] = buffer[: tensors[first].numel()].view_as(tensors[first])
+    tensors[second] = buffer[shift : shift + tensors[second].numel()].view_as(tensors[second])
+    with pytest.raises(ValueError, match=f"fit_transport: {second} must not share memory with {first}, which is"):
+        fit_transport(**tensors)
+    for name in set(NAMES) - {first, second}:
+        assert torch.equal(tensors[name], before[name])  # refused before anything moved
+    tensors[second] = buffer[size : size + tensors[second].numel()].view_as(tensors[second])
+    fit_transport(**tensors)
+
+
+def overlap_problem(randn, shape: tuple[int, ...]) -> list[torch.Tensor]:
+    rows, d_out, trees, _, depth, d = shape
+    leaves = randn(trees, 2**depth, d_out)
+    moments = [torch.zeros_like(leaves), torch.zeros_like(leaves)]
+    return [randn(rows, d_out), randn(4, d), randn(trees, 2**depth - 1), leaves, *moments, torch.tensor(0.0)]
+
+
+def test_state_made_in_inference_mode_is_updated(randn):
+    expected = problem(randn, (6, 6, 4, 2, 2, 4))
+    with torch.inference_mode():
+        inside = [t.clone() for t in expected]
+        fit_transport(*inside)
+    fit_transport(*expected)
+    assert all(torch.equal(a, b) for a, b in zip(expected, inside, strict=True))
