@@ -1,7 +1,9 @@
 """Which real latent is matched with which transformed generated latent: Algorithm 1 of POT-GAN and its variants.
 
-Every pairing takes z_r [..., N, d] and F(z_g) [..., M, d]; leading dimensions are problems of their own. A problem with
-NaN or infinite latents has a NaN cost, for the trainer to report.
+Every pairing takes z_r [..., N, d] and F(z_g) [..., M, d] with N, M >= 1; leading dimensions are problems of their own.
+ValueError for other shapes. A problem with NaN or infinite latents has a NaN cost, for the trainer to report. Pairs are
+found in units of the largest coordinate: those of latents of 1e-25 or 1e25 are found as well, whose squares float32
+cannot hold.
 """
 
 from __future__ import annotations
@@ -22,15 +24,21 @@ from otkernels import l2_argmin
 
 Array = np.ndarray[Any, Any]
 PairingName = Literal["cover", "literal", "assignment", "sinkhorn"]
+MARGINAL_TOLERANCE = 1e-3
+MOST_ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """K weighted pairs (real[k], generated[k]): indices int64 [..., K], weight [..., K] summing to 1."""
+    """K weighted pairs (real[k], generated[k]): indices int64 [..., K], weight [..., K] summing to 1.
+
+    marginal_error [...]: how far the weights are from the marginals that they are meant to have (``sinkhorn`` alone).
+    """
 
     real: Tensor
     generated: Tensor
     weight: Tensor
+    marginal_error: Tensor | None = None
 
     def cost(self, z_r: Tensor, transformed: Tensor) -> Tensor:
         """The matched cost sum_k weight[k] |z_r[real[k]] - F(z_g)[generated[k]]|^2 [...] (Eq. 13's last term).
@@ -55,6 +63,24 @@ def _uniform(real: Tensor, generated: Tensor, z_r: Tensor, transformed: Tensor) 
     return Pairs(real, generated, share.where(finite[..., None], torch.nan).expand(real.shape))
 
 
+def _scaled(pairing: str, z_r: Tensor, transformed: Tensor) -> tuple[Tensor, Tensor]:
+    """Both without a graph, divided by a power of two so that the largest coordinate of a problem lies in [1, 2).
+
+    The division is exact but for what is 2^-126 of the largest. NaN and infinities stay. ValueError for wrong shapes.
+    """
+    lead, d = z_r.shape[:-2], z_r.shape[-1:]
+    if z_r.dim() < 2 or 0 in z_r.shape:
+        raise ValueError(f"{pairing}: z_r must be [..., N, d] with N, d >= 1, got {list(z_r.shape)}")
+    if transformed.dim() < 2 or transformed.shape[:-2] != lead or transformed.shape[-1:] != d or 0 in transformed.shape:
+        shape = ", ".join(map(str, (*lead, "M", *d)))
+        raise ValueError(f"{pairing}: F(z_g) must be [{shape}] with M >= 1, got {list(transformed.shape)}")
+    x, y = z_r.detach(), transformed.detach()
+    largest = torch.maximum(x.abs().amax((-2, -1)), y.abs().amax((-2, -1)))[..., None, None]
+    unit = largest / (2 * torch.frexp(largest).mantissa)  # a power of two; NaN at 0
+    unit = unit.where(unit.isfinite() & (unit > 0), 1)
+    return x / unit, y / unit
+
+
 def _each(index: Tensor) -> Tensor:
     """0, 1, ..., K - 1 along the last dimension of ``index`` [..., K]."""
     return torch.arange(index.shape[-1], device=index.device).expand_as(index)
@@ -62,7 +88,7 @@ def _each(index: Tensor) -> Tensor:
 
 def cover(z_r: Tensor, transformed: Tensor) -> Pairs:
     """(z_r[i], F(z_g[rho_i])), rho_i = argmin_j |z_r[i] - F(z_g[j])|^2 (section 4.1: each real point is covered)."""
-    rho = l2_argmin(z_r.detach(), transformed.detach()).index
+    rho = l2_argmin(*_scaled("cover", z_r, transformed)).index
     return _uniform(_each(rho), rho, z_r, transformed)
 
 
@@ -74,7 +100,7 @@ def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
     n, m = z_r.shape[-2], transformed.shape[-2]
     if n != m:
         raise ValueError(f"literal: z_r and F(z_g) must have equal length, got {n} and {m}")
-    rho = l2_argmin(z_r.detach(), transformed.detach()).index
+    rho = l2_argmin(*_scaled("literal", z_r, transformed)).index
     return _uniform(rho, _each(rho), z_r, transformed)
 
 
@@ -86,8 +112,8 @@ def assignment(z_r: Tensor, transformed: Tensor) -> Pairs:
     """
     lead, (n, m) = z_r.shape[:-2], (z_r.shape[-2], transformed.shape[-2])
     x, y = (
-        z.detach().double().cpu().flatten(0, -3).numpy() if lead else z.detach().double().cpu().numpy()[None]
-        for z in (z_r, transformed)
+        z.double().cpu().flatten(0, -3).numpy() if lead else z.double().cpu().numpy()[None]
+        for z in _scaled("assignment", z_r, transformed)
     )
     if len(x) > 1:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -107,30 +133,65 @@ def _matched(x: Array, y: Array) -> Array:
 
 
 @torch.no_grad()
-def sinkhorn(z_r: Tensor, transformed: Tensor, relative_blur: float = 0.05) -> Pairs:
-    """All N * M pairs, weighted by the entropic plan of geomloss: the usual relaxation, for comparison.
+def sinkhorn(
+    z_r: Tensor,
+    transformed: Tensor,
+    relative_blur: float = 0.05,
+    tolerance: float = MARGINAL_TOLERANCE,
+    most: int = MOST_ITERATIONS,
+) -> Pairs:
+    """All N * M pairs, weighted by the entropic plan: the usual relaxation, for comparison.
 
         plan_ij ~ exp((f_i + g_j - |z_r[i] - F(z_g[j])|^2 / 2) / blur^2) / (N M)
 
-    blur = relative_blur * the largest distance. The plan is scaled to sum to 1. Memory N * M * d in the cost.
+    blur = relative_blur * the largest distance. geomloss anneals the potentials f and g down to the blur, which leaves
+    the plan's marginals up to a quarter off; Sinkhorn iterations go on from there until the worse marginal is within
+    ``tolerance`` of the uniform one, sum_i |sum_j plan_ij - 1 / N| or sum_j |sum_i plan_ij - 1 / M|, or ``most`` were
+    made. ``marginal_error`` is what was reached. The plan sums to 1. Memory N * M * d in the cost.
     """
     lead, (n, m) = z_r.shape[:-2], (z_r.shape[-2], transformed.shape[-2])
-    x, y = (z if lead else z[None] for z in (z_r, transformed))
-    centre = x.mean(-2, keepdim=True)  # geomloss expands |x - y|^2, which far from the origin loses all digits
-    x, y = (x - centre).flatten(0, -3), (y - centre).flatten(0, -3)
-    cost = (x[:, :, None] - y[:, None]).square().sum(-1)  # [B, N, M]
-    largest = cost.flatten(1).amax(1).sqrt()  # [B]; NaN for NaN or infinite latents
-    # In units of the largest distance every problem has diameter 1 and the same blur; equal points stay equal.
-    unit = largest.where(largest > 0, 1)[:, None, None]
-    solver = SamplesLoss(
-        "sinkhorn", p=2, blur=relative_blur, diameter=1.0, scaling=0.9, debias=False, potentials=True,
-        backend="tensorized",
-    )  # fmt: skip
-    f, g = solver(x / unit, y / unit)
-    exponent = (f.view(-1, n, 1) + g.view(-1, 1, m) - cost / unit.square() / 2) / relative_blur**2
-    plan = torch.softmax(exponent.flatten(1), 1).view(*lead, n * m)
-    index = torch.arange(n * m, device=z_r.device).expand(plan.shape)
-    return Pairs(index // m, index % m, plan)
+    with torch.autocast(z_r.device.type, enabled=False):
+        scaled = _scaled("sinkhorn", z_r, transformed)
+        x, y = (z.flatten(0, -3) if lead else z[None] for z in scaled)  # [B, N, d], [B, M, d]
+        centre = x.mean(-2, keepdim=True)  # geomloss expands |x - y|^2, which far from the origin loses all digits
+        x, y = x - centre, y - centre
+        cost = (x[:, :, None] - y[:, None]).square().sum(-1)  # [B, N, M]
+        largest = cost.flatten(1).amax(1).sqrt()  # [B]; NaN for NaN or infinite latents
+        # In units of the largest distance every problem has diameter 1 and the same blur; equal points stay equal.
+        unit = largest.where(largest > 0, 1)[:, None, None]
+        solver = SamplesLoss(
+            "sinkhorn", p=2, blur=relative_blur, diameter=1.0, scaling=0.9, debias=False, potentials=True,
+            backend="tensorized",
+        )  # fmt: skip
+        f, g = solver(x / unit, y / unit)
+        exponent = (f.view(-1, n, 1) + g.view(-1, 1, m) - cost / unit.square() / 2) / relative_blur**2
+        plan, error = _balanced(exponent, tolerance, most)
+    index = torch.arange(n * m, device=z_r.device).expand(*lead, n * m)
+    return Pairs(index // m, index % m, plan.view(*lead, n * m), error.view(lead))
+
+
+def _balanced(exponent: Tensor, tolerance: float, most: int) -> tuple[Tensor, Tensor]:
+    """exp(exponent) [B, N, M] with rows and columns scaled to the uniform marginals, and the error [B] that is left.
+
+    Sinkhorn's iterations: rows to 1 / N, columns to 1 / M, in turn, each problem until its own error is within
+    ``tolerance``, looked at every tenth time. The first round, in logarithms, leaves no row or column where all
+    entries underflow; from there on factors are of moderate size.
+    """
+    n, m = exponent.shape[1:]
+    exponent = exponent - exponent.logsumexp(2, keepdim=True)
+    plan = (exponent - exponent.logsumexp(1, keepdim=True)).exp() / m
+    row, column = plan.new_ones(len(plan), n, 1), plan.new_ones(len(plan), m, 1)
+    for step in range(most):
+        sums = plan @ column
+        if step % 10 == 0:
+            going = (row * sums - 1 / n).abs().sum(1, keepdim=True) > tolerance  # [B, 1, 1]; False for NaN
+            if not going.any():
+                break
+        row = (1 / n / sums).where(going, row)
+        column = (1 / m / (plan.mT @ row)).where(going, column)
+    plan = row * plan * column.mT
+    errors = [(plan.sum(dim) - 1 / size).abs().sum(1) for dim, size in ((2, n), (1, m))]
+    return plan, torch.maximum(*errors)
 
 
 PAIRINGS: dict[str, Callable[[Tensor, Tensor], Pairs]] = {

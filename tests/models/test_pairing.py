@@ -123,7 +123,7 @@ def test_sinkhorn_is_pots_plan_for_its_own_marginals(n, d, randn):
     ("n", "d", "blur"), [*[(n, 2, 0.05) for n in SIZES], *[(n, 16, 0.1) for n in SIZES], (64, 128, 0.05)]
 )
 def test_sinkhorn_differs_from_pot_by_its_marginals_alone(n, d, blur, randn):
-    """geomloss stops when its annealing reaches the blur: marginals are off by up to 0.1 in sum, measured on 40 seeds.
+    """Its marginals are within the stated tolerance, 1e-3 in sum.
 
     The regularised cost E = <cost, plan> + blur^2 KL(plan | uniform) is convex in the marginals with the potentials as
     its subgradient. So between two optimal plans, ours for (a', b') and POT's for the uniform (a, b),
@@ -134,8 +134,9 @@ def test_sinkhorn_differs_from_pot_by_its_marginals_alone(n, d, blur, randn):
     plan, cost, temperature = entropic(z_r, transformed, blur)
     uniform = np.full(n, 1 / n)
     rows, columns = uniform - plan.sum(1), uniform - plan.sum(0)
-    assert np.abs(rows).sum() < 0.15
-    assert np.abs(columns).sum() < 0.15
+    # Looked at before the last scaling of the columns, which brings the rows nearer to theirs.
+    assert np.abs(rows).sum() < 1e-3
+    assert np.abs(columns).sum() < 1e-3
 
     best = pots_plan(uniform, uniform, cost, temperature)
 

@@ -191,7 +191,7 @@ def test_the_critic_of_images_has_batch_norm_only_if_both_have():
         ({"lambda_start": -1.0}, "lambda_start must not be negative, got -1.0"),
         ({"lambda_end": -1.0}, "lambda_end must not be negative, got -1.0"),
         ({"p": 0.5}, "p must be at least 1, got 0.5"),
-        ({"mover_noise": float("nan")}, "mover_noise must not be negative, got nan"),
+        ({"mover_noise": float("nan")}, "mover_noise must be a finite number, got nan"),
         ({"equation": 8}, "equation must be one of 10, 9, got 8"),
         ({"batch_norm": "critic"}, "batch_norm must be one of both, generator, none, got 'critic'"),
         ({"mover": "still"}, "mover must be one of learned, .*, got 'still'"),
