@@ -2,40 +2,103 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load
+from torch import Tensor
 
 from models.config import from_dict
 from models.games.game import Game
+from models.networks.network import check_shape
 
 __all__ = ["from_dict", "load_game"]
+
+LARGEST_DESCRIPTION = 2**20
 
 
 def load_game(directory: str | Path, games: Mapping[str, type[Game]]) -> tuple[Game, tuple[int, ...]]:
     """The exported game and the shape of its samples; on the CPU, in eval mode.
 
-    config.json holds "game" (a name in ``games``), "config" (its Config as a dict), "shape" (of one sample)
-    and "parts" (what the game's ``parts`` gave; none if absent).
-    ValueError if a file is missing, damaged or not one of ``games``.
+    config.json holds "game" (a name in ``games``), "config" (its Config as a dict), "shape" (of one sample),
+    "parts" (what the game's ``parts`` gave; none if absent) and "sha256" (of the bytes of model.safetensors, in hex;
+    not compared if absent). Memory is that of the weights file a few times, whatever sizes config.json names.
+    ValueError, in one line that names the directory, if a file is missing or damaged, does not fit the other, holds NaN
+    or infinite weights, or is not one of ``games``.
     """
     directory = Path(directory)
-    weights, description = directory / "model.safetensors", directory / "config.json"
-    for path in (weights, description):
-        if not path.is_file():
-            raise ValueError(f"load_game: {directory} must be the directory of an export, but {path} does not exist")
     try:
-        found = json.loads(description.read_text())
-        name, shape = found["game"], tuple(found["shape"])
-        if name not in games:
-            raise ValueError(f"load_game: {directory} must hold one of {', '.join(games)}, got {name!r}")
-        kind: Any = games[name]
-        game: Game = kind.rebuild(from_dict(kind.Config, found["config"]), shape, found.get("parts", {}))
-        game.load_state_dict(load_file(weights))
-    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError, SafetensorError) as error:
-        raise ValueError(f"load_game: {directory} is damaged: {error}") from error
-    return game.eval(), shape
+        for name in ("model.safetensors", "config.json"):
+            if not (directory / name).is_file():
+                raise ValueError(f"load_game: {directory} must be the directory of an export, but has no file {name}")
+        description = _description(directory / "config.json")
+        if description["game"] not in games:
+            known = ", ".join(games)
+            raise ValueError(f"load_game: {directory} must hold one of {known}, got {_line(description['game'])!r}")
+        return _rebuilt(directory, description, games), tuple(description["shape"])
+    except Exception as error:  # a file may be wrong in any way, and each library has its own words for it
+        if isinstance(error, ValueError) and str(error).startswith(f"load_game: {directory} must "):
+            raise
+        raise ValueError(f"load_game: {directory} is damaged: {_line(error)}") from error
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """What config.json says, with every part that is needed, of the right type."""
+    if path.stat().st_size > LARGEST_DESCRIPTION:
+        raise ValueError(f"config.json must have at most {LARGEST_DESCRIPTION} bytes, got {path.stat().st_size}")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError("config.json must hold a mapping")
+    for name, kind in (("game", str), ("config", dict), ("shape", list)):
+        if not isinstance(found.get(name), kind):
+            raise ValueError(f"config.json must have {name!r}, a {kind.__name__}, got {found.get(name)!r}")
+    found = {"parts": {}, "sha256": None, **found}
+    if not isinstance(found["parts"], dict):
+        raise ValueError(f"config.json must have 'parts', a dict, got {found['parts']!r}")
+    check_shape(tuple(found["shape"]))
+    return found
+
+
+def _rebuilt(directory: Path, description: dict[str, Any], games: Mapping[str, type[Game]]) -> Game:
+    kind: Any = games[description["game"]]
+    config = from_dict(kind.Config, description["config"])
+    content = (directory / "model.safetensors").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if description["sha256"] not in (None, digest):
+        raise ValueError(f"model.safetensors has the SHA-256 {digest}, but config.json says {description['sha256']!r}")
+    with torch.device("cpu"):  # also where an export is read while another is rebuilt
+        weights = load(content)
+    with torch.device("meta"):  # sizes alone: nothing is allocated before the file has proved to hold them
+        game: Game = kind.rebuild(config, tuple(description["shape"]), description["parts"])
+    _check_weights(game.state_dict(), weights)
+    game.load_state_dict(weights, assign=True)
+    return game.eval()
+
+
+def _check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """ValueError unless ``found`` has the names, shapes and dtypes of ``expected``, and finite values."""
+    for names, word in ((expected.keys() - found.keys(), "lacks"), (found.keys() - expected.keys(), "should not have")):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ValueError(f"model.safetensors {word} {min(names)}{more}")
+    for name, tensor in found.items():
+        wanted = expected[name]
+        if (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
+            raise ValueError(
+                f"{name} must be {wanted.dtype} {list(wanted.shape)}, got {tensor.dtype} {list(tensor.shape)}"
+            )
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} must be finite, got NaN or infinite weights")
+
+
+def _line(found: Any) -> str:
+    """An error's message, or a value, as one line of at most 200 printable characters."""
+    text = str(found) or type(found).__name__
+    if isinstance(found, Exception) and not isinstance(found, ValueError):
+        text = f"{type(found).__name__}: {found}"
+    text = "".join(c if c.isprintable() else " " for c in " ".join(text[:1000].split()))
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -142,12 +142,11 @@ class PotGan(WganGp):
         """F(z_g) [N, d]."""
         return z_g if self.config.transform == "identity" else self.players[self.config.transform](z_g)
 
-    def transport_cost(self, z_r: Tensor, z_g: Tensor) -> Tensor:
-        """L_POT, the matched cost of z_r [N, d] and F(z_g) [N, d] under the configured pairing: a scalar (Eq. 13)."""
-        return self.transport(z_r, z_g).value
-
     def transport(self, z_r: Tensor, z_g: Tensor) -> Loss:
-        """L_POT with what is logged of it: the cost, and for ``sinkhorn`` its plan's ``marginal_error``."""
+        """L_POT, the matched cost of z_r [N, d] and F(z_g) [N, d] under the configured pairing: a scalar (Eq. 13).
+
+        Logged: the cost, and for ``sinkhorn`` its plan's ``marginal_error``.
+        """
         z_r, transformed = full(z_r), full(self.transform(z_g))
         pairs = PAIRINGS[self.config.pairing](z_r, transformed)
         cost = pairs.cost(z_r, transformed)

@@ -42,7 +42,7 @@ class Network(nn.Sequential):
 
 
 def check_shape(shape: tuple[int, ...]) -> None:
-    """ValueError unless ``shape`` is that of points (D,) or of images (C, H, W), in positive integers."""
-    sizes_fit = all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in shape)
+    """ValueError unless ``shape`` is that of points (D,) or of images (C, H, W), in integers from 1 to 2^31 - 1."""
+    sizes_fit = all(isinstance(size, int) and not isinstance(size, bool) and 1 <= size < 2**31 for size in shape)
     if len(shape) not in (1, 3) or not sizes_fit:
-        raise ValueError(f"networks: shape must be [D] or [C, H, W] with sizes of at least 1, got {list(shape)}")
+        raise ValueError(f"networks: shape must be [D] or [C, H, W] with sizes from 1 to 2^31 - 1, got {list(shape)}")
