@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from geomloss import SamplesLoss
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor
@@ -97,10 +96,11 @@ def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
 
     rho indexes generated points, yet permutes real ones: as printed the pairs are not neighbours.
     """
-    n, m = z_r.shape[-2], transformed.shape[-2]
+    x, y = _scaled("literal", z_r, transformed)
+    n, m = x.shape[-2], y.shape[-2]
     if n != m:
         raise ValueError(f"literal: z_r and F(z_g) must have equal length, got {n} and {m}")
-    rho = l2_argmin(*_scaled("literal", z_r, transformed)).index
+    rho = l2_argmin(x, y).index
     return _uniform(rho, _each(rho), z_r, transformed)
 
 
@@ -110,11 +110,9 @@ def assignment(z_r: Tensor, transformed: Tensor) -> Pairs:
     With N != M the smaller set is matched. Several problems are solved on PyTorch's number of threads (scipy releases
     the GIL). Memory N * M per thread; on a GPU it waits for the device.
     """
+    scaled = _scaled("assignment", z_r, transformed)
     lead, (n, m) = z_r.shape[:-2], (z_r.shape[-2], transformed.shape[-2])
-    x, y = (
-        z.double().cpu().flatten(0, -3).numpy() if lead else z.double().cpu().numpy()[None]
-        for z in _scaled("assignment", z_r, transformed)
-    )
+    x, y = (z.double().cpu().numpy().reshape(-1, *z.shape[-2:]) for z in scaled)
     if len(x) > 1:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             matched = list(pool.map(_matched, x, y))
@@ -144,42 +142,43 @@ def sinkhorn(
 
         plan_ij ~ exp((f_i + g_j - |z_r[i] - F(z_g[j])|^2 / 2) / blur^2) / (N M)
 
-    blur = relative_blur * the largest distance. geomloss anneals the potentials f and g down to the blur, which leaves
-    the plan's marginals up to a quarter off; Sinkhorn iterations go on from there until the worse marginal is within
+    blur = relative_blur * the largest distance. Sinkhorn's iterations (Peyre & Cuturi 2019, ch. 4) run at temperatures
+    that fall by halves from the largest squared distance to blur^2, each until the worse marginal is within
     ``tolerance`` of the uniform one, sum_i |sum_j plan_ij - 1 / N| or sum_j |sum_i plan_ij - 1 / M|, or ``most`` were
-    made. ``marginal_error`` is what was reached. The plan sums to 1. Memory N * M * d in the cost.
+    made. ``marginal_error`` is what the last one reached. The plan sums to 1. Memory N * M * d in the cost.
     """
+    scaled = _scaled("sinkhorn", z_r, transformed)
     lead, (n, m) = z_r.shape[:-2], (z_r.shape[-2], transformed.shape[-2])
     with torch.autocast(z_r.device.type, enabled=False):
-        scaled = _scaled("sinkhorn", z_r, transformed)
-        x, y = (z.flatten(0, -3) if lead else z[None] for z in scaled)  # [B, N, d], [B, M, d]
-        centre = x.mean(-2, keepdim=True)  # geomloss expands |x - y|^2, which far from the origin loses all digits
-        x, y = x - centre, y - centre
+        x, y = (z.reshape(-1, *z.shape[-2:]) for z in scaled)  # [B, N, d], [B, M, d]
         cost = (x[:, :, None] - y[:, None]).square().sum(-1)  # [B, N, M]
-        largest = cost.flatten(1).amax(1).sqrt()  # [B]; NaN for NaN or infinite latents
-        # In units of the largest distance every problem has diameter 1 and the same blur; equal points stay equal.
-        unit = largest.where(largest > 0, 1)[:, None, None]
-        solver = SamplesLoss(
-            "sinkhorn", p=2, blur=relative_blur, diameter=1.0, scaling=0.9, debias=False, potentials=True,
-            backend="tensorized",
-        )  # fmt: skip
-        f, g = solver(x / unit, y / unit)
-        exponent = (f.view(-1, n, 1) + g.view(-1, 1, m) - cost / unit.square() / 2) / relative_blur**2
-        plan, error = _balanced(exponent, tolerance, most)
+        largest = cost.amax((1, 2), keepdim=True)  # NaN for NaN or infinite latents
+        cost = cost / largest.where(largest != 0, 1) / 2  # in units of the largest: every problem has the same blur
+        f, g = torch.zeros_like(cost[:, :, :1]), torch.zeros_like(cost[:, :1])
+        temperature = 1.0
+        while True:
+            temperature = max(temperature, relative_blur**2)
+            plan, more_f, more_g = _balanced((f + g - cost) / temperature, tolerance, most)
+            if temperature <= relative_blur**2:
+                break
+            f, g = f + temperature * more_f, g + temperature * more_g
+            temperature /= 2
+    error = torch.maximum((plan.sum(2) - 1 / n).abs().sum(1), (plan.sum(1) - 1 / m).abs().sum(1))
     index = torch.arange(n * m, device=z_r.device).expand(*lead, n * m)
-    return Pairs(index // m, index % m, plan.view(*lead, n * m), error.view(lead))
+    return Pairs(index // m, index % m, plan.reshape(*lead, n * m), error.reshape(lead))
 
 
-def _balanced(exponent: Tensor, tolerance: float, most: int) -> tuple[Tensor, Tensor]:
-    """exp(exponent) [B, N, M] with rows and columns scaled to the uniform marginals, and the error [B] that is left.
+def _balanced(exponent: Tensor, tolerance: float, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """exp(exponent) [B, N, M] with rows and columns scaled to uniform marginals, and the factors' logarithms.
 
     Sinkhorn's iterations: rows to 1 / N, columns to 1 / M, in turn, each problem until its own error is within
     ``tolerance``, looked at every tenth time. The first round, in logarithms, leaves no row or column where all
-    entries underflow; from there on factors are of moderate size.
+    entries underflow; from there on factors are of moderate size. Logarithms [B, N, 1] and [B, 1, M].
     """
     n, m = exponent.shape[1:]
-    exponent = exponent - exponent.logsumexp(2, keepdim=True)
-    plan = (exponent - exponent.logsumexp(1, keepdim=True)).exp() / m
+    rows = -exponent.logsumexp(2, keepdim=True)
+    columns = -(exponent + rows).logsumexp(1, keepdim=True)
+    plan = (exponent + rows + columns).exp() / m
     row, column = plan.new_ones(len(plan), n, 1), plan.new_ones(len(plan), m, 1)
     for step in range(most):
         sums = plan @ column
@@ -189,9 +188,7 @@ def _balanced(exponent: Tensor, tolerance: float, most: int) -> tuple[Tensor, Te
                 break
         row = (1 / n / sums).where(going, row)
         column = (1 / m / (plan.mT @ row)).where(going, column)
-    plan = row * plan * column.mT
-    errors = [(plan.sum(dim) - 1 / size).abs().sum(1) for dim, size in ((2, n), (1, m))]
-    return plan, torch.maximum(*errors)
+    return row * plan * column.mT, rows + row.log(), columns + column.mT.log()
 
 
 PAIRINGS: dict[str, Callable[[Tensor, Tensor], Pairs]] = {

@@ -137,8 +137,6 @@ def test_runs_are_counted():
     ],
 )
 def test_points_that_cannot_be_paired_are_refused(name, z_r, transformed, message):
-    if name == "literal" and z_r == (5, 2) and transformed == (0, 2):
-        message = r"z_r and F\(z_g\) must have equal length, got 5 and 0"
     with pytest.raises(ValueError, match=message):
         PAIRINGS[name](torch.zeros(z_r), torch.zeros(transformed))
 
