@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.plain_adam import not_plain_adam
 from otkernels import FitTransport, fit_transport, soft_forest
 
 
@@ -56,20 +57,13 @@ class LatentTransformationForest(nn.Module):
             self.register_buffer("thresholds", thresholds)
 
     def forward(self, z: Tensor) -> Tensor:
-        """F(z) [..., out_dim] for latents z [..., dim]."""
+        """F(z) [..., N, out_dim] for latents z [..., N, dim]."""
+        self._check_rows("z", z, "N", self.dim)
         return soft_forest(z * self.scale, self.thresholds, self.leaves)
 
     def fits(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether ``fit`` plays ``optimizer``'s steps: plain Adam, on nothing but this forest's leaves."""
-        if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
-            return False
-        group = optimizer.param_groups[0]
-        if group["weight_decay"] or group["amsgrad"] or group["maximize"] or isinstance(group["lr"], Tensor):
-            return False
-        step = optimizer.state.get(self.leaves, {}).get("step")  # some variants keep it in float64, or on the CPU
-        if step is not None and (step.dtype != torch.float32 or step.device != self.leaves.device):
-            return False
-        return len(group["params"]) == 1 and group["params"][0] is self.leaves
+        return not not_plain_adam(optimizer, self.leaves)
 
     @torch.no_grad()
     def fit(
@@ -77,18 +71,27 @@ class LatentTransformationForest(nn.Module):
     ) -> FitTransport:
         """Algorithm 1 in one call (`otkernels.fit_transport`): ``iters`` Adam steps on the leaves, pairs and costs.
 
-        z_r [..., N, out_dim] and z_g [..., M, dim]. Adam's settings and state are ``optimizer``'s (see ``fits``), as
-        if it had taken the steps.
+        z_r [..., N, out_dim] and z_g [..., M, dim], computed in the leaves' dtype. Adam's settings and state are
+        ``optimizer``'s, as if it had taken the steps. ValueError, with nothing changed, for an optimizer that does not
+        step like that (``fits`` tells) and for inputs of another shape.
         """
-        group, state = optimizer.param_groups[0], optimizer.state[self.leaves]
-        if not state:
-            state["step"] = torch.zeros((), device=self.leaves.device)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(self.leaves), torch.zeros_like(self.leaves)
-        return fit_transport(
-            z_r.to(self.leaves.dtype), (z_g * self.scale).to(self.leaves.dtype), self.thresholds,
-            self.leaves, state["exp_avg"], state["exp_avg_sq"], state["step"],
+        if found := not_plain_adam(optimizer, self.leaves):
+            raise ValueError(f"LatentTransformationForest.fit: plays plain Adam on the leaves alone, got {found}")
+        self._check_rows("z_r", z_r, "N", self.out_dim)
+        self._check_rows("z_g", z_g, "M", self.dim)
+        group, leaves = optimizer.param_groups[0], self.leaves
+        state = optimizer.state.get(leaves) or {
+            "step": torch.zeros((), dtype=torch.float32, device=leaves.device),
+            "exp_avg": torch.zeros_like(leaves),
+            "exp_avg_sq": torch.zeros_like(leaves),
+        }
+        fitted = fit_transport(
+            z_r.to(leaves.dtype), (z_g * self.scale).to(leaves.dtype), self.thresholds,
+            leaves, state["exp_avg"], state["exp_avg_sq"], state["step"],
             iters=iters, lr=group["lr"], betas=group["betas"], eps=group["eps"], pairing=pairing,
         )  # fmt: skip
+        optimizer.state[leaves] = state
+        return fitted
 
     @torch.no_grad()
     def set_thresholds(self, latents: Tensor) -> None:
@@ -143,6 +146,12 @@ class LatentTransformationForest(nn.Module):
             z = self.scale * latents[..., feature[own]]  # [..., N, nodes]
             routes[..., tree, :] = soft_forest(z, self.thresholds[..., tree : tree + 1, :], one_hot)
         return routes.flatten(-2) / self.trees
+
+    def _check_rows(self, name: str, rows: Tensor, count: str, dim: int) -> None:
+        runs = self.leaves.shape[:-3]
+        if rows.dim() < 2 or rows.shape[-1] != dim or (runs and rows.shape[:-2] != runs):
+            shape = ", ".join(map(str, [*runs, count, dim]))
+            raise ValueError(f"LatentTransformationForest: {name} must be [{shape}], got {list(rows.shape)}")
 
     def _check_latents(self, name: str, latents: Tensor, dim: int) -> None:
         runs = list(self.leaves.shape[:-3])

@@ -1,7 +1,9 @@
 """Which real latent is matched with which transformed generated latent: Algorithm 1 of POT-GAN and its variants.
 
-Every pairing takes z_r [..., N, d] and F(z_g) [..., M, d]; leading dimensions are problems of their own. A problem with
-NaN or infinite latents has a NaN cost, for the trainer to report.
+Every pairing takes z_r [..., N, d] and F(z_g) [..., M, d] with N, M >= 1; leading dimensions are problems of their own.
+ValueError for other shapes. A problem with NaN or infinite latents has a NaN cost, for the trainer to report. Pairs are
+found in units of the largest coordinate: those of latents of 1e-25 or 1e25 are found as well, whose squares float32
+cannot hold.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from geomloss import SamplesLoss
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor
@@ -22,15 +23,21 @@ from otkernels import l2_argmin
 
 Array = np.ndarray[Any, Any]
 PairingName = Literal["cover", "literal", "assignment", "sinkhorn"]
+MARGINAL_TOLERANCE = 1e-3
+MOST_ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """K weighted pairs (real[k], generated[k]): indices int64 [..., K], weight [..., K] summing to 1."""
+    """K weighted pairs (real[k], generated[k]): indices int64 [..., K], weight [..., K] summing to 1.
+
+    marginal_error [...]: how far the weights are from the marginals that they are meant to have (``sinkhorn`` alone).
+    """
 
     real: Tensor
     generated: Tensor
     weight: Tensor
+    marginal_error: Tensor | None = None
 
     def cost(self, z_r: Tensor, transformed: Tensor) -> Tensor:
         """The matched cost sum_k weight[k] |z_r[real[k]] - F(z_g)[generated[k]]|^2 [...] (Eq. 13's last term).
@@ -55,6 +62,24 @@ def _uniform(real: Tensor, generated: Tensor, z_r: Tensor, transformed: Tensor) 
     return Pairs(real, generated, share.where(finite[..., None], torch.nan).expand(real.shape))
 
 
+def _scaled(pairing: str, z_r: Tensor, transformed: Tensor) -> tuple[Tensor, Tensor]:
+    """Both without a graph, divided by a power of two so that the largest coordinate of a problem lies in [1, 2).
+
+    The division is exact but for what is 2^-126 of the largest. NaN and infinities stay. ValueError for wrong shapes.
+    """
+    lead, d = z_r.shape[:-2], z_r.shape[-1:]
+    if z_r.dim() < 2 or 0 in z_r.shape:
+        raise ValueError(f"{pairing}: z_r must be [..., N, d] with N, d >= 1, got {list(z_r.shape)}")
+    if transformed.dim() < 2 or transformed.shape[:-2] != lead or transformed.shape[-1:] != d or 0 in transformed.shape:
+        shape = ", ".join(map(str, (*lead, "M", *d)))
+        raise ValueError(f"{pairing}: F(z_g) must be [{shape}] with M >= 1, got {list(transformed.shape)}")
+    x, y = z_r.detach(), transformed.detach()
+    largest = torch.maximum(x.abs().amax((-2, -1)), y.abs().amax((-2, -1)))[..., None, None]
+    unit = largest / (2 * torch.frexp(largest).mantissa)  # a power of two; NaN at 0
+    unit = unit.where(unit.isfinite() & (unit > 0), 1)
+    return x / unit, y / unit
+
+
 def _each(index: Tensor) -> Tensor:
     """0, 1, ..., K - 1 along the last dimension of ``index`` [..., K]."""
     return torch.arange(index.shape[-1], device=index.device).expand_as(index)
@@ -62,7 +87,7 @@ def _each(index: Tensor) -> Tensor:
 
 def cover(z_r: Tensor, transformed: Tensor) -> Pairs:
     """(z_r[i], F(z_g[rho_i])), rho_i = argmin_j |z_r[i] - F(z_g[j])|^2 (section 4.1: each real point is covered)."""
-    rho = l2_argmin(z_r.detach(), transformed.detach()).index
+    rho = l2_argmin(*_scaled("cover", z_r, transformed)).index
     return _uniform(_each(rho), rho, z_r, transformed)
 
 
@@ -71,10 +96,11 @@ def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
 
     rho indexes generated points, yet permutes real ones: as printed the pairs are not neighbours.
     """
-    n, m = z_r.shape[-2], transformed.shape[-2]
+    x, y = _scaled("literal", z_r, transformed)
+    n, m = x.shape[-2], y.shape[-2]
     if n != m:
         raise ValueError(f"literal: z_r and F(z_g) must have equal length, got {n} and {m}")
-    rho = l2_argmin(z_r.detach(), transformed.detach()).index
+    rho = l2_argmin(x, y).index
     return _uniform(rho, _each(rho), z_r, transformed)
 
 
@@ -84,11 +110,9 @@ def assignment(z_r: Tensor, transformed: Tensor) -> Pairs:
     With N != M the smaller set is matched. Several problems are solved on PyTorch's number of threads (scipy releases
     the GIL). Memory N * M per thread; on a GPU it waits for the device.
     """
+    scaled = _scaled("assignment", z_r, transformed)
     lead, (n, m) = z_r.shape[:-2], (z_r.shape[-2], transformed.shape[-2])
-    x, y = (
-        z.detach().double().cpu().flatten(0, -3).numpy() if lead else z.detach().double().cpu().numpy()[None]
-        for z in (z_r, transformed)
-    )
+    x, y = (z.double().cpu().numpy().reshape(-1, *z.shape[-2:]) for z in scaled)
     if len(x) > 1:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             matched = list(pool.map(_matched, x, y))
@@ -107,30 +131,64 @@ def _matched(x: Array, y: Array) -> Array:
 
 
 @torch.no_grad()
-def sinkhorn(z_r: Tensor, transformed: Tensor, relative_blur: float = 0.05) -> Pairs:
-    """All N * M pairs, weighted by the entropic plan of geomloss: the usual relaxation, for comparison.
+def sinkhorn(
+    z_r: Tensor,
+    transformed: Tensor,
+    relative_blur: float = 0.05,
+    tolerance: float = MARGINAL_TOLERANCE,
+    most: int = MOST_ITERATIONS,
+) -> Pairs:
+    """All N * M pairs, weighted by the entropic plan: the usual relaxation, for comparison.
 
         plan_ij ~ exp((f_i + g_j - |z_r[i] - F(z_g[j])|^2 / 2) / blur^2) / (N M)
 
-    blur = relative_blur * the largest distance. The plan is scaled to sum to 1. Memory N * M * d in the cost.
+    blur = relative_blur * the largest distance. Sinkhorn's iterations (Peyre & Cuturi 2019, ch. 4) run at temperatures
+    that fall by halves from the largest squared distance to blur^2, each until the worse marginal is within
+    ``tolerance`` of the uniform one, sum_i |sum_j plan_ij - 1 / N| or sum_j |sum_i plan_ij - 1 / M|, or ``most`` were
+    made. ``marginal_error`` is what the last one reached. The plan sums to 1. Memory N * M * d in the cost.
     """
+    scaled = _scaled("sinkhorn", z_r, transformed)
     lead, (n, m) = z_r.shape[:-2], (z_r.shape[-2], transformed.shape[-2])
-    x, y = (z if lead else z[None] for z in (z_r, transformed))
-    centre = x.mean(-2, keepdim=True)  # geomloss expands |x - y|^2, which far from the origin loses all digits
-    x, y = (x - centre).flatten(0, -3), (y - centre).flatten(0, -3)
-    cost = (x[:, :, None] - y[:, None]).square().sum(-1)  # [B, N, M]
-    largest = cost.flatten(1).amax(1).sqrt()  # [B]; NaN for NaN or infinite latents
-    # In units of the largest distance every problem has diameter 1 and the same blur; equal points stay equal.
-    unit = largest.where(largest > 0, 1)[:, None, None]
-    solver = SamplesLoss(
-        "sinkhorn", p=2, blur=relative_blur, diameter=1.0, scaling=0.9, debias=False, potentials=True,
-        backend="tensorized",
-    )  # fmt: skip
-    f, g = solver(x / unit, y / unit)
-    exponent = (f.view(-1, n, 1) + g.view(-1, 1, m) - cost / unit.square() / 2) / relative_blur**2
-    plan = torch.softmax(exponent.flatten(1), 1).view(*lead, n * m)
-    index = torch.arange(n * m, device=z_r.device).expand(plan.shape)
-    return Pairs(index // m, index % m, plan)
+    with torch.autocast(z_r.device.type, enabled=False):
+        x, y = (z.reshape(-1, *z.shape[-2:]) for z in scaled)  # [B, N, d], [B, M, d]
+        cost = (x[:, :, None] - y[:, None]).square().sum(-1)  # [B, N, M]
+        largest = cost.amax((1, 2), keepdim=True)  # NaN for NaN or infinite latents
+        cost = cost / largest.where(largest != 0, 1) / 2  # in units of the largest: every problem has the same blur
+        f, g = torch.zeros_like(cost[:, :, :1]), torch.zeros_like(cost[:, :1])
+        temperature = 1.0
+        while True:
+            temperature = max(temperature, relative_blur**2)
+            plan, more_f, more_g = _balanced((f + g - cost) / temperature, tolerance, most)
+            if temperature <= relative_blur**2:
+                break
+            f, g = f + temperature * more_f, g + temperature * more_g
+            temperature /= 2
+    error = torch.maximum((plan.sum(2) - 1 / n).abs().sum(1), (plan.sum(1) - 1 / m).abs().sum(1))
+    index = torch.arange(n * m, device=z_r.device).expand(*lead, n * m)
+    return Pairs(index // m, index % m, plan.reshape(*lead, n * m), error.reshape(lead))
+
+
+def _balanced(exponent: Tensor, tolerance: float, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """exp(exponent) [B, N, M] with rows and columns scaled to uniform marginals, and the factors' logarithms.
+
+    Sinkhorn's iterations: rows to 1 / N, columns to 1 / M, in turn, each problem until its own error is within
+    ``tolerance``, looked at every tenth time. The first round, in logarithms, leaves no row or column where all
+    entries underflow; from there on factors are of moderate size. Logarithms [B, N, 1] and [B, 1, M].
+    """
+    n, m = exponent.shape[1:]
+    rows = -exponent.logsumexp(2, keepdim=True)
+    columns = -(exponent + rows).logsumexp(1, keepdim=True)
+    plan = (exponent + rows + columns).exp() / m
+    row, column = plan.new_ones(len(plan), n, 1), plan.new_ones(len(plan), m, 1)
+    for step in range(most):
+        sums = plan @ column
+        if step % 10 == 0:
+            going = (row * sums - 1 / n).abs().sum(1, keepdim=True) > tolerance  # [B, 1, 1]; False for NaN
+            if not going.any():
+                break
+        row = (1 / n / sums).where(going, row)
+        column = (1 / m / (plan.mT @ row)).where(going, column)
+    return row * plan * column.mT, rows + row.log(), columns + column.mT.log()
 
 
 PAIRINGS: dict[str, Callable[[Tensor, Tensor], Pairs]] = {

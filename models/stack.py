@@ -59,6 +59,9 @@ class StackedLinear(nn.Module):
         self.bias = _parameter([layer.bias[None] for layer in layers])
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 3 or (x.shape[0], x.shape[2]) != self.weight.shape[:2]:
+            runs, fan_in = self.weight.shape[:2]
+            raise ValueError(f"StackedLinear: x must be [{runs}, N, {fan_in}], got {list(x.shape)}")
         return torch.baddbmm(self.bias, x, self.weight)
 
 
@@ -79,7 +82,12 @@ class StackedBatchNorm(nn.Module):
             self.register_buffer(name, torch.stack([getattr(layer, name) for layer in layers]))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 3 or (x.shape[0], x.shape[2]) != self.weight.shape:
+            runs, channels = self.weight.shape
+            raise ValueError(f"StackedBatchNorm: x must be [{runs}, N, {channels}], got {list(x.shape)}")
         runs, n, channels = x.shape
+        if self.training and n == 1:
+            raise ValueError(f"StackedBatchNorm: x must hold at least 2 samples a run to train, got {list(x.shape)}")
         rows = x.transpose(0, 1).reshape(n, runs * channels)
         mean, variance = self.running_mean.view(-1), self.running_var.view(-1)
         rows = batch_norm(

@@ -19,14 +19,25 @@ class AffineTransform(nn.Linear):
             nn.init.eye_(self.weight)
             nn.init.zeros_(self.bias)
 
+    def forward(self, z: Tensor) -> Tensor:
+        _check_latents(self, z, self.in_features)
+        return super().forward(z)
+
 
 class MlpTransform(nn.Module):
     """F(z) = z + network(z) on latents [..., dim], two hidden layers, from the identity: the last layer starts at 0."""
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
+        self.dim = dim
         self.network = mlp([dim, width, width, dim])
         nn.init.zeros_(cast(nn.Linear, self.network[-1]).weight)
 
     def forward(self, z: Tensor) -> Tensor:
+        _check_latents(self, z, self.dim)
         return z + self.network(z)
+
+
+def _check_latents(transform: nn.Module, z: Tensor, dim: int) -> None:
+    if z.dim() < 2 or z.shape[-1] != dim:
+        raise ValueError(f"{type(transform).__name__}: z must be [N, {dim}], got {list(z.shape)}")

@@ -45,6 +45,8 @@ class VAE(nn.Module):
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruction, mean and log-variance with the latent mean + noise * exp(log_variance / 2)."""
         mean, log_variance = self.encoder.moments(x)
+        if noise.shape != mean.shape:  # else it might be broadcast
+            raise ValueError(f"VAE: noise must be {list(mean.shape)} for x {list(x.shape)}, got {list(noise.shape)}")
         return self.decoder(mean + noise * torch.exp(log_variance / 2)), mean, log_variance
 
     def reconstruct(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import check_fields
-from models.games.game import Game, Turn
+from models.games.game import Game, Turn, full
 from models.networks import NetworkConfig, make_critic, make_generator
 
 
@@ -42,6 +42,10 @@ class Adversarial(Game):
 
     def sample(self, noise: Tensor) -> Tensor:
         return self.players["generator"](noise)
+
+    def score(self, *inputs: Tensor) -> Tensor:
+        """The opponent's scores [N] of samples, in full precision."""
+        return full(self.players[self.opponent](*inputs))
 
     @torch.no_grad()
     def fake(self, noise: Tensor) -> Tensor:

@@ -9,73 +9,96 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load
+from torch import Tensor
 
 from models.config import from_dict
 from models.games.game import Game
+from models.networks.network import check_shape
 
 MOST_PIXELS = 2**20  # of one side of a sample
+
+LARGEST_DESCRIPTION = 2**20
 
 
 def load_game(directory: str | Path, games: Mapping[str, type[Game]]) -> tuple[Game, tuple[int, ...]]:
     """The exported game and the shape of its samples; on the CPU, in eval mode.
 
-    config.json holds "game" (a name in ``games``), "config" (its Config as a dict), "shape" (of one sample), "parts"
-    (what the game's ``parts`` gave; none if absent) and "sha256" (of model.safetensors; not checked if absent).
-    ValueError if a file is missing, damaged or not one of ``games``. No code in either file is run, and no more memory
-    is taken than the file of weights has.
+    config.json holds "game" (a name in ``games``), "config" (its Config as a dict), "shape" (of one sample),
+    "parts" (what the game's ``parts`` gave; none if absent) and "sha256" (of the bytes of model.safetensors, in hex;
+    not compared if absent). Memory is that of the weights file a few times, whatever sizes config.json names.
+    ValueError, in one line that names the directory, if a file is missing or damaged, does not fit the other, holds NaN
+    or infinite weights, or is not one of ``games``.
     """
     directory = Path(directory)
-    weights, description = directory / "model.safetensors", directory / "config.json"
-    for path in (weights, description):
-        if not path.is_file():
-            raise ValueError(f"load_game: {directory} must be the directory of an export, but {path} does not exist")
     try:
-        return _load(weights, json.loads(description.read_text(encoding="utf-8")), games)
-    except Exception as error:  # damaged bytes make a parser raise nearly anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"load_game: {directory} cannot be read: {reason}") from error
+        for name in ("model.safetensors", "config.json"):
+            if not (directory / name).is_file():
+                raise ValueError(f"load_game: {directory} must be the directory of an export, but has no file {name}")
+        description = _description(directory / "config.json")
+        if description["game"] not in games:
+            known = ", ".join(games)
+            raise ValueError(f"load_game: {directory} must hold one of {known}, got {_line(description['game'])!r}")
+        return _rebuilt(directory, description, games), tuple(description["shape"])
+    except Exception as error:  # a file may be wrong in any way, and each library has its own words for it
+        if isinstance(error, ValueError) and str(error).startswith(f"load_game: {directory} must "):
+            raise
+        raise ValueError(f"load_game: {directory} is damaged: {_line(error)}") from error
 
 
-def _load(weights: Path, found: Any, games: Mapping[str, type[Game]]) -> tuple[Game, tuple[int, ...]]:
+def _description(path: Path) -> dict[str, Any]:
+    """What config.json says, with every part that is needed, of the right type."""
+    if path.stat().st_size > LARGEST_DESCRIPTION:
+        raise ValueError(f"config.json must have at most {LARGEST_DESCRIPTION} bytes, got {path.stat().st_size}")
+    found = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(found, dict):
-        raise ValueError("config.json must hold named fields")
-    absent = [key for key in ("game", "config", "shape") if key not in found]
-    if absent:
-        raise ValueError(f"config.json lacks {', '.join(absent)}")
-    name, parts = found["game"], found.get("parts", {})
-    if not isinstance(name, str) or name not in games:
-        raise ValueError(f"it must hold one of {', '.join(games)}, got {name!r}")
-    if "sha256" in found and hashlib.sha256(weights.read_bytes()).hexdigest() != found["sha256"]:
-        raise ValueError("model.safetensors is not the file that was written: its checksum differs")
-    kind: Any = games[name]
-    config, shape = from_dict(kind.Config, found["config"]), _shape(found["shape"])
-    with torch.device("meta"):  # sizes without memory
-        expected = kind.rebuild(config, shape, parts).state_dict()
-    _check_shapes(weights, expected)
-    with torch.device("cpu"):  # whatever the caller's default is
-        game: Game = kind.rebuild(config, shape, parts)
-    game.load_state_dict(load_file(weights))
-    for key, value in game.state_dict().items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(f"{key} is not finite")
-    return game.eval(), shape
+        raise ValueError("config.json must hold a mapping")
+    for name, kind in (("game", str), ("config", dict), ("shape", list)):
+        if not isinstance(found.get(name), kind):
+            raise ValueError(f"config.json must have {name!r}, a {kind.__name__}, got {found.get(name)!r}")
+    found = {"parts": {}, "sha256": None, **found}
+    if not isinstance(found["parts"], dict):
+        raise ValueError(f"config.json must have 'parts', a dict, got {found['parts']!r}")
+    check_shape(tuple(found["shape"]))
+    return found
 
 
-def _shape(values: Any) -> tuple[int, ...]:
-    sizes = isinstance(values, list) and all(type(size) is int and 1 <= size <= MOST_PIXELS for size in values)
-    if not sizes or len(values) not in (1, 3):
-        raise ValueError(f"shape must be [D] or [C, H, W], got {str(values)[:80]}")
-    return tuple(values)
+def _rebuilt(directory: Path, description: dict[str, Any], games: Mapping[str, type[Game]]) -> Game:
+    kind: Any = games[description["game"]]
+    config = from_dict(kind.Config, description["config"])
+    content = (directory / "model.safetensors").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if description["sha256"] not in (None, digest):
+        raise ValueError(f"model.safetensors has the SHA-256 {digest}, but config.json says {description['sha256']!r}")
+    with torch.device("cpu"):  # also where an export is read while another is rebuilt
+        weights = load(content)
+    with torch.device("meta"):  # sizes alone: nothing is allocated before the file has proved to hold them
+        game: Game = kind.rebuild(config, tuple(description["shape"]), description["parts"])
+    _check_weights(game.state_dict(), weights)
+    game.load_state_dict(weights, assign=True)
+    return game.eval()
 
 
-def _check_shapes(weights: Path, expected: Mapping[str, torch.Tensor]) -> None:
-    """ValueError if the file's tensors are not the game's: read from its header alone."""
-    with safe_open(weights, framework="pt") as file:
-        stored = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
-    for key in [*expected, *(key for key in stored if key not in expected)]:
-        ours = list(expected[key].shape) if key in expected else "absent"
-        theirs = stored.get(key, "absent")
-        if ours != theirs:
-            raise ValueError(f"{key} is {theirs} in model.safetensors and {ours} by config.json")
+def _check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """ValueError unless ``found`` has the names, shapes and dtypes of ``expected``, and finite values."""
+    for names, word in ((expected.keys() - found.keys(), "lacks"), (found.keys() - expected.keys(), "should not have")):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ValueError(f"model.safetensors {word} {min(names)}{more}")
+    for name, tensor in found.items():
+        wanted = expected[name]
+        if (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
+            raise ValueError(
+                f"{name} must be {wanted.dtype} {list(wanted.shape)}, got {tensor.dtype} {list(tensor.shape)}"
+            )
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} must be finite, got NaN or infinite weights")
+
+
+def _line(found: Any) -> str:
+    """An error's message, or a value, as one line of at most 200 printable characters."""
+    text = str(found) or type(found).__name__
+    if isinstance(found, Exception) and not isinstance(found, ValueError):
+        text = f"{type(found).__name__}: {found}"
+    text = "".join(c if c.isprintable() else " " for c in " ".join(text[:1000].split()))
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -31,6 +31,12 @@ class Loss:
     terms: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+def full(x: Tensor) -> Tensor:
+    """``x`` in float32 if autocast made it a half precision: losses are computed in full."""
+    halves = (torch.float16, torch.bfloat16)
+    return x.float() if x.dtype in halves and torch.is_autocast_enabled(x.device.type) else x
+
+
 class Game(nn.Module):
     """Players and the order in which they move. A game's docstring begins with its line in ``python -m train list``.
 
@@ -41,7 +47,8 @@ class Game(nn.Module):
     defaults: settings of a run in which we follow the game's paper, where they differ from the trainer's.
 
     A loss reduces over the last dimension of scores, the batch, alone: with a leading dimension of runs on every
-    tensor (``models.stack``) the same lines give one loss per run.
+    tensor (``models.stack``) the same lines give one loss per run. Under autocast networks run in half precision, and
+    what they return is made float32 before it enters a loss.
     """
 
     config: Any

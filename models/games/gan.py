@@ -40,14 +40,13 @@ class Gan(Adversarial):
 
     def discriminator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Goodfellow et al.'s Eq. 1, negated: -E log sigmoid(D(x)) - E log(1 - sigmoid(D(G(z))))."""
-        discriminator = self.players["discriminator"]
-        on_real = softplus(-discriminator(real)).mean(-1)
-        on_fake = softplus(discriminator(self.fake(noise))).mean(-1)
+        on_real = softplus(-self.score(real)).mean(-1)
+        on_fake = softplus(self.score(self.fake(noise))).mean(-1)
         return Loss(on_real + on_fake, {"real": on_real.detach(), "fake": on_fake.detach()})
 
     def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Their section 3's alternative, which does not saturate: -E log sigmoid(D(G(z)))."""
-        return Loss(softplus(-self.players["discriminator"](self.sample(noise))).mean(-1))
+        return Loss(softplus(-self.score(self.sample(noise))).mean(-1))
 
 
 @dataclass(frozen=True)

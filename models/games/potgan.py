@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.config import check_fields, check_range, from_dict
 from models.forest import LatentTransformationForest
 from models.games.export import load_game
-from models.games.game import Loss, Turn
+from models.games.game import Loss, Turn, full
 from models.games.vae import Vae, VaeConfig
 from models.games.wgan_gp import WganGp, WganGpConfig
 from models.networks import make_critic, make_generator
@@ -147,10 +147,16 @@ class PotGan(WganGp):
         """F(z_g) [N, d]."""
         return z_g if self.config.transform == "identity" else self.players[self.config.transform](z_g)
 
-    def transport_cost(self, z_r: Tensor, z_g: Tensor) -> Tensor:
-        """L_POT, the matched cost of z_r [N, d] and F(z_g) [N, d] under the configured pairing: a scalar (Eq. 13)."""
-        transformed = self.transform(z_g)
-        return PAIRINGS[self.config.pairing](z_r, transformed).cost(z_r, transformed)
+    def transport(self, z_r: Tensor, z_g: Tensor) -> Loss:
+        """L_POT, the matched cost of z_r [N, d] and F(z_g) [N, d] under the configured pairing: a scalar (Eq. 13).
+
+        Logged: the cost, and for ``sinkhorn`` its plan's ``marginal_error``.
+        """
+        z_r, transformed = full(z_r), full(self.transform(z_g))
+        pairs = PAIRINGS[self.config.pairing](z_r, transformed)
+        cost = pairs.cost(z_r, transformed)
+        error = {} if pairs.marginal_error is None else {"marginal_error": pairs.marginal_error}
+        return Loss(cost, {"transport": cost.detach(), **error})
 
     def loss(self, player: str, real: Tensor, noise: Tensor) -> Loss:
         if player == self.config.transform and player in self.players:
@@ -164,18 +170,17 @@ class PotGan(WganGp):
 
     def transform_loss(self, z_r: Tensor, z_g: Tensor) -> Loss:
         """Algorithm 1's cost of one inner step, a function of F's parameters."""
-        cost = self.transport_cost(z_r, z_g)
-        return Loss(cost, {"transport": cost.detach()})
+        return self.transport(z_r, z_g)
 
     def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Eq. 13: -mean D(x_g) + lambda_POT L_POT, with the pairs found under the leaves as they are now."""
         fake = self.sample(noise)
-        score = self.players["critic"](fake).mean(-1)
+        score = self.score(fake).mean(-1)
         with torch.no_grad():
             z_r = self.encoder(real)
-        transport = self.transport_cost(z_r, self.encoder(fake))
-        value = -score + self.config.transport_weight * transport
-        return Loss(value, {"score": score.detach(), "transport": transport.detach()})
+        transport = self.transport(z_r, self.encoder(fake))
+        value = -score + self.config.transport_weight * transport.value
+        return Loss(value, {"score": score.detach(), **transport.terms})
 
     def step(self, player: str, real: Tensor, noise: Tensor, optimizer: torch.optim.Optimizer) -> Loss:
         """F's turn is Algorithm 1 whole: ``inner_steps`` times pair, matched cost, Adam, on one batch.

@@ -37,14 +37,13 @@ class Sngan(Gan):
 
     def discriminator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Miyato et al.'s Eq. 16, negated: E max(0, 1 - D(x)) + E max(0, 1 + D(G(z)))."""
-        discriminator = self.players["discriminator"]
-        on_real = relu(1 - discriminator(real)).mean(-1)
-        on_fake = relu(1 + discriminator(self.fake(noise))).mean(-1)
+        on_real = relu(1 - self.score(real)).mean(-1)
+        on_fake = relu(1 + self.score(self.fake(noise))).mean(-1)
         return Loss(on_real + on_fake, {"real": on_real.detach(), "fake": on_fake.detach()})
 
     def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Their Eq. 17: -E D(G(z))."""
-        return Loss(-self.players["discriminator"](self.sample(noise)).mean(-1))
+        return Loss(-self.score(self.sample(noise)).mean(-1))
 
 
 def normalised(network: nn.Module) -> nn.Module:

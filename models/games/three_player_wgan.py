@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from models.config import check_range
 from models.games.adversarial import Adversarial, AdversarialConfig
-from models.games.game import Loss, Turn
+from models.games.cost import Cost, make_cost, try_cost
+from models.games.game import Loss, Turn, full
 from models.networks import NetworkConfig, make_critic, make_generator, make_mover
-
-Cost = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class ThreePlayerWganConfig(AdversarialConfig):
     """n_mover of Algorithm 1: mover steps per critic step, all on one batch. [stated]"""
     cost: str = "l2"
     """c(x, y) / lambda: l2 is |x - y|_2 [stated for the experiments], lp is |x - y|_p^p, and MODULE:FUNCTION any
-    function of two tensors [..., D] with values [...]."""
+    differentiable function of two tensors [..., D] with values [...]."""
     p: float = 2.0
     """The p of lp, at least 1: below, the gradient has no bound where nothing moves. [open]"""
     cost_scale: Literal["sum", "mean"] = "sum"
@@ -83,7 +82,8 @@ class ThreePlayerWgan(Adversarial):
     @classmethod
     def build(cls, config: ThreePlayerWganConfig, shape: tuple[int, ...]) -> ThreePlayerWgan:
         game = cls.rebuild(config, shape, {})
-        _ = game.cost  # a wrong one is found before the training
+        if config.cost not in ("l2", "lp"):  # a wrong one is found before the training
+            try_cost(game.cost, config.cost, math.prod(shape))
         return game
 
     @classmethod
@@ -127,9 +127,9 @@ class ThreePlayerWgan(Adversarial):
     def moving(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """E f(h(x)) and E c(h(x), x), the cost with its weight lambda."""
         moved = self.move(x)
-        score = self.players["critic"](moved)
+        score = self.score(moved)
         batch = score.dim()
-        cost = self.cost_weight * self.cost(moved.flatten(batch), x.flatten(batch))
+        cost = self.cost_weight * self.cost(full(moved).flatten(batch), full(x).flatten(batch))
         return score.mean(-1), cost.mean(-1)
 
     def mover_loss(self, real: Tensor, noise: Tensor) -> Loss:
@@ -139,37 +139,17 @@ class ThreePlayerWgan(Adversarial):
 
     def critic_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Line 8: -E f(y) + E f(h(x)) (Eq. 10); for Eq. 9, -E f(x) + E f(h(y))."""
-        critic, fake = self.players["critic"], self.fake(noise)
+        fake = self.fake(noise)
         still, moving = (fake, real) if self.config.equation == 10 else (real, fake)
         with torch.no_grad():
             moved = self.move(moving)
-        gap = critic(still).mean(-1) - critic(moved).mean(-1)
+        gap = self.score(still).mean(-1) - self.score(moved).mean(-1)
         return Loss(-gap, {"gap": gap.detach()})
 
     def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Line 9: E f(y) (Eq. 10); for Eq. 9, -E f(h(y)) + E c(h(y), y)."""
         fake = self.sample(noise)
         if self.config.equation == 10:
-            return Loss(self.players["critic"](fake).mean(-1))
+            return Loss(self.score(fake).mean(-1))
         score, cost = self.moving(fake)
         return Loss(cost - score, {"score": score.detach(), "cost": cost.detach()})
-
-
-def make_cost(name: str, p: float, scale: str) -> Cost:
-    """l2: |x - y|_2; lp: |x - y|_p^p; MODULE:FUNCTION: that function. scale "mean": the sum over D becomes a mean."""
-
-    def reduce(values: Tensor) -> Tensor:
-        return values.mean(-1) if scale == "mean" else values.sum(-1)
-
-    if name == "l2":
-        return lambda x, y: torch.linalg.vector_norm(x - y, dim=-1) / (x.shape[-1] ** 0.5 if scale == "mean" else 1)
-    if name == "lp":
-        return lambda x, y: reduce((x - y).abs().pow(p))
-    module, _, function = name.partition(":")
-    try:
-        cost: Cost = getattr(importlib.import_module(module), function)
-        if not callable(cost):
-            raise TypeError(f"{function} is no function")
-    except Exception as error:  # whatever the user's module raises
-        raise ValueError(f"ThreePlayerWgan: cost must be l2, lp or MODULE:FUNCTION, got {name!r}: {error}") from error
-    return cost

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from models.config import check_fields, check_range
-from models.games.game import Game, Loss, Turn
+from models.games.game import Game, Loss, Turn, full
 from models.networks import NetworkConfig
 from models.vae import VAE
 
@@ -62,7 +62,7 @@ class Vae(Game):
 
         |x - decoder(z)|^2 / (2 noise_scale^2) + (1/2) sum_k (mean_k^2 + var_k - 1 - log var_k)
         """
-        output, mean, log_variance = self.vae(real, noise)
+        output, mean, log_variance = map(full, self.vae(real, noise))
         error = (real - output).flatten(mean.dim() - 1).square().sum(-1).mean(-1)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean(-1)
         value = error / (2 * self.config.noise_scale**2) + kl

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from models.games.adversarial import Adversarial, AdversarialConfig
-from models.games.game import Loss, Turn
+from models.games.game import Loss, Turn, full
 from models.networks import make_encoder, make_generator, make_pair_critic
 
 
@@ -46,11 +46,10 @@ class Veegan(Adversarial):
 
     def discriminator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """-E log sigmoid(D(z, G(z))) - E log(1 - sigmoid(D(F(x), x))): D estimates log q(x|z) p(z) / (p(z|x) p(x))."""
-        discriminator = self.players["discriminator"]
         with torch.no_grad():
-            code = self.players["reconstructor"](real)
-        on_fake = softplus(-discriminator(noise, self.fake(noise))).mean(-1)
-        on_real = softplus(discriminator(code, real)).mean(-1)
+            code = full(self.players["reconstructor"](real))
+        on_fake = softplus(-self.score(noise, self.fake(noise))).mean(-1)
+        on_real = softplus(self.score(code, real)).mean(-1)
         return Loss(on_real + on_fake, {"real": on_real.detach(), "fake": on_fake.detach()})
 
     def reconstructor_loss(self, real: Tensor, noise: Tensor) -> Loss:
@@ -60,10 +59,10 @@ class Veegan(Adversarial):
     def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """E D(z, G(z)) + E |z - F(G(z))|^2: their objective with D for the log density ratio."""
         fake = self.sample(noise)
-        ratio = self.players["discriminator"](noise, fake).mean(-1)
+        ratio = self.score(noise, fake).mean(-1)
         reconstruction = self.reconstruction(noise, fake)
         return Loss(ratio + reconstruction, {"ratio": ratio.detach(), "reconstruction": reconstruction.detach()})
 
     def reconstruction(self, noise: Tensor, fake: Tensor) -> Tensor:
         """E |z - F(x_g)|^2, summed over the noise's dimensions."""
-        return (noise - self.players["reconstructor"](fake)).square().sum(-1).mean(-1)
+        return (noise - full(self.players["reconstructor"](fake))).square().sum(-1).mean(-1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from models.config import check_fields, check_range
-from models.games.game import Game, Loss, Turn
+from models.games.game import Game, Loss, Turn, full
 from models.networks import NetworkConfig, make_encoder, make_generator, make_latent_critic
 
 
@@ -67,15 +67,15 @@ class WaeGan(Game):
         """-E log D(z) - E log(1 - D(Q(x))): Algorithm 1's ascent, without lambda, which only scales the step."""
         discriminator = self.players["discriminator"]
         with torch.no_grad():
-            code = self.autoencoder["encoder"](real)
-        on_prior = softplus(-discriminator(noise)).mean(-1)
-        on_code = softplus(discriminator(code)).mean(-1)
+            code = full(self.autoencoder["encoder"](real))
+        on_prior = softplus(-full(discriminator(noise))).mean(-1)
+        on_code = softplus(full(discriminator(code))).mean(-1)
         return Loss(on_prior + on_code, {"prior": on_prior.detach(), "code": on_code.detach()})
 
     def autoencoder_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """E |x - G(Q(x))|^2 - lambda E log D(Q(x)): Algorithm 1's descent with c(x, y) = |x - y|^2."""
         code = self.autoencoder["encoder"](real)  # [N, noise_dim]
-        error = (real - self.autoencoder["generator"](code)).flatten(code.dim() - 1).square().sum(-1).mean(-1)
-        adversary = softplus(-self.players["discriminator"](code)).mean(-1)
+        error = (real - full(self.autoencoder["generator"](code))).flatten(code.dim() - 1).square().sum(-1).mean(-1)
+        adversary = softplus(-full(self.players["discriminator"](code))).mean(-1)
         value = error + self.config.adversary_weight * adversary
         return Loss(value, {"squared_error": error.detach(), "adversary": adversary.detach()})

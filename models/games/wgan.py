@@ -45,13 +45,12 @@ class WassersteinGame(Adversarial):
 
     def critic_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Eq. 3, negated: E D(G(z)) - E D(x); the maximum of its negative over 1-Lipschitz D is W1."""
-        critic = self.players["critic"]
-        distance = critic(real).mean(-1) - critic(self.fake(noise)).mean(-1)
+        distance = self.score(real).mean(-1) - self.score(self.fake(noise)).mean(-1)
         return Loss(-distance, {"wasserstein": distance.detach()})
 
     def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """The part of Eq. 3 that G moves: -E D(G(z))."""
-        score = self.players["critic"](self.sample(noise)).mean(-1)
+        score = self.score(self.sample(noise)).mean(-1)
         return Loss(-score, {"score": score.detach()})
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import check_range
-from models.games.game import Loss
+from models.games.game import Loss, full
 from models.games.wgan import CriticConfig, WassersteinGame
 
 
@@ -35,10 +35,9 @@ class WganGp(WassersteinGame):
 
     def critic_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Eq. 12: mean D(x_g) - mean D(x_r) + lambda_GP E[(|grad D(x^)| - 1)^2]."""
-        fake, critic = self.fake(noise), self.players["critic"]
-        score = critic(real)
-        distance = score.mean(-1) - critic(fake).mean(-1)
-        penalty = gradient_penalty(critic, real, fake, score.dim())
+        fake, score = self.fake(noise), self.score(real)
+        distance = score.mean(-1) - self.score(fake).mean(-1)
+        penalty = gradient_penalty(self.players["critic"], real, fake, score.dim())
         value = -distance + self.config.gradient_penalty_weight * penalty
         return Loss(value, {"wasserstein": distance.detach(), "penalty": penalty.detach()})
 
@@ -47,9 +46,14 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, batch: int =
     """E[(|grad D(x^)|_2 - 1)^2], two-sided (Eq. 12), x^ uniform on the segment between real[i] and fake[i].
 
     batch: how many leading dimensions count samples: 1 for [N, ...], 2 for runs side by side [R, N, ...]. The mean is
-    over the last of them.
+    over the last of them. Under autocast the critic plays in float32 here, since a norm near 1 has two digits in half
+    precision. ValueError if real and fake differ in shape.
     """
+    if real.shape != fake.shape:  # else one might be broadcast
+        raise ValueError(f"gradient_penalty: fake must be shaped like real {list(real.shape)}, got {list(fake.shape)}")
+    real, fake = full(real), full(fake)
     share = torch.rand(*real.shape[:batch], *[1] * (real.dim() - batch), dtype=real.dtype, device=real.device)
     between = torch.lerp(fake, real, share).requires_grad_()
-    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    with torch.autocast(real.device.type, enabled=False):
+        (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     return (torch.linalg.vector_norm(gradient.flatten(batch), dim=-1) - 1).square().mean(-1)

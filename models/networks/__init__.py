@@ -13,6 +13,7 @@ from models.config import check_fields, check_range
 from models.networks import dcgan, mlp, resnet
 from models.networks.heads import PairCritic, bounded_scores
 from models.networks.init import he_init, normal_init
+from models.networks.network import check_shape
 
 MOST_UNITS, MOST_LAYERS = 2**20, 1000  # far beyond what trains; a typing mistake ends here instead of in the memory
 
@@ -72,7 +73,7 @@ def make_encoder(config: NetworkConfig, shape: tuple[int, ...], out_dim: int) ->
 def make_features(config: NetworkConfig, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
     """(module, K): samples [N, *shape] -> features [N, K], what the critic sees before its last layer."""
     if config.name == "mlp":
-        return _started(config, mlp.features(math.prod(shape), len(shape), config.width, config.depth)), config.width
+        return _started(config, mlp.features(shape, config.width, config.depth)), config.width
     body, size = _convolutional(config).features(shape, config.width)
     return _started(config, body), size
 
@@ -83,13 +84,14 @@ def make_pair_critic(config: NetworkConfig, shape: tuple[int, ...], latent_dim: 
     For points, both go through mlp's layers together; for images, features of x meet z in one hidden layer.
     """
     if config.name == "mlp":
+        check_shape(shape)
         flat = math.prod(shape) + latent_dim
         body: nn.Module = nn.Flatten(-len(shape))
         head: nn.Module = mlp.critic((flat,), config.width, config.depth)
     else:
         body, size = make_features(config, shape)
         head = mlp.critic((size + latent_dim,), 4 * config.width, 1)
-    return _started(config, PairCritic(body, head))
+    return _started(config, PairCritic(body, head, latent_dim))
 
 
 def make_latent_critic(config: NetworkConfig, latent_dim: int) -> nn.Module:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from models.networks.init import he_init
+from models.networks.network import Network, check_shape
 
 
 def levels(shape: tuple[int, ...]) -> int:
     """Halvings from ``shape`` [C, H, W] down to 4x4. ValueError unless H = W >= 8."""
     if len(shape) != 3 or shape[1] != shape[2] or shape[1] < 8:
         raise ValueError(f"dcgan: shape must be [C, H, W] with H = W >= 8, got {list(shape)}")
+    check_shape(shape)
     return (-(-shape[1] // 4) - 1).bit_length()
 
 
@@ -31,7 +33,7 @@ class CentreCrop(nn.Module):
         return x[..., top : top + self.size, left : left + self.size]
 
 
-def generator(noise_dim: int, shape: tuple[int, ...], width: int) -> nn.Sequential:
+def generator(noise_dim: int, shape: tuple[int, ...], width: int) -> Network:
     """Noise [N, noise_dim] -> images [N, *shape] in [-1, 1]; ``width`` maps before the last layer, doubled inwards."""
     count = levels(shape)
     maps = width * 2 ** (count - 1)
@@ -51,25 +53,25 @@ def generator(noise_dim: int, shape: tuple[int, ...], width: int) -> nn.Sequenti
         CentreCrop(shape[1]),
         nn.Tanh(),
     ]
-    return he_init(nn.Sequential(*layers))
+    return he_init(Network(*layers, name="generator", takes=(noise_dim,), argument="noise"))
 
 
-def features(shape: tuple[int, ...], width: int, batch_norm: bool = False) -> tuple[nn.Sequential, int]:
+def features(shape: tuple[int, ...], width: int, batch_norm: bool = False) -> tuple[Network, int]:
     """Images [N, *shape] -> flat features [N, K] by strided convolutions and LeakyReLU(0.2); returns (module, K).
 
     batch_norm: after every convolution but the first (Radford et al. 2016, section 3).
     """
     layers: list[nn.Module] = []
-    channels, size = shape[0], shape[1]
-    for level in range(levels(shape)):
+    count, channels, size = levels(shape), shape[0], shape[1]
+    for level in range(count):
         maps = width * 2**level
         norm = [nn.BatchNorm2d(maps)] if batch_norm and level > 0 else []
         layers += [nn.Conv2d(channels, maps, 5, stride=2, padding=2), *norm, nn.LeakyReLU(0.2)]
         channels, size = maps, -(-size // 2)
-    return he_init(nn.Sequential(*layers, nn.Flatten())), channels * size * size
+    return he_init(Network(*layers, nn.Flatten(), name="features", takes=shape)), channels * size * size
 
 
-def critic(shape: tuple[int, ...], width: int, batch_norm: bool = False) -> nn.Sequential:
+def critic(shape: tuple[int, ...], width: int, batch_norm: bool = False) -> Network:
     """Images [N, *shape] -> scores [N]."""
     body, size = features(shape, width, batch_norm)
-    return nn.Sequential(body, he_init(nn.Linear(size, 1)), nn.Flatten(0))
+    return Network(body, he_init(nn.Linear(size, 1)), nn.Flatten(0), name="critic", takes=shape)

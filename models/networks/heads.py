@@ -12,11 +12,15 @@ def bounded_scores(critic: nn.Module) -> nn.Sequential:
 
 
 class PairCritic(nn.Module):
-    """Pairs (z [N, k], x [N, ...]) -> scores [N]: head(body(x), z)."""
+    """Pairs (z [N, latent_dim], x [N, ...]) -> scores [N]: head(body(x), z)."""
 
-    def __init__(self, body: nn.Module, head: nn.Module) -> None:
+    def __init__(self, body: nn.Module, head: nn.Module, latent_dim: int) -> None:
         super().__init__()
-        self.body, self.head = body, head
+        self.body, self.head, self.latent_dim = body, head, latent_dim
 
     def forward(self, z: Tensor, x: Tensor) -> Tensor:
-        return self.head(torch.cat([self.body(x), z], -1))
+        features = self.body(x)  # [N, K]
+        if z.shape != (*features.shape[:-1], self.latent_dim):
+            shape = [*features.shape[:-1], self.latent_dim]
+            raise ValueError(f"critic: z must be {shape} for x {list(x.shape)}, got {list(z.shape)}")
+        return self.head(torch.cat([features, z], -1))

@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from models.networks.init import he_init
+from models.networks.network import Network, check_shape
 
 
 class Block(nn.Module):
@@ -45,10 +46,10 @@ class Block(nn.Module):
         return self.main(x) + self.shortcut(x)
 
 
-def generator(noise_dim: int, shape: tuple[int, ...], width: int) -> nn.Sequential:
+def generator(noise_dim: int, shape: tuple[int, ...], width: int) -> Network:
     """Noise [N, noise_dim] -> images [N, *shape] in [-1, 1]; a block for each doubling from 4x4."""
     blocks = [Block(width, width, "up", batch_norm=True) for _ in range(_doublings(shape))]
-    return nn.Sequential(
+    return Network(
         he_init(nn.Linear(noise_dim, width * 16)),
         nn.Unflatten(1, (width, 4, 4)),
         *blocks,
@@ -56,10 +57,13 @@ def generator(noise_dim: int, shape: tuple[int, ...], width: int) -> nn.Sequenti
         nn.ReLU(),
         he_init(_conv(width, shape[0])),
         nn.Tanh(),
+        name="generator",
+        takes=(noise_dim,),
+        argument="noise",
     )
 
 
-def features(shape: tuple[int, ...], width: int, batch_norm: bool = False) -> tuple[nn.Sequential, int]:
+def features(shape: tuple[int, ...], width: int, batch_norm: bool = False) -> tuple[Network, int]:
     """Images [N, *shape] -> features [N, width], and ``width``: halvings to 8x8, two more blocks, ReLU, mean."""
     blocks = [
         Block(shape[0] if i == 0 else width, width, "down", batch_norm=batch_norm, first=i == 0)
@@ -67,20 +71,21 @@ def features(shape: tuple[int, ...], width: int, batch_norm: bool = False) -> tu
     ]
     blocks += [Block(width, width, batch_norm=batch_norm) for _ in range(2)]
     mean = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*blocks, *_norm(width, batch_norm), nn.ReLU(), *mean), width
+    return Network(*blocks, *_norm(width, batch_norm), nn.ReLU(), *mean, name="features", takes=shape), width
 
 
-def critic(shape: tuple[int, ...], width: int, batch_norm: bool = False) -> nn.Sequential:
+def critic(shape: tuple[int, ...], width: int, batch_norm: bool = False) -> Network:
     """Images [N, *shape] -> scores [N]."""
     body, size = features(shape, width, batch_norm)
-    return nn.Sequential(body, he_init(nn.Linear(size, 1)), nn.Flatten(0))
+    return Network(body, he_init(nn.Linear(size, 1)), nn.Flatten(0), name="critic", takes=shape)
 
 
-def mover(shape: tuple[int, ...], width: int) -> nn.Sequential:
+def mover(shape: tuple[int, ...], width: int) -> Network:
     """Images [N, *shape] -> images in [-1, 1]: two blocks down, two up, ReLU, 3x3 convolution, tanh (section 3.3)."""
     if len(shape) != 3 or shape[1] % 4 or shape[2] % 4:
         raise ValueError(f"mover: shape must be [C, H, W] with H and W multiples of 4, got {list(shape)}")
-    return nn.Sequential(
+    check_shape(shape)
+    return Network(
         Block(shape[0], width, "down", batch_norm=True, first=True),
         Block(width, width, "down", batch_norm=True),
         Block(width, width, "up", batch_norm=True),
@@ -89,6 +94,8 @@ def mover(shape: tuple[int, ...], width: int) -> nn.Sequential:
         nn.ReLU(),
         he_init(_conv(width, shape[0])),
         nn.Tanh(),
+        name="mover",
+        takes=shape,
     )
 
 
@@ -105,4 +112,5 @@ def _doublings(shape: tuple[int, ...]) -> int:
     size = shape[1] if len(shape) == 3 and shape[1] == shape[2] else 0
     if size < 16 or size & (size - 1):
         raise ValueError(f"resnet: shape must be [C, H, W] with H = W a power of two from 16, got {list(shape)}")
+    check_shape(shape)
     return size.bit_length() - 3

@@ -1,10 +1,12 @@
 import dataclasses
+import hashlib
 import json
+import random
 
 import pytest
 import torch
 import tyro
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from models.config import from_dict
 from models.games import GAMES, PotGan, Vae
@@ -63,3 +65,186 @@ def test_an_unknown_field_is_named():
 def test_the_command_line_reaches_nested_fields():
     config = tyro.cli(PotGan.Config, args=["--forest.trees", "4", "--pairing", "literal", "--networks.width", "9"])
     assert config == PotGan.Config(NetworkConfig(width=9), pairing="literal", forest=ForestConfig(trees=4))
+
+
+def exported(directory, name="wgan-gp", **options):
+    """A small export, with the description to edit."""
+    export(directory, name, GAMES[name].build(GAMES[name].Config(networks=NETWORKS, **options), (4,)), (4,))
+    return json.loads((directory / "config.json").read_text())
+
+
+def describe(directory, description):
+    (directory / "config.json").write_text(json.dumps(description))
+
+
+def refused(directory, match=""):
+    with pytest.raises(ValueError, match=match) as caught:
+        load_game(directory, GAMES)
+    assert str(directory) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(directory)) + 400
+
+
+def test_the_weights_are_those_that_were_hashed(tmp_path):
+    description = exported(tmp_path)
+    content = (tmp_path / "model.safetensors").read_bytes()
+    describe(tmp_path, {**description, "sha256": hashlib.sha256(content).hexdigest()})
+    load_game(tmp_path, GAMES)
+    flipped = bytearray(content)
+    flipped[-2] ^= 1  # a well-formed file with another weight
+    (tmp_path / "model.safetensors").write_bytes(flipped)
+    refused(
+        tmp_path, r"is damaged: model\.safetensors has the SHA-256 [0-9a-f]{64}, but config\.json says '[0-9a-f]{64}'"
+    )
+    for wrong in (5, "", ["x"], "z" * 10_000):
+        describe(tmp_path, {**description, "sha256": wrong})
+        refused(tmp_path, r"has the SHA-256")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite_are_refused(value, tmp_path):
+    game = GAMES["wgan-gp"].build(GAMES["wgan-gp"].Config(networks=NETWORKS), (4,))
+    with torch.no_grad():
+        game.players["critic"][1][0].bias[3] = value
+    export(tmp_path, "wgan-gp", game, (4,))
+    refused(tmp_path, r"is damaged: players\.critic\.1\.0\.bias must be finite, got NaN or infinite weights")
+
+
+def test_weights_of_another_kind_are_named(tmp_path):
+    exported(tmp_path)
+    good = load_file(tmp_path / "model.safetensors")
+    name = "players.critic.1.0.bias"
+    for weights, message in (
+        ({**good, name: torch.zeros(9)}, rf"{name} must be torch.float32 \[8\], got torch.float32 \[9\]"),
+        ({**good, name: torch.zeros(8, 1)}, rf"{name} must be torch.float32 \[8\], got torch.float32 \[8, 1\]"),
+        ({**good, name: good[name].double()}, rf"{name} must be torch.float32 \[8\], got torch.float64"),
+        ({**good, name: torch.zeros(8, dtype=torch.int64)}, rf"{name} must be torch.float32 \[8\], got torch.int64"),
+        ({**good, "more": torch.zeros(1)}, r"model\.safetensors should not have more$"),
+        ({key: value for key, value in good.items() if key != name}, rf"model\.safetensors lacks {name}$"),
+        ({}, r"model\.safetensors lacks players\.critic.* and \d+ more$"),
+    ):
+        save_file(weights, tmp_path / "model.safetensors")
+        refused(tmp_path, message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": [10**18]}, "shape must be"),
+        ({"shape": [2**30]}, "must be torch.float32"),
+        ({"shape": [4.0]}, "shape must be"),
+        ({"shape": ["4"]}, "shape must be"),
+        ({"shape": []}, "shape must be"),
+        ({"shape": [1, 2]}, "shape must be"),
+        ({"shape": [0]}, "shape must be"),
+        ({"shape": 4}, "must have 'shape', a list, got 4"),
+        ({"shape": {"0": 4}}, "must have 'shape', a list"),
+        ({"game": 3}, "must have 'game', a str, got 3"),
+        ({"game": ["vae"]}, "must have 'game', a str"),
+        ({"game": "x\n\x1b[2J" * 999}, "must hold one of vae"),
+        ({"config": None}, "must have 'config', a dict, got None"),
+        ({"config": {"networks": {"name": "mlp", "width": 10**8}}}, "must be torch.float32"),
+        ({"config": {"networks": {"name": "mlp", "width": 10**40}}}, "is damaged: "),
+        ({"config": {"networks": {"name": "mlp", "depth": 10**9}}}, "networks.depth must be at most 1000"),
+        ({"config": {"networks": {"name": "mlp", "width": 8.5}}}, "networks.width must be an integer, got 8.5"),
+        ({"config": {"gradient_penalty_weight": float("nan")}}, "gradient_penalty_weight must be a finite number"),
+        ({"config": {"networks": []}}, r"networks must be a mapping of names to values, got \[\]"),
+        ({"parts": [1]}, r"must have 'parts', a dict, got \[1\]"),
+    ],
+)
+def test_a_description_that_cannot_be_is_refused_before_anything_is_built(changes, message, tmp_path):
+    """Whatever sizes it names: 10^16 numbers are never allocated."""
+    describe(tmp_path, {**exported(tmp_path), **changes})
+    refused(tmp_path, message)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[",
+        "[]",
+        "3",
+        "null",
+        '"x"',
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "\x00",
+        " " * 2**21,
+        '{"game": ' + "9" * 5000,
+    ],
+    ids=["empty", "cut", "list", "number", "null", "text", "deep", "deep dict", "nul", "long", "digits"],
+)
+def test_a_description_that_is_no_json_mapping_is_refused(text, tmp_path):
+    exported(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    refused(tmp_path, "is damaged")
+
+
+def test_a_description_in_another_encoding_is_refused(tmp_path):
+    exported(tmp_path)
+    (tmp_path / "config.json").write_bytes(b'{"game": "\xff\xfe"}')
+    refused(tmp_path, "is damaged")
+
+
+def test_the_parts_of_potgan_are_checked(tmp_path):
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "game").mkdir()
+    exported(tmp_path / "vae", "vae")
+    description = exported(tmp_path / "game", "potgan", encoder=str(tmp_path / "vae"))
+    game, _ = load_game(tmp_path / "game", GAMES)  # without parts, as an old export: the VAE is read where it lay
+    assert not any(tensor.is_meta for tensor in game.state_dict().values())
+    for parts in ({"vae": 3}, {"vae": {"noise_scale": "x"}}, {"vae": {"networks": {"width": 9, "name": "mlp"}}}):
+        describe(tmp_path / "game", {**description, "parts": parts})
+        refused(tmp_path / "game", "is damaged")
+
+
+def test_a_loaded_game_can_train_on(tmp_path):
+    exported(tmp_path)
+    game = load_game(tmp_path, GAMES)[0].train()
+    for player in game.players:
+        game.loss(player, torch.randn(8, 4), game.draw_noise(8)).value.backward()
+    assert all(parameter.grad is not None for parameter in game.parameters())
+
+
+def edited(value, draw):
+    """A JSON value with one random change somewhere inside."""
+    odd = [None, True, -1, 0, 1.5, 2**70, float("nan"), float("-inf"), "", "\x00", "x" * 300, [], {}, [[]], {"a": {}}]
+    if isinstance(value, dict) and value and draw.random() < 0.9:
+        name = draw.choice(sorted(value))
+        changed = {**value, name: edited(value[name], draw)}
+        if draw.random() < 0.1:
+            del changed[name]
+        return changed | ({f"f{draw.random()}": draw.choice(odd)} if draw.random() < 0.1 else {})
+    if isinstance(value, list) and value and draw.random() < 0.5:
+        return [edited(item, draw) if draw.random() < 0.5 else item for item in value]
+    return draw.choice(odd)
+
+
+@pytest.mark.parametrize("name", ["vae", "potgan", "sngan"])
+def test_random_damage_is_refused_or_harmless(name, tmp_path):
+    """Bytes of both files and values of the description, 60 times each: a game of finite weights, or ValueError."""
+    description = exported(tmp_path, name)
+    paths = [tmp_path / "model.safetensors", tmp_path / "config.json"]
+    whole = [path.read_bytes() for path in paths]
+    seed = torch.initial_seed()
+    draw = random.Random(seed)
+    for trial in range(180):
+        for path, content in zip(paths, whole, strict=True):
+            path.write_bytes(content)
+        if trial % 3 == 2:
+            describe(tmp_path, edited(description, draw))
+        else:
+            content = bytearray(whole[trial % 3])
+            end = draw.choice([len(content), min(len(content), 600)])  # the head of safetensors is what is parsed
+            for _ in range(draw.choice([1, 1, 3, 30])):
+                content[draw.randrange(end)] = draw.randrange(256)
+            cut = draw.randrange(len(content)) if draw.random() < 0.1 else len(content)
+            paths[trial % 3].write_bytes(content[:cut])
+        try:
+            game, _ = load_game(tmp_path, GAMES)
+        except ValueError as error:
+            fine = str(tmp_path) in str(error) and "\n" not in str(error)
+        else:
+            fine = all(tensor.isfinite().all() for tensor in game.state_dict().values())
+        assert fine, f"seed {seed}, trial {trial}"

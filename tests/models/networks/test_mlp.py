@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
@@ -37,7 +35,7 @@ def samples(shape, randn):
         (lambda shape: make_critic(CONFIG, shape, bounded=True), None, ()),
         (lambda shape: make_mover(CONFIG, shape), None, None),
         (lambda shape: make_encoder(CONFIG, shape, 7), None, (7,)),
-        (lambda shape: features(math.prod(shape), len(shape), WIDTH, 2), None, (WIDTH,)),
+        (lambda shape: features(shape, WIDTH, 2), None, (WIDTH,)),
         (lambda shape: make_latent_critic(CONFIG, 5), (5,), ()),
     ],
     ids=["generator", "critic", "bounded critic", "mover", "encoder", "features", "latent critic"],
