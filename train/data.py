@@ -215,9 +215,10 @@ class ImageSet:
         """See Dataset."""
         _check_same("name", self.name, state.get("name"))
         _check_same("seed", self._seed, state.get("seed"))
-        shape, epoch, position = state.get("images"), state.get("epoch"), state.get("position")
-        sizes = isinstance(shape, list | tuple) and len(shape) == 4 and all(map(_is_count, shape))
-        if not (sizes and _is_count(epoch) and _is_count(position) and position <= shape[0]):
+        shape: Any = state.get("images")
+        epoch, position = (_count(state.get(name)) for name in ("epoch", "position"))
+        sizes = isinstance(shape, list | tuple) and len(shape) == 4 and min(map(_count, shape)) >= 0
+        if not sizes or epoch < 0 or not 0 <= position <= shape[0]:
             raise ValueError("data: the saved position is damaged")
         _check_same("images of shape", list(self.shape), list(shape[1:]))
         known = state.get("fingerprint", self.fingerprint)  # older states have none
@@ -263,9 +264,8 @@ def evenly_spaced(images: Tensor, n: int) -> Tensor:
 
 def fingerprint(images: Tensor) -> str:
     """A checksum of uint8 images [M, C, H, W] with their shape, in their order; 64 bits in hexadecimal."""
-    pixels = memoryview(images.cpu().contiguous().numpy()).cast("B")
     digest = hashlib.blake2b(str(list(images.shape)).encode(), digest_size=8)
-    digest.update(pixels)
+    digest.update(images.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 
@@ -305,8 +305,9 @@ def _check_count(what: str, n: int) -> None:
         raise ValueError(f"data: {what} needs n >= 1, got {n}")
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+def _count(value: object) -> int:
+    """A whole number that is not negative; -1 for anything else."""
+    return value if type(value) is int and value >= 0 else -1
 
 
 def _check_same(what: str, ours: object, theirs: object) -> None:

@@ -48,7 +48,7 @@ def _flat(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
     if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La") and "transparency" not in image.info:
         return image.convert("RGB"), False
     layer = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
-    lowest = layer.getextrema()[3][0]  # type: ignore[index]
+    lowest, _ = layer.getchannel("A").getextrema()
     if lowest == 255:
         return layer.convert("RGB"), False
     canvas = Image.new("RGBA", layer.size, (*ImageColor.getcolor(background, "RGB"), 255))  # type: ignore[misc]

@@ -253,7 +253,7 @@ class _StrictTarInfo(tarfile.TarInfo):
         except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
             raise tarfile.ReadError("it has no end marker") from error
         except tarfile.InvalidHeaderError as error:  # type: ignore[attr-defined]  # Python takes it for the end, too
-            if archive.offset == 0:  # type: ignore[attr-defined]
+            if archive.offset == 0:
                 raise
             raise tarfile.ReadError("a header is damaged") from error
         except (ValueError, OverflowError, RecursionError, MemoryError) as error:  # numbers that are none, or huge

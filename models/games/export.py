@@ -16,7 +16,7 @@ from models.config import from_dict
 from models.games.game import Game
 from models.networks.network import check_shape
 
-MOST_PIXELS = 2**20  # of one side of a sample
+__all__ = ["from_dict", "load_game"]
 
 LARGEST_DESCRIPTION = 2**20
 

@@ -15,8 +15,6 @@ from models.networks.heads import PairCritic, bounded_scores
 from models.networks.init import he_init, normal_init
 from models.networks.network import check_shape
 
-MOST_UNITS, MOST_LAYERS = 2**20, 1000  # far beyond what trains; a typing mistake ends here instead of in the memory
-
 
 @dataclass(frozen=True)
 class NetworkConfig:
