@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,10 +31,19 @@ class Sngan(Gan):
 
     Config: ClassVar[Any] = SnganConfig
     defaults: ClassVar[Any] = {"betas": (0.0, 0.9)}
+    shape: tuple[int, ...] | None = None
 
     @classmethod
     def build(cls, config: SnganConfig, shape: tuple[int, ...]) -> Sngan:
-        return cls(config, make_generator(config.networks, shape), normalised(make_critic(config.networks, shape)))
+        game = cls(config, make_generator(config.networks, shape), normalised(make_critic(config.networks, shape)))
+        game.shape = tuple(shape)
+        return game
+
+    def __reduce__(self) -> Any:
+        """Pickled as what ``build`` takes and its state: PyTorch pickles no module with a spectral norm."""
+        if self.shape is None:
+            return super().__reduce__()
+        return _restored, (type(self), self.config, self.shape, self.state_dict(), self.training)
 
     def discriminator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Miyato et al.'s Eq. 16, negated: E max(0, 1 - D(x)) + E max(0, 1 + D(G(z)))."""
@@ -44,6 +54,15 @@ class Sngan(Gan):
     def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Their Eq. 17: -E D(G(z))."""
         return Loss(-self.score(self.sample(noise)).mean(-1))
+
+
+def _restored(
+    kind: type[Sngan], config: SnganConfig, shape: tuple[int, ...], state: Mapping[str, Tensor], training: bool
+) -> Sngan:
+    game = kind.build(config, shape)
+    game.load_state_dict(state, assign=True)
+    game.train(training)
+    return game
 
 
 def normalised(network: nn.Module) -> nn.Module:
