@@ -74,6 +74,8 @@ def walk_images(path: Path, left_out: LeftOut) -> Iterator[Member]:
     if path.is_dir():
         yield from _walk_folder(path, left_out)
         return
+    if not path.is_file():  # a pipe would be waited for
+        raise ArchiveError(f"data: {printable(str(path))} is neither a folder nor a file")
     with _damage_is_fatal(path):
         if zipfile.is_zipfile(path):
             yield from _walk_zip(path, left_out)

@@ -74,7 +74,7 @@ def _check(z: Tensor, thresholds: Tensor, leaves: Tensor) -> bool:
             f"soft_forest: thresholds must be {[*lead, trees, width - 1]} for leaves {_checks.shape(leaves)}, "
             f"got {_checks.shape(thresholds)}"
         )
-    return not lead
+    return len(lead) == 0  # Dynamo traces no `not` of a shape
 
 
 def _forward(z: Tensor, thresholds: Tensor, leaves: Tensor, impl: str) -> Tensor:

@@ -155,7 +155,7 @@ def test_every_field_of_every_config_is_checked(name):
 
 def leaves(kind, path=""):
     for name, hint in get_type_hints(kind).items():
-        if name in ("at_start", "known_as"):
+        if name in ("at_start", "code", "known_as"):
             continue
         if dataclasses.is_dataclass(hint):
             yield from leaves(hint, f"{path}{name}.")

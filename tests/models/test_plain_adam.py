@@ -154,6 +154,6 @@ def test_the_default_dtype_does_not_matter(dtype):
 def test_a_failed_call_leaves_no_state():
     f = forest()
     optimizer = Adam(f.parameters())
-    with pytest.raises(ValueError, match="iters must be at least 1"):
+    with pytest.raises(ValueError, match="iters must be a whole number of at least 1"):
         f.fit(torch.randn(9, 4), torch.randn(9, 4), optimizer, 0)
     assert not optimizer.state

@@ -214,6 +214,13 @@ def test_a_file_that_became_a_pipe_does_not_wait(tmp_path):
     assert answers == ["it is no regular file"]
 
 
+def test_a_pipe_or_a_device_is_no_archive(tmp_path):
+    os.mkfifo(tmp_path / "a.tar")
+    for path in (tmp_path / "a.tar", Path("/dev/zero")):
+        with pytest.raises(ArchiveError, match="is neither a folder nor a file"):
+            contents(path)
+
+
 def test_a_huge_file_is_not_read_whole(tmp_path):
     sparse = tmp_path / "a.png"
     with sparse.open("wb") as file:
