@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from types import ModuleType
 
-NEEDED = ("torch", "tyro", "rich", "safetensors", "tensorboard", "matplotlib", "PIL", "scipy", "geomloss")
+NEEDED = ("torch", "tyro", "rich", "safetensors", "tensorboard", "matplotlib", "PIL", "scipy")
 INSTALL = "pip install -e '.[train]'"
 INTERRUPTED = "interrupted; --resume DIR continues a run from its last checkpoint, if it has one"
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from models.config import from_dict
 from train.checkpoint import write_atomically
 from train.cli import parse_fields
 from train.config import TrainConfig
@@ -97,8 +98,9 @@ def is_done(path: Path, wanted: TrainConfig, runs: int) -> bool:
     if not path.exists():
         return False
     found = json.loads(path.read_text(encoding="utf-8"))
-    if found["config"] != plain(wanted) or found["seeds"] != list(range(runs)):
-        theirs = {**dict(flatten(found["config"])), "runs": len(found["seeds"])}
+    stored = plain(from_dict(type(wanted), found["config"]))  # settings that came later have their defaults there
+    if stored != plain(wanted) or found["seeds"] != list(range(runs)):
+        theirs = {**dict(flatten(stored)), "runs": len(found["seeds"])}
         ours = {**dict(flatten(plain(wanted))), "runs": runs}
         other = ", ".join(f"{name} {theirs.get(name)}" for name in ours if ours[name] != theirs.get(name))
         raise ValueError(f"table1: {path} holds runs with other settings ({other}); remove it or choose another out")
