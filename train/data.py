@@ -20,9 +20,11 @@ from torch import Tensor
 from models.config import check_fields
 from train.formats import fit, read_cifar10, read_digits, read_fashion_mnist
 from train.images import load_folder
+from train.memory import check_room
 from train.targets import GaussianTarget, ball3d, ring8
 
 DataName = Literal["ring8", "ball3d", "digits", "fashion-mnist", "cifar10", "folder"]
+MAX_SIZE = 4096  # pixels
 TARGETS = {"ring8": ring8, "ball3d": ball3d}
 NEEDS_PATH = {
     "fashion-mnist": "the folder of its idx files",
@@ -55,10 +57,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "data")
-        for name in ("size", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"data: {name} must be at least 1, got {value}")
+        if not 1 <= self.size <= MAX_SIZE:
+            raise ValueError(f"data: size must lie in 1..{MAX_SIZE} pixels, got {self.size}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"data: limit must be at least 1, got {self.limit}")
         try:
             ImageColor.getcolor(self.background, "RGB")
         except ValueError:
@@ -245,7 +247,10 @@ class ImageSet:
 def load(config: DataConfig, device: torch.device | str = "cpu", seed: int = 0) -> PointSet | ImageSet:
     """The data set that ``config`` names, on ``device``; ValueError in one line for a wrong name, path or file."""
     if config.name in TARGETS:
-        return PointSet(TARGETS[config.name](), device, seed, config.limit)
+        target = TARGETS[config.name]()
+        if config.limit is not None:
+            check_room(f"data: limit {config.limit}", 4 * config.limit * target.dim, device)
+        return PointSet(target, device, seed, config.limit)
     images = _read_images(config)
     if config.limit is not None and config.limit < len(images):
         images = evenly_spaced(images, config.limit)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MAX_PADDING = 4  # pixels in all; a wider gap is closed by resizing
+MAX_BYTES = 2**30  # of one file; the largest of these sets, EMNIST, has 0.64e9
 IDX_UBYTE_IMAGES = 0x00000803  # unsigned bytes, three dimensions
 
 
@@ -58,20 +59,28 @@ def read_fashion_mnist(folder: Path, subset: str) -> Tensor:
 
 
 def read_idx_images(path: Path) -> Tensor:
-    """An idx file of square unsigned byte images, plain or gzip: uint8 [M, 1, H, H]."""
+    """An idx file of square unsigned byte images, plain or gzip: uint8 [M, 1, H, H].
+
+    No more is read than the header declares, and that may be ``MAX_BYTES``: a small gzip file may hold gigabytes.
+    """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(16)
+            if len(header) < 16:
+                raise ValueError(f"data: {path} is too short for an idx file ({len(header)} bytes)")
+            magic, count, height, width = struct.unpack(">IIII", header)
+            if magic != IDX_UBYTE_IMAGES:
+                raise ValueError(f"data: {path} is no idx file of byte images (magic number {magic:#010x})")
+            declared = count * height * width
+            if declared > MAX_BYTES:
+                raise ValueError(f"data: {path} declares {declared} bytes of images, more than {MAX_BYTES}")
+            data = bytearray(file.read(declared + 1))
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"data: cannot read {path}: {error}") from error
-    if len(data) < 16:
-        raise ValueError(f"data: {path} is too short for an idx file ({len(data)} bytes)")
-    magic, count, height, width = struct.unpack(">IIII", data[:16])
-    if magic != IDX_UBYTE_IMAGES:
-        raise ValueError(f"data: {path} is no idx file of byte images (magic number {magic:#010x})")
-    if count * height * width != len(data) - 16 or height != width or count == 0 or height == 0:
-        raise ValueError(f"data: {path} promises {count} images of {height} x {width} in {len(data) - 16} bytes")
-    pixels = np.frombuffer(data, np.uint8, offset=16).reshape(count, 1, height, width)
-    return torch.from_numpy(pixels.copy())
+    if len(data) != declared or height != width or count == 0 or height == 0:
+        found = f"more than {declared}" if len(data) > declared else len(data)
+        raise ValueError(f"data: {path} promises {count} images of {height} x {width} in {found} bytes")
+    return torch.from_numpy(np.frombuffer(data, np.uint8).reshape(count, 1, height, width))
 
 
 def read_cifar10(folder: Path, subset: str) -> Tensor:
@@ -85,6 +94,8 @@ def read_cifar10(folder: Path, subset: str) -> Tensor:
 def _read_cifar_batch(path: Path) -> Tensor:
     if not path.is_file():
         raise ValueError(f"data: there is no {path.name} in {path.parent}")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"data: {path} has {path.stat().st_size} bytes, more than {MAX_BYTES}")
     try:
         batch = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         pixels = batch[b"data"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import pickle
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -168,7 +169,9 @@ def test_compressed_idx(drawings, tmp_path):
     [
         (lambda b: b[:9], "too short"),
         (lambda b: b[:-1], "promises 5 images of 28 x 28 in 3919 bytes"),
+        (lambda b: b + b"x", "promises 5 images of 28 x 28 in more than 3920 bytes"),
         (lambda b: b"\0\0\x08\x01" + b[4:], "magic number 0x00000801"),
+        (lambda b: b[:4] + struct.pack(">III", 2**31, 28, 28) + b[16:], "declares 1683627180032 bytes of images, more"),
     ],
 )
 def test_damaged_idx(drawings, tmp_path, damage, message):
@@ -180,6 +183,16 @@ def test_damaged_idx(drawings, tmp_path, damage, message):
     zipped.write_bytes(gzip.compress(idx_bytes(drawings))[:-20])
     with pytest.raises(ValueError, match="cannot read"):
         read_idx_images(zipped)
+
+
+def test_a_small_file_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path):
+    bomb = tmp_path / "images.gz"
+    bomb.write_bytes(gzip.compress(struct.pack(">IIII", 0x803, 5, 28, 28) + bytes(300 * 2**20), 1))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="promises 5 images of 28 x 28 in more than 3920 bytes"):
+        read_idx_images(bomb)
+    assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    tracemalloc.stop()
 
 
 def write_cifar(folder, batches: dict[str, np.ndarray], protocol: int) -> None:
@@ -225,8 +238,10 @@ def test_cifar10_pickles_run_no_code(tmp_path, monkeypatch):
         ({"name": "cifar10", "path": "."}, "there is no data_batch_1 in"),
         ({"name": "fashion-mnist", "path": "."}, "no train-images-idx3-ubyte or"),
         ({"name": "cifar10", "path": ".", "subset": "all"}, "subset of cifar10 must be train or test, got 'all'"),
-        ({"name": "digits", "size": 0}, "size must be at least 1, got 0"),
+        ({"name": "digits", "size": 0}, "size must lie in 1..4096 pixels, got 0"),
         ({"name": "digits", "size": 8.5}, "size must be an integer, got 8.5"),
+        ({"name": "digits", "size": 5000}, "size must lie in 1..4096 pixels, got 5000"),
+        ({"name": "ring8", "limit": 10**13}, "limit 10000000000000 needs at least 80 TB of memory"),
         ({"name": "digits", "limit": 0}, "limit must be at least 1, got 0"),
         ({"name": "folder", "path": ""}, "path must name a file or folder, got ''"),
         ({"name": "folder", "path": "x", "cache": ""}, "cache must name a file or folder, got ''"),

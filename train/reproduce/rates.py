@@ -101,10 +101,14 @@ def main(argv: Sequence[str], prog: str) -> None:
     curves = [curve(rows, d) for d in sorted(config.dims)]
     fits = {c.d: fit_all(c, config.tail) for c in curves}
     named = {d: {name: fit._asdict() for name, fit in lines.items()} for d, lines in fits.items()}
-    (folder / "rates.json").write_text(json.dumps({"config": asdict(config), "fits": named, "rows": rows}) + "\n")
-    (folder / "rates.md").write_text(rates_report.document(config, rows, curves, fits), encoding="utf-8")
+    write_text(folder / "rates.json", json.dumps({"config": asdict(config), "fits": named, "rows": rows}) + "\n")
+    write_text(folder / "rates.md", rates_report.document(config, rows, curves, fits))
     rates_report.draw(curves, fits, config.tail, folder / "rates.png")
     print(f"wrote {folder / 'rates.md'}, .json, .jsonl, .png")
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def collect(config: RatesConfig, path: Path, command: str) -> list[Row]:
@@ -119,7 +123,7 @@ def collect(config: RatesConfig, path: Path, command: str) -> list[Row]:
             raise ValueError(f"rates: {path} must hold {wanted} for d = {d}, n = {n}, got {found}; choose another out")
     missing = [cell for cell in cells if cell not in rows]
     whole = "".join(json.dumps(row) + "\n" for row in stored)  # without a last line that a kill cut short
-    write_atomically(path, lambda part: part.write_text(whole, encoding="utf-8"))
+    write_text(path, whole)
     machine = {**describe(command, "train"), "scipy": version("scipy")}
     for d, n in missing:
         row = rows[d, n] = measure(d, n, config.repeats(n), config.seed) | {"machine": machine}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from train.files import write_atomically
 from train.log import duration
 from train.reproduce.rates import Curve, Fits, RatesConfig, Row
 from train.reproduce.statistics import pm
@@ -123,4 +124,4 @@ def draw(curves: Sequence[Curve], fits: Fits, tail: int, path: Path) -> None:
         axis.set_ticks(inverse, [f"-1/{d}" for d in fits])
     right.set(xlabel="-1/d (marks side by side)", ylabel="fitted exponent", title="Exponent of n")
     right.legend(frameon=False)
-    figure.savefig(path)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
