@@ -56,7 +56,7 @@ def load_folder(
     if known is None:
         names, images, notes = decode_all(path, size, subset, background)
         _warn_of_mixed_splits(names, subset)
-        if listing(path) == before:
+        if _is_as_before(path, before):
             write_cache(file, path, images, notes)
             kept = f"; cache {printable(str(file))}"
         else:
@@ -89,6 +89,13 @@ def listing(path: Path) -> list[tuple[str, int, int]]:
             continue
         files.append((name, status.st_size, status.st_mtime_ns))
     return files
+
+
+def _is_as_before(path: Path, before: list[tuple[str, int, int]]) -> bool:
+    try:
+        return listing(path) == before
+    except OSError:  # the folder or the archive went away as a whole
+        return False
 
 
 def decode_all(path: Path, size: int, subset: str | None, background: str) -> tuple[list[str], Tensor, Notes]:

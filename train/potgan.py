@@ -31,6 +31,7 @@ from train.checkpoint import checkpoints, valid_states
 from train.cli import parse
 from train.config import TrainConfig, check_rates, run_config, save_config
 from train.data import Dataset, ImageSet
+from train.directory import locked
 from train.outputs import EXPORT
 from train.resume import Resume, check_changes
 from train.runs import begin, load_data, load_run, make_trainer, open_run, run_directory
@@ -119,15 +120,16 @@ def pretrain(config: PotGanRun, data: Dataset, directory: Path, resume: Resume |
     vae_resume = None
     if resume is not None:
         vae_resume = Resume(folder, phase_config(cast(PotGanRun, resume.stored)), resume.other_data)
-    if whole(exported):
-        if vae_resume is not None:
-            check_data(folder, data, vae_resume.other_data)
-    else:
+    if not whole(exported):
         trainer = make_trainer("vae", vae_config, data, folder)
-        load_run(trainer, vae_resume, "vae.")
-        open_run(directory, "potgan", config)
-        save_config(folder, "vae", trainer.config)
-        trainer.run(resume_command)
+        folder.mkdir(exist_ok=True)
+        with locked(folder):  # it is a run of its own to python -m train vae --resume
+            load_run(trainer, vae_resume, "vae.")
+            open_run(directory, "potgan", config)
+            save_config(folder, "vae", trainer.config)
+            trainer.run(resume_command)
+    elif vae_resume is not None and not checkpoints(directory / CHECKPOINTS):  # else the game's own state is asked
+        check_data(folder, data, vae_resume.other_data)
     data.load_state_dict(start)
     return exported
 

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -248,5 +248,6 @@ class Trainer(Rounds):
             return
         self.save()
         stopped = Stopped(self._signal, self.step, str(self.directory))
-        log.say(f"{stopped}\nresume with: {resume_command}")
+        with suppress(OSError):  # the terminal may be what is gone
+            log.say(f"{stopped}\nresume with: {resume_command}")
         raise stopped

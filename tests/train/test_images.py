@@ -469,6 +469,23 @@ def test_a_folder_that_changes_while_it_is_read_is_not_cached(folder, tmp_path, 
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_a_folder_that_goes_away_while_it_is_read_is_not_cached(folder, tmp_path, monkeypatch, capsys):
+    decode_once = module.decode_on
+
+    def remove_all(data, size, background):
+        if folder.exists():
+            folder.rename(tmp_path / "elsewhere")
+        return decode_once(data, size, background)
+
+    monkeypatch.setattr(module, "decode_on", remove_all)
+    monkeypatch.setattr(module, "IN_FLIGHT", 1)
+    assert len(read(folder, tmp_path)) == 1
+    told = capsys.readouterr().err
+    assert "5 unreadable ones skipped" in told
+    assert "nothing is cached" in told
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_an_unreadable_file_is_named_and_not_an_object_of_ours(folder, tmp_path, capsys):
     (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"junk" * 10)
     (folder / "text.png").write_text("not an image")

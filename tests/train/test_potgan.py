@@ -18,6 +18,7 @@ from models.networks import NetworkConfig
 from train import checkpoint, plots
 from train.config import load_config
 from train.data import DataConfig, ImageSet
+from train.directory import locked
 from train.errors import Stopped
 from train.potgan import PotGanRun, VaePhase, show_reconstructions, train
 from train.resume import Resume
@@ -123,3 +124,18 @@ def test_no_vae_iterations_leaves_the_image_itself_as_latent(run):
     directory = run("plain", vae=replace(DIGITS.vae, iterations=0))
     assert not (directory / "vae").exists()
     assert not (directory / "reconstructions.png").exists()
+
+
+def test_the_vae_phase_is_locked_as_a_run_of_its_own(run, tmp_path, monkeypatch):
+    found = []
+
+    def look(self, *arguments):
+        with pytest.raises(ValueError, match="is in use by another run"), locked(tmp_path / "whole" / "vae"):
+            pass
+        found.append(True)
+        return step(self, *arguments)
+
+    step = Vae.step
+    monkeypatch.setattr(Vae, "step", look)
+    run("whole")
+    assert found

@@ -245,6 +245,7 @@ def test_a_terminal_that_is_gone_does_not_keep_a_run_from_saving(make_trainer, m
                 raise OSError(errno.EIO, "Input/output error")
 
             monkeypatch.setattr(RunLog, "tick", gone)
+            monkeypatch.setattr(RunLog, "say", gone)
         return step(player, *rest)
 
     trainer.game.step = hung_up
