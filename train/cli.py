@@ -138,7 +138,7 @@ def one_line(box: str) -> str:
             blocks[-1].append(text)
     if "╭" not in box and len(blocks) > 1:
         del blocks[0]  # in ASCII the title is a block of its own
-    message = re.sub(r"^Error parsing \w+: ", "", " ".join(blocks[0]))
+    message = re.sub(r"^Error parsing [\w.]+: ", "", " ".join(blocks[0]))
     for heading, *suggestions in filter(None, blocks[1:]):
         if heading.startswith("Perhaps you meant") and suggestions:
             return f"{message}; did you mean {suggestions[0].split()[0]}?"
