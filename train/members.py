@@ -214,7 +214,7 @@ class _Forward(io.RawIOBase):
 
     def __init__(self, raw: Any, *, seekable: bool) -> None:
         self._raw, self._seekable = raw, seekable
-        self._at, self._last, self._again, self._ends = 0, b"", b"", 0
+        self._at, self._last, self._again = 0, b"", b""
 
     def tell(self) -> int:
         return self._at
@@ -226,9 +226,6 @@ class _Forward(io.RawIOBase):
         self._again = b""
         while len(data) < size and (piece := self._raw.read(min(_PIECE, size - len(data)))):
             data += piece
-        self._ends = 0 if data or size == 0 else self._ends + 1
-        if self._ends > 2:  # tarfile's reader of sparse files would ask for ever
-            raise tarfile.ReadError("unexpected end of data")
         self._at, self._last = self._at + len(data), bytes(data[-1:]) or self._last
         return bytes(data)
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.config import from_dict
-
 from models.games import GAMES
 from train.config import R
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from train import metrics
-from train.log import RunLog
+from train.log import RunLog, read_rows
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +104,28 @@ def test_every_seed_of_64_bits_has_a_noise_of_its_own(make_trainer, monkeypatch,
     noise = torch.randn(5, 3, generator=torch.Generator().manual_seed((seed + 1) % 2**64))
     with trainer.sampling() as game:
         assert torch.equal(samples, game.players["generator"](noise))
+
+
+def test_a_resumed_run_makes_up_the_interval_in_which_it_was_killed(make_trainer, monkeypatch):
+    settings = {"iterations": 8, "sample_every": 4, "checkpoint_every": 4}
+    killed = make_trainer(**settings)
+
+    def die(log):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(killed.outputs, "at_interval", die)
+    with pytest.raises(KeyboardInterrupt):
+        killed.run("")
+    resumed = make_trainer(**settings)
+    resumed.resume()
+    resumed.run("")
+    whole = make_trainer("whole", **settings)
+    whole.run("")
+    for name in ("samples/00000004.png", "samples.png"):
+        assert (resumed.directory / name).read_bytes() == (whole.directory / name).read_bytes()
+
+    def measured(trainer):
+        return [row for row in read_rows(trainer.directory / "metrics.jsonl") if "metrics/reverse_kl" in row]
+
+    assert measured(resumed) == measured(whole)
+    assert [row["step"] for row in measured(resumed)] == [4, 8]
