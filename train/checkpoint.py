@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from train.errors import ResourceError, TrainingError, printable, resource_message
-from train.files import sweep, write_atomically, write_json
+from train.files import write_atomically, write_json
 from train.state import check_state
 
 _NAME = re.compile(r"step_([0-9]+)\.pt")
@@ -92,11 +92,6 @@ def valid_states(directory: Path, warn: Callable[[str], None]) -> Iterator[tuple
         yield path, state
 
 
-def newest_valid(directory: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The first state of ``valid_states``, or None where there is none."""
-    return next((state for _, state in valid_states(directory, warn)), None)
-
-
 def export(directory: Path, name: str, game: Any, shape: tuple[int, ...]) -> None:
     """Write model.safetensors and config.json to ``directory``, which models.games.export.load_game reads.
 
@@ -159,17 +154,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-__all__ = [
-    "checkpoints",
-    "export",
-    "load",
-    "newest_valid",
-    "save",
-    "step_of",
-    "sweep",
-    "valid_states",
-    "write_atomically",
-    "write_json",
-]

@@ -14,9 +14,9 @@ import torch
 
 from models.config import check_fields, from_dict
 from models.games import GAMES
-from train.checkpoint import write_json
 from train.data import DataConfig
 from train.directory import RUN_FILE
+from train.files import write_json
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from train.config import TrainConfig
 from train.data import Dataset
 from train.directory import REPORT
 from train.errors import ResourceError, Stopped, TrainingError, resource_message
+from train.files import sweep
 from train.guard import FiniteGuard, check_parameters
 from train.log import RunLog, duration
 from train.outputs import Outputs
@@ -54,7 +55,7 @@ class Trainer(Rounds):
         another thread than the main one, where Python takes no signals, they do what they would have done.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        checkpoint.sweep(self.directory)
+        sweep(self.directory)
         log = RunLog(self.directory, self.label, self.step, self.config.iterations)
         before = self.seconds
         try:

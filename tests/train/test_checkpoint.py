@@ -44,7 +44,7 @@ def steps(folder) -> tuple[list[int], list[str]]:
     return found, warnings
 
 
-def test_newest_valid_wins_and_damage_is_named(tmp_path):
+def test_the_newest_valid_one_wins_and_damage_is_named(tmp_path):
     for step in (1, 2, 3):
         save(tmp_path, step)
     truncated = tmp_path / "step_00000003.pt"
@@ -54,9 +54,8 @@ def test_newest_valid_wins_and_damage_is_named(tmp_path):
     content[content.index(torch.full((4,), 2.0).numpy().tobytes()) + 6] ^= 1  # one bit of a weight
     flipped.write_bytes(content)
     warnings: list[str] = []
-    state = checkpoint.newest_valid(tmp_path, warnings.append)
-    assert state is not None
-    assert state["step"] == 1
+    ((path, state),) = checkpoint.valid_states(tmp_path, warnings.append)
+    assert (path.name, state["step"]) == ("step_00000001.pt", 1)
     assert torch.equal(state["game"]["weights"], torch.full((1000,), 1.0))
     assert len(warnings) == 2
     assert "step_00000003.pt is damaged" in warnings[0]

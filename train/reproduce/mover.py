@@ -14,11 +14,11 @@ from torch import Tensor
 
 from models.games.three_player_wgan import ThreePlayerWgan, ThreePlayerWganConfig
 from models.networks import NetworkConfig
-from train.checkpoint import write_atomically, write_json
 from train.cli import parse_fields
 from train.config import TrainConfig, run_config
 from train.data import DataConfig, PointSet
 from train.ensemble import Ensemble
+from train.files import write_atomically, write_json
 from train.log import duration, progress
 from train.metrics import toy_metrics
 from train.outputs import POINTS

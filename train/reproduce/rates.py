@@ -20,9 +20,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from train.checkpoint import write_atomically
 from train.cli import parse_fields
 from train.data import stream_seed
+from train.files import write_atomically
 from train.log import duration, read_rows
 from train.provenance import describe, version
 from train.reproduce.statistics import mean_and_error, pm

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 
 from models.config import from_dict
-from train.checkpoint import write_atomically
 from train.cli import parse_fields
 from train.config import TrainConfig
 from train.data import TARGETS
 from train.ensemble import Ensemble
+from train.files import write_atomically
 from train.log import duration, progress
 from train.metrics import toy_metrics
 from train.outputs import POINTS

@@ -13,8 +13,8 @@ import torch
 from scipy.stats import chi2
 
 from train import plots
-from train.checkpoint import write_atomically, write_json
 from train.data import TARGETS
+from train.files import write_atomically, write_json
 from train.log import duration
 from train.metrics import BANDWIDTH, reverse_kl_floor
 from train.outputs import POINTS
