@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from train.entry import INSTALL
+
 MAX_PADDING = 4  # pixels in all; a wider gap is closed by resizing
 MAX_BYTES = 2**30  # of one file; the largest of these sets, EMNIST, has 0.64e9
 IDX_UBYTE_IMAGES = 0x00000803  # unsigned bytes, three dimensions
@@ -43,7 +45,7 @@ def read_digits() -> Tensor:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ValueError("data: digits come with scikit-learn, which is not installed") from error
+        raise ValueError(f"data: digits come with scikit-learn, which is not installed: {INSTALL} brings it") from error
     grey = load_digits().images * (255 / 16)
     return torch.from_numpy(grey.round().astype(np.uint8))[:, None]
 

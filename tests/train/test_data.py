@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import pickle
 import struct
+import sys
 import tracemalloc
 
 import numpy as np
@@ -341,3 +342,9 @@ def test_a_state_of_points_that_does_not_belong_is_one_line(part, value):
     for wrong in [{**state, part: value}] + [absent] * (part != "limit"):
         with pytest.raises(ValueError, match=r"^data: "):
             load(DataConfig("ring8"), "cpu", 3).load_state_dict(wrong)
+
+
+def test_digits_without_scikit_learn_name_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ValueError, match=r"which is not installed: pip install -e '\.\[train\]' brings it$"):
+        load(DataConfig("digits"))
