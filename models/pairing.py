@@ -181,13 +181,13 @@ def _balanced(exponent: Tensor, tolerance: float, most: int) -> tuple[Tensor, Te
     plan = (exponent + rows + columns).exp() / m
     row, column = plan.new_ones(len(plan), n, 1), plan.new_ones(len(plan), m, 1)
     for step in range(most):
-        sums = plan @ column
+        sums = (plan * column.mT).sum(2, keepdim=True)  # a batched product with one column is 5 times slower on a CPU
         if step % 10 == 0:
             going = (row * sums - 1 / n).abs().sum(1, keepdim=True) > tolerance  # [B, 1, 1]; False for NaN
             if not going.any():
                 break
         row = (1 / n / sums).where(going, row)
-        column = (1 / m / (plan.mT @ row)).where(going, column)
+        column = (1 / m / (plan * row).sum(1, keepdim=True).mT).where(going, column)
     return row * plan * column.mT, rows + row.log(), columns + column.mT.log()
 
 
