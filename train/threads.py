@@ -7,7 +7,9 @@ from torch import nn
 
 # As OMP_NUM_THREADS or the machine says; a run that takes fewer must not decide for the next one in the process.
 MOST = torch.get_num_threads()
-# Multiply-adds of one pass through all players below which a second thread gains nothing.
+# Multiply-adds of one pass through all players below which a second thread loses. Measured on two cores of an AMD EPYC,
+# torch 2.11.0, 2026-11-26, for GAN and WGAN-GP on the ring with hidden layers of 64 to 1,024 units and batches of 64 to
+# 1,024: two threads are 0.2 to 0.9 times as fast as one up to 69 million, and 1.1 to 2.0 times from 269 million on.
 SMALL = 150_000_000
 
 

@@ -16,8 +16,6 @@ from models.config import from_dict
 from models.games.game import Game
 from models.networks.network import check_shape
 
-__all__ = ["from_dict", "load_game"]
-
 LARGEST_DESCRIPTION = 2**20
 
 

@@ -8,8 +8,9 @@ import torch
 import tyro
 from safetensors.torch import load_file, save_file
 
+from models.config import from_dict
 from models.games import GAMES, PotGan, Vae
-from models.games.export import from_dict, load_game
+from models.games.export import load_game
 from models.games.potgan import ForestConfig
 from models.networks import NetworkConfig
 
