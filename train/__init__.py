@@ -1,1 +1,1 @@
-"""Training: data, the trainer that plays games, checkpoints, metrics, pictures and reports."""
+"""Training: ``python -m train GAME`` and ``python train/potgan.py``."""

@@ -14,12 +14,12 @@ from typing import get_args
 
 from models.games import GAMES
 from train import potgan
-from train.cache import cache_main
 from train.cli import parse, summary
-from train.config import run_config
-from train.data import DataName
-from train.presets import PRESETS
-from train.runs import play
+from train.data.cache import cache_main
+from train.data.datasets import DataName
+from train.recipes.presets import PRESETS
+from train.run.config import run_config
+from train.run.play import play
 
 USAGE = """usage: python -m train GAME [--preset NAME | --resume DIR] [--FIELD VALUE ...]
        python -m train GAME --help    every field of a game, with its default

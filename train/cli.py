@@ -17,11 +17,11 @@ from typing import NoReturn, TypeVar
 import tyro
 
 from models.games import GAMES
-from train.config import TrainConfig, load_config
 from train.entry import INTERRUPTED
 from train.errors import TRAINING_ERROR, USER_ERROR, Stopped, TrainingError, printable, resource_message
-from train.presets import PRESETS, preset
-from train.resume import Resume, check_code
+from train.recipes.presets import PRESETS, preset
+from train.run.config import TrainConfig, load_config
+from train.run.resume import Resume, check_code
 
 C = TypeVar("C")
 R = TypeVar("R", bound=TrainConfig)

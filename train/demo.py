@@ -19,16 +19,16 @@ from rich.console import Console
 from rich.table import Table
 
 from train.cli import parse_fields
-from train.config import TrainConfig, run_config
-from train.directory import new_directory
-from train.log import duration
-from train.outputs import POINTS
+from train.data.distributions import ring8
 from train.potgan import PotGanRun
-from train.presets import preset
-from train.report import write_report
-from train.runs import begin, load_data, make_trainer, run_directory
-from train.targets import ring8
-from train.trainer import Trainer
+from train.recipes.presets import preset
+from train.report.page import write_report
+from train.run.config import TrainConfig, run_config
+from train.run.directory import new_directory
+from train.run.log import duration
+from train.run.outputs import POINTS
+from train.run.play import begin, load_data, make_trainer, run_directory
+from train.run.trainer import Trainer
 
 KINDS: dict[str, type[TrainConfig]] = {"potgan": PotGanRun, "wgan-gp": run_config("wgan-gp")}
 COLUMNS = {
@@ -95,7 +95,7 @@ def table(rows: dict[str, dict[str, float]], demo: DemoConfig) -> Table:
 
 def compare(trainers: dict[str, Trainer], rows: dict[str, dict[str, float]], directory: Path) -> tuple[Path, Path]:
     """comparison.png and report.html, which also shows both runs' losses."""
-    from train import plots  # matplotlib is slow to import
+    from train.report import plots  # matplotlib is slow to import
 
     picture = directory / "comparison.png"
     plots.side_by_side({name: t.outputs.samples(POINTS) for name, t in trainers.items()}, ring8(), picture)

@@ -27,15 +27,15 @@ from models.config import check_fields, fixed_fields
 from models.games.export import load_game
 from models.games.potgan import PotGanConfig
 from models.games.vae import Vae, VaeConfig
-from train.checkpoint import checkpoints, valid_states
 from train.cli import parse
-from train.config import TrainConfig, check_rates, run_config, save_config
-from train.data import Dataset, ImageSet
-from train.directory import locked
-from train.outputs import EXPORT
-from train.resume import Resume, check_changes
-from train.runs import begin, load_data, load_run, make_trainer, open_run, run_directory
-from train.trainer import CHECKPOINTS
+from train.data.datasets import Dataset, ImageSet
+from train.run.checkpoint import checkpoints, valid_states
+from train.run.config import TrainConfig, check_rates, run_config, save_config
+from train.run.directory import locked
+from train.run.outputs import EXPORT
+from train.run.play import begin, load_data, load_run, make_trainer, open_run, run_directory
+from train.run.resume import Resume, check_changes
+from train.run.trainer import CHECKPOINTS
 
 SHOWN, COLUMNS = 32, 8
 
@@ -150,7 +150,7 @@ def phase_config(config: PotGanRun) -> TrainConfig:
 
 def show_reconstructions(exported: Path, data: ImageSet, path: Path) -> None:
     """A grid of up to 32 images in whole rows, each above what the exported VAE makes of it."""
-    from train import plots  # matplotlib is slow to import
+    from train.report import plots  # matplotlib is slow to import
 
     vae = cast(Vae, load_game(exported, {"vae": Vae})[0])
     columns = min(COLUMNS, len(data))

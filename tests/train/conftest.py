@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from models.games import Game, Loss, Turn
-from train.config import TrainConfig
-from train.data import DataConfig, load
-from train.trainer import Trainer
+from train.data.datasets import DataConfig, load
+from train.run.config import TrainConfig
+from train.run.trainer import Trainer
 
 
 @dataclass(frozen=True)

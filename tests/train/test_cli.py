@@ -16,7 +16,7 @@ import pytest
 from models.games import GAMES
 from train.__main__ import main
 from train.cli import guarded, one_line, summary
-from train.config import run_config, save_config
+from train.run.config import run_config, save_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--preset", "ring8", "--game.networks.width", "8", "--game.networks.depth", "1", "--batch-size", "16"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from train import demo, metrics
+from train import demo
+from train.scores import toy
 
 
 def test_the_demo_ends_with_a_table_a_picture_and_a_page(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(metrics, "reverse_kl", lambda *arguments, **settings: (0.5, 0.01))  # seconds for 10,000 points
+    monkeypatch.setattr(toy, "reverse_kl", lambda *arguments, **settings: (0.5, 0.01))  # seconds for 10,000 points
     demo.main(["--iterations", "3", "--out", str(tmp_path / "demo")])
     text = capsys.readouterr().out
     for expected in ("reverse KL", "modes of 8", "potgan", "wgan-gp", "one run each, seed 0, 3 iterations"):

@@ -15,13 +15,14 @@ from models.games.export import load_game
 from models.games.potgan import ForestConfig, PotGanConfig
 from models.games.vae import VaeConfig
 from models.networks import NetworkConfig
-from train import checkpoint, plots
-from train.config import load_config
-from train.data import DataConfig, ImageSet
-from train.directory import locked
+from train.data.datasets import DataConfig, ImageSet
 from train.errors import Stopped
 from train.potgan import PotGanRun, VaePhase, show_reconstructions, train
-from train.resume import Resume
+from train.report import plots
+from train.run import checkpoint
+from train.run.config import load_config
+from train.run.directory import locked
+from train.run.resume import Resume
 
 MLP = NetworkConfig(name="mlp", width=8, depth=1, noise_dim=4)
 DIGITS = PotGanRun(

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.config import from_dict
-from train.config import TrainConfig, run_config
-from train.presets import TOY, TOY_GAMES, TOY_NETWORKS, TOY_THREE_PLAYERS, merge
+from train.recipes.presets import TOY, TOY_GAMES, TOY_NETWORKS, TOY_THREE_PLAYERS, merge
+from train.run.config import TrainConfig, run_config
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ from torch import Tensor
 from models.games.three_player_wgan import ThreePlayerWgan, ThreePlayerWganConfig
 from models.networks import NetworkConfig
 from train.cli import parse_fields
-from train.config import TrainConfig, run_config
-from train.data import DataConfig, PointSet
-from train.ensemble import Ensemble
-from train.files import write_atomically, write_json
-from train.log import duration, progress
-from train.metrics import toy_metrics
-from train.outputs import POINTS
+from train.data.datasets import DataConfig, PointSet
+from train.data.distributions import ring8
 from train.reproduce.start import start
-from train.targets import ring8
+from train.run.config import TrainConfig, run_config
+from train.run.ensemble import Ensemble
+from train.run.files import write_atomically, write_json
+from train.run.log import duration, progress
+from train.run.outputs import POINTS
+from train.scores.toy import toy_metrics
 
 _FACTS = ("gpu", "cpu", "cores", "load_before", "python", "torch", "otkernels", "commit", "date")
 PAPER_EPOCHS = (100, 500, 3000, 7000)  # Fig. 1
@@ -146,7 +146,7 @@ def snapshot(ensemble: Ensemble, shown: int) -> dict[str, Any]:
 
 def write(out: Path, config: MoverConfig, run: dict[str, Any], machine: dict[str, Any]) -> list[Path]:
     """mover.json, mover.md and mover.png; the paths written."""
-    from train import plots  # matplotlib is slow to import
+    from train.report import plots  # matplotlib is slow to import
 
     snapshots, curve = run["snapshots"], run["curve"]
     figures = {str(step): shot["figures"] for step, shot in snapshots.items()}

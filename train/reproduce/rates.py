@@ -21,11 +21,11 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from train.cli import parse_fields
-from train.data import stream_seed
-from train.files import write_atomically
-from train.log import duration, read_rows
+from train.data.datasets import stream_seed
 from train.provenance import describe, version
 from train.reproduce.statistics import mean_and_error, pm
+from train.run.files import write_atomically
+from train.run.log import duration, read_rows
 
 Row = dict[str, Any]
 

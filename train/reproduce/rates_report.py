@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from train.files import write_atomically
-from train.log import duration
 from train.reproduce.rates import Curve, Fits, RatesConfig, Row
 from train.reproduce.statistics import pm
+from train.run.files import write_atomically
+from train.run.log import duration
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -95,7 +95,7 @@ def draw(curves: Sequence[Curve], fits: Fits, tail: int, path: Path) -> None:
     """W1 against n beside slopes -1/d; fitted exponents against -1/d. Logarithmic axes, as 1/d halves from d to d."""
     from matplotlib.figure import Figure  # slow to import
 
-    from train.plots import BLUE, COLOURS, DPI, GREEN, ORANGE, RED
+    from train.report.plots import BLUE, COLOURS, DPI, GREEN, ORANGE, RED
 
     figure = Figure(figsize=(10.5, 4.6), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from train.config import torch_device
 from train.provenance import describe
+from train.run.config import torch_device
 
 
 def start(command: str, threads: int | None, device: str, out: str) -> tuple[Path, dict[str, Any]]:

@@ -21,16 +21,16 @@ import torch
 
 from models.config import from_dict
 from train.cli import parse_fields
-from train.config import TrainConfig
-from train.data import TARGETS
-from train.ensemble import Ensemble
-from train.files import write_atomically
-from train.log import duration, progress
-from train.metrics import toy_metrics
-from train.outputs import POINTS
-from train.report import flatten
+from train.data.datasets import TARGETS
+from train.report.page import flatten
 from train.reproduce.cells import ROWS, SETTINGS, cell_config
 from train.reproduce.start import start
+from train.run.config import TrainConfig
+from train.run.ensemble import Ensemble
+from train.run.files import write_atomically
+from train.run.log import duration, progress
+from train.run.outputs import POINTS
+from train.scores.toy import toy_metrics
 
 SHOWN = 1000
 

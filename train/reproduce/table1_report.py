@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from scipy.stats import chi2
 
-from train import plots
-from train.data import TARGETS
-from train.files import write_atomically, write_json
-from train.log import duration
-from train.metrics import BANDWIDTH, reverse_kl_floor
-from train.outputs import POINTS
-from train.report import flatten
+from train.data.datasets import TARGETS
+from train.report import plots
+from train.report.page import flatten
 from train.reproduce.cells import MAIN_ROWS, ROWS, SETTINGS
 from train.reproduce.statistics import Summary, apart, pm, ratio, summarise
+from train.run.files import write_atomically, write_json
+from train.run.log import duration
+from train.run.outputs import POINTS
+from train.scores.toy import BANDWIDTH, reverse_kl_floor
 
 TITLES = {"ring8": "8 Gaussians on a ring (2-D)", "ball3d": "Gaussian ball (3-D) from 2-D noise"}
 Cells = dict[tuple[str, str, str], dict[str, Any]]

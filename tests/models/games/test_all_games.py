@@ -9,7 +9,7 @@ from models.games import GAMES
 from models.games.potgan import ForestConfig
 from models.networks import NetworkConfig
 from tests.models.games.players import settle
-from train.config import TrainConfig
+from train.run.config import TrainConfig
 
 NETWORKS = {
     "mlp": (NetworkConfig("mlp", width=8, noise_dim=4), (2,)),

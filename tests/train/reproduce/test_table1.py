@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from models.games import GAMES
-from train import metrics
 from train.cli import guarded
-from train.config import run_config
-from train.presets import preset
+from train.recipes.presets import preset
 from train.reproduce import table1, table1_report
 from train.reproduce.__main__ import main
 from train.reproduce.cells import ROWS, SETTINGS, cell_config
 from train.reproduce.statistics import apart, ratio, summarise
+from train.run.config import run_config
+from train.scores import toy
 
 TINY = ["--runs", "2", "--iterations", "2", "--targets", "ring8"]
 
@@ -229,8 +229,8 @@ def test_help_names_the_experiments(capsys):
 
 
 def test_run_metrics_are_seeded_and_none_for_nan(monkeypatch):
-    monkeypatch.setattr(table1, "toy_metrics", metrics.toy_metrics)
-    from train.targets import ring8
+    monkeypatch.setattr(table1, "toy_metrics", toy.toy_metrics)
+    from train.data.distributions import ring8
 
     target = ring8()
     samples = target.sample(200, torch.Generator().manual_seed(0))

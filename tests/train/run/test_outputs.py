@@ -1,0 +1,131 @@
+"""What a kill between a checkpoint and its picture takes is made up; pictures are whole; every seed has its noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from train.run.log import RunLog, read_rows
+from train.scores import toy
+
+
+@pytest.fixture(autouse=True)
+def cheap_metrics(monkeypatch):
+    """The reverse KL of 10,000 points takes seconds."""
+    monkeypatch.setattr(toy, "toy_metrics", lambda samples, target: {"reverse_kl": float(samples.mean())})
+
+
+@pytest.fixture
+def shown(make_trainer):
+    """A trainer at step 3 whose picture and row are made, its log, and the picture's path."""
+    trainer = make_trainer()
+    trainer.directory.mkdir(parents=True)
+    for _ in range(3):
+        trainer.iterate()
+    log = RunLog(trainer.directory, "tiny", 3, 10)
+    trainer.outputs.at_interval(log)
+    yield trainer, log, trainer.directory / "samples" / "00000003.png"
+    log.close()
+
+
+def rows(trainer) -> list[int]:
+    return [json.loads(line)["step"] for line in (trainer.directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_what_is_there_is_left_alone(shown):
+    trainer, log, path = shown
+    before = path.stat()
+    trainer.outputs.make_up(log, 3)
+    assert path.stat() == before
+    assert rows(trainer) == [3]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-3000]),
+        lambda path: Image.new("RGB", (4, 4)).save(path, format="GIF"),
+    ],
+)
+def test_a_picture_that_is_missing_or_partial_is_made_again(shown, spoil):
+    trainer, log, path = shown
+    whole, before = path.read_bytes(), torch.get_rng_state()
+    spoil(path)
+    trainer.outputs.make_up(log, 3)
+    assert path.read_bytes() == whole
+    assert rows(trainer) == [3]  # the row was there
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_missing_row_is_made_up_and_comes_once(shown):
+    trainer, log, _path = shown
+    log.close()
+    row = (trainer.directory / "metrics.jsonl").read_text()
+    (trainer.directory / "metrics.jsonl").write_text('{"step": 3, "critic/loss": 1.0}\n')
+    again = RunLog(trainer.directory, "tiny", 3, 10)
+    trainer.outputs.make_up(again, 3)
+    trainer.outputs.make_up(again, 3)
+    again.close()
+    assert (trainer.directory / "metrics.jsonl").read_text() == '{"step": 3, "critic/loss": 1.0}\n' + row
+
+
+def test_images_have_no_row_to_make_up(shown, monkeypatch):
+    trainer, log, path = shown
+    drawn: list[int] = []
+    monkeypatch.setattr(trainer.data, "target", None)
+    monkeypatch.setattr(trainer.outputs, "at_interval", lambda log: drawn.append(trainer.step))
+    log._measured.clear()
+    trainer.outputs.make_up(log, 3)
+    assert drawn == []
+    path.unlink()
+    trainer.outputs.make_up(log, 3)
+    assert drawn == [3]
+
+
+def test_the_final_row_is_not_doubled_by_a_second_ending(make_trainer):
+    trainer = make_trainer(log_every=10)
+    trainer.run("")
+    again = make_trainer(log_every=10)
+    again.run("")
+    assert rows(trainer) == [10, 10]  # losses and metrics
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**63, 2**64 - 1])
+def test_every_seed_of_64_bits_has_a_noise_of_its_own(make_trainer, monkeypatch, seed):
+    trainer = make_trainer()
+    monkeypatch.setattr(trainer, "config", dataclasses.replace(trainer.config, seed=seed))
+    samples = trainer.outputs.samples(5)
+    noise = torch.randn(5, 3, generator=torch.Generator().manual_seed((seed + 1) % 2**64))
+    with trainer.sampling() as game:
+        assert torch.equal(samples, game.players["generator"](noise))
+
+
+def test_a_resumed_run_makes_up_the_interval_in_which_it_was_killed(make_trainer, monkeypatch):
+    settings = {"iterations": 8, "sample_every": 4, "checkpoint_every": 4}
+    killed = make_trainer(**settings)
+
+    def die(log):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(killed.outputs, "at_interval", die)
+    with pytest.raises(KeyboardInterrupt):
+        killed.run("")
+    resumed = make_trainer(**settings)
+    resumed.resume()
+    resumed.run("")
+    whole = make_trainer("whole", **settings)
+    whole.run("")
+    for name in ("samples/00000004.png", "samples.png"):
+        assert (resumed.directory / name).read_bytes() == (whole.directory / name).read_bytes()
+
+    def measured(trainer):
+        return [row for row in read_rows(trainer.directory / "metrics.jsonl") if "metrics/reverse_kl" in row]
+
+    assert measured(resumed) == measured(whole)
+    assert [row["step"] for row in measured(resumed)] == [4, 8]

@@ -1,0 +1,1 @@
+"""Data sets: images and archives of images, decoded once, and the toy distributions."""

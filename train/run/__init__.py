@@ -1,0 +1,1 @@
+"""A run: its configuration, the loop that plays it, its checkpoints, log and outputs."""

@@ -1,0 +1,99 @@
+"""Which settings a run may be resumed with: what contradicts its past is refused by name, what changes is said."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from models.config import fixed_fields
+from train.report.page import flatten
+from train.run.config import TrainConfig
+
+# They choose the samples that the run has seen; the data themselves are compared by their fingerprint.
+DATA_FIXED = ("data.name", "data.size", "data.subset", "data.limit", "data.background")
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A run to continue: its folder, the settings it has, and what the command line allows beside them."""
+
+    directory: Path
+    stored: TrainConfig
+    other_data: bool = False
+    """Go on with other data than the run was trained on."""
+
+
+def changes(old: Any, new: Any) -> dict[str, str]:
+    """The fields in which two configurations of one class differ: dotted name -> "old -> new"."""
+    before, after = (dict(flatten(dataclasses.asdict(config))) for config in (old, new))
+    return {
+        name: f"{before.get(name)} -> {after.get(name)}"
+        for name in [*before, *(name for name in after if name not in before)]
+        if before.get(name) != after.get(name)
+    }
+
+
+def check_changes(resume: Resume, config: TrainConfig, also_fixed: Iterable[str] = ()) -> None:
+    """Say in what ``config`` differs from the run's own settings; ValueError for what cannot change.
+
+    also_fixed: dotted names that cannot change beside the seed, what shaped the game and what chose the data.
+    """
+    stored = resume.stored
+    differ = changes(stored, config)
+    game: Any = config.game  # type: ignore[attr-defined]
+    fixed = {"seed", *(f"game.{name}" for name in fixed_fields(game)), *also_fixed}
+    if not resume.other_data:
+        fixed |= set(DATA_FIXED)
+    if (stored.ema > 0) != (config.ema > 0):
+        fixed.add("ema")
+    refuse({name: change for name, change in differ.items() if within(name, fixed)})
+    for name, change in differ.items():
+        if name != "out":
+            print(f"resume: {name} {change}", flush=True)
+
+
+def refuse(differ: dict[str, str]) -> None:
+    """ValueError that names each of these changes, if there are any."""
+    if differ:
+        named = ", ".join(f"{name} {change}" for name, change in differ.items())
+        raise ValueError(f"resume: a run cannot change {named}; for other settings start a new run")
+
+
+def within(name: str, fields: Iterable[str]) -> bool:
+    """Whether ``name`` is one of the dotted ``fields`` or lies below one."""
+    return any(name == field or name.startswith(f"{field}.") for field in fields)
+
+
+def check_code(directory: Path, game: Any, argv: Sequence[str]) -> None:
+    """ValueError if a setting of a stored run names code to import that the command line does not name itself.
+
+    A run's folder may come from a stranger: resuming it runs nothing that its owner has not asked for.
+    """
+    for name in getattr(game, "code", ()):
+        value = getattr(game, name)
+        given = any(word.split("=")[0].replace("_", "-") == f"--game.{name}".replace("_", "-") for word in argv)
+        if ":" in str(value) and not given:
+            raise ValueError(
+                f"resume: {directory} asks to import {value!r} (game.{name}); code is run only if the command line "
+                f"names it: add --game.{name} {value}"
+            )
+
+
+def weights_differ(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> str | None:
+    """How the names or shapes of two states differ: the first difference and the number of others; None if equal."""
+    found = [
+        f"{name} is {_shape(saved, name)} there and {_shape(own, name)} here"
+        for name in [*own, *(name for name in saved if name not in own)]
+        if _shape(own, name) != _shape(saved, name)
+    ]
+    more = f", and {len(found) - 1} more differ" if len(found) > 1 else ""
+    return f"{found[0]}{more}" if found else None
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> str:
+    return str(list(state[name].shape)) if name in state else "absent"
