@@ -119,6 +119,8 @@ def _dotted(path: str, name: str) -> str:
 def _rule(hint: Any, value: Any) -> str:
     """What ``value`` must be for the type hint ``hint``; empty if it is, or if the hint is of a kind not known here."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return ""
     if origin in (Union, UnionType):
         rules = [_rule(argument, value) for argument in arguments]
         return "" if "" in rules else " or ".join(rules)

@@ -13,13 +13,10 @@ from collections.abc import Sequence
 from typing import get_args
 
 from models.games import GAMES
-from train import potgan
-from train.cli import parse, summary
+from train.cli import play_game, summary
 from train.data.cache import cache_main
 from train.data.datasets import DataName
-from train.recipes.presets import PRESETS
-from train.run.config import run_config
-from train.run.play import play
+from train.recipes import PROFILES
 
 USAGE = """usage: python -m train GAME [--preset NAME | --resume DIR] [--FIELD VALUE ...]
        python -m train GAME --help    every field of a game, with its default
@@ -38,11 +35,8 @@ def main(argv: Sequence[str]) -> None:
         print("games")
         for game, kind in GAMES.items():
             print(f"  {game:<8} {summary(kind)}")
-        print(f"presets\n  {', '.join(PRESETS)}\ndata sets\n  {', '.join(get_args(DataName))}")
+        print(f"presets\n  {', '.join(PROFILES)}\ndata sets\n  {', '.join(get_args(DataName))}")
     elif name == "data":
         cache_main(rest)
-    elif name == "potgan":
-        potgan.main(rest, "python -m train potgan")
     else:
-        config, resume = parse(name, run_config(name), rest, f"python -m train {name}")
-        play(name, config, resume)
+        play_game(name, rest, f"python -m train {name}")

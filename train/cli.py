@@ -19,27 +19,28 @@ import tyro
 from models.games import GAMES
 from train.entry import INTERRUPTED
 from train.errors import TRAINING_ERROR, USER_ERROR, Stopped, TrainingError, printable, resource_message
-from train.recipes.presets import PRESETS, preset
-from train.run.config import TrainConfig, load_config
+from train.recipes import profile, profiles
+from train.run.config import TrainConfig, load_config, run_config
+from train.run.play import play
 from train.run.resume import Resume, check_code
 
 C = TypeVar("C")
-R = TypeVar("R", bound=TrainConfig)
-DESCRIPTION = (
-    f"Also: --preset NAME starts from named settings ({', '.join(PRESETS)}); --resume DIR continues the run in DIR "
-    "with its settings. Fields given beside either override it (a resumed run keeps its folder, its seed, its data and "
-    "what its networks are made of). --other-data, with --resume: go on with other data than the run was trained on, "
-    "such as a folder that has grown."
-)
 
 
-def parse(game: str, kind: type[R], argv: Sequence[str], prog: str) -> tuple[R, Resume | None]:
+def play_game(game: str, argv: Sequence[str], prog: str) -> None:
+    """Play ``game`` as the command line ``argv`` says; ValueError for a wrong one."""
+    config, resume = parse(game, argv, prog)
+    play(game, config, resume, prog)
+
+
+def parse(game: str, argv: Sequence[str], prog: str) -> tuple[TrainConfig, Resume | None]:
     """The configuration that ``argv`` describes, and the run to continue, if any.
 
-    Defaults come from the class, a preset (--preset) or the run itself (--resume); each field can then be overridden.
+    It starts from the class's defaults, a profile (--preset) or the run (--resume); each field can be overridden.
     """
+    kind = run_config(game)
     if not argv:
-        raise ValueError(f"train: no settings given: begin with --preset {'|'.join(PRESETS)}, or see --help")
+        raise ValueError(f"train: no settings given: begin with --preset {'|'.join(profiles(game))}, or see --help")
     first = _Parser(add_help=False, allow_abbrev=False)
     source = first.add_mutually_exclusive_group()
     source.add_argument("--preset")
@@ -49,26 +50,34 @@ def parse(game: str, kind: type[R], argv: Sequence[str], prog: str) -> tuple[R, 
     if chosen.resume is None:
         if chosen.other_data:
             raise ValueError("train: --other-data goes with --resume")
-        default = kind() if chosen.preset is None else preset(chosen.preset, game, kind)
-        return parse_fields(kind, default, rest, prog, f"{about(game)} {DESCRIPTION}"), None
+        default = kind() if chosen.preset is None else profile(game, chosen.preset)
+        return parse_fields(kind, default, rest, prog, about(game)), None
     if not chosen.resume:
         raise ValueError("train: --resume needs the folder of a run, got an empty name")
     directory = Path(chosen.resume)
     stored = load_config(directory, game, kind)
-    check_code(directory, stored.game, rest)  # type: ignore[attr-defined]
+    check_code(directory, stored.game, rest)
     default = replace(stored, out=chosen.resume)
-    config = parse_fields(kind, default, rest, prog, f"{about(game)} {DESCRIPTION}")
+    config = parse_fields(kind, default, rest, prog, about(game))
     if config.out != default.out:
         raise ValueError("train: out cannot change when a run is resumed")
     return config, Resume(directory, stored, chosen.other_data)
 
 
 def about(game: str) -> str:
-    """What a game is and which settings of a run its paper states, for --help."""
+    """What a game is, which settings of a run its paper states, and what stands beside the fields, for --help."""
     kind = GAMES[game]
     stated = ", ".join(f"{name} {value}" for name, value in kind.defaults.items())
     own = f"Stated by its paper: {stated}; other" if stated else "The"
-    return f"{summary(kind)} Optimizer: {kind.optimizer.__name__}. {own} rates and batch are POT-GAN's."
+    return (
+        f"{summary(kind)} Optimizer: {kind.optimizer.__name__}. {own} rates and batch are POT-GAN's. "
+        "[stated] behind a field: its default is the value in the paper; [open]: the paper gives none, and the default "
+        "is our choice. "
+        f"Also: --preset NAME starts from named settings ({', '.join(profiles(game))}); --resume DIR continues the run "
+        "in DIR with its settings. Fields given beside either override it (a resumed run keeps its folder, its seed, "
+        "its data and what its networks are made of). --other-data, with --resume: go on with other data than the run "
+        "was trained on, such as a folder that has grown."
+    )
 
 
 def summary(kind: type) -> str:

@@ -1,4 +1,4 @@
-"""``python -m train.demo``: POT-GAN on the ring of 8 Gaussians beside WGAN-GP on the same budget."""
+"""``python -m train.demo``: the games that have a demo profile side by side on the ring of 8 Gaussians."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ if __name__ == "__main__":  # before PyTorch is imported
     sys.exit(run("train.demo", lambda module: module.main(sys.argv[1:])))
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,17 +19,16 @@ from rich.table import Table
 
 from train.cli import parse_fields
 from train.data.distributions import ring8
-from train.potgan import PotGanRun
-from train.recipes.presets import preset
+from train.recipes import RECIPES, profile, profiles
 from train.report.page import write_report
-from train.run.config import TrainConfig, run_config
+from train.run.config import TrainConfig
 from train.run.directory import new_directory
 from train.run.log import duration
 from train.run.outputs import POINTS
-from train.run.play import begin, load_data, make_trainer, run_directory
+from train.run.play import play
 from train.run.trainer import Trainer
 
-KINDS: dict[str, type[TrainConfig]] = {"potgan": PotGanRun, "wgan-gp": run_config("wgan-gp")}
+GAMES = sorted(game for game in RECIPES if "demo" in profiles(game))
 COLUMNS = {
     "reverse_kl": "reverse KL",
     "reverse_kl_floor": "floor",
@@ -41,7 +39,10 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """POT-GAN on 8 Gaussians in the plane, then WGAN-GP with the same networks, data, seed and number of iterations."""
+    """POT-GAN on 8 Gaussians in the plane, then WGAN-GP: the same networks, data, seed and number of iterations.
+
+    Each has its own tuned settings, those of its profile "demo".
+    """
 
     iterations: int = 6000
     """Generator updates of each."""
@@ -58,9 +59,10 @@ def main(argv: Sequence[str]) -> None:
     demo = parse_fields(DemoConfig, DemoConfig(), argv, "python -m train.demo")
     trainers, rows = {}, {}
     with new_directory(demo.out, Path("runs/demo")) as directory:
-        for name in KINDS:
+        for name in GAMES:
             print(f"\n{name}", flush=True)
-            trainers[name], metrics = play(name, replace(config_of(name, demo), out=str(directory / name)))
+            config = replace(config_of(name, demo), out=str(directory / name))
+            trainers[name], metrics = play(name, config, None, f"python -m train {name}")
             rows[name] = {**metrics, "seconds": trainers[name].seconds}
         Console().print(table(rows, demo))
         picture, report = compare(trainers, rows, directory)
@@ -68,17 +70,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def config_of(name: str, demo: DemoConfig) -> TrainConfig:
-    """The preset ring8 of one game on the demo's budget."""
-    chosen = preset("ring8", name, KINDS[name])
-    return replace(chosen, iterations=demo.iterations, seed=demo.seed, device=demo.device)
-
-
-def play(name: str, config: TrainConfig) -> tuple[Trainer, dict[str, float]]:
-    """Train one game on the ring; its trainer and final metrics."""
-    with run_directory(config, name, None) as directory:
-        trainer = make_trainer(name, config, load_data(config), directory)
-        begin(trainer, config, None)
-        return trainer, trainer.run(f"python -m train {name} --resume {shlex.quote(str(directory))}")
+    """The profile "demo" of one game on the demo's budget."""
+    return replace(profile(name, "demo"), iterations=demo.iterations, seed=demo.seed, device=demo.device)
 
 
 def table(rows: dict[str, dict[str, float]], demo: DemoConfig) -> Table:

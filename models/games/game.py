@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from models.config import from_dict
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,26 @@ def full(x: Tensor) -> Tensor:
     return x.float() if x.dtype in halves and torch.is_autocast_enabled(x.device.type) else x
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A game that is trained before another one, on the same data, and then handed to it (``Game.build_on``).
+
+    game: the class of the earlier game.
+    defaults: settings of its training that differ from the trainer's, such as {"iterations": 20_000}.
+    needed: whether the later game needs it, from its own config and the shape of a sample.
+    """
+
+    game: type[Game]
+    defaults: Mapping[str, Any]
+    needed: Callable[[Any, tuple[int, ...]], bool]
+
+
 class Game(nn.Module):
     """Players and the order in which they move. A game's docstring begins with its line in ``python -m train list``.
 
+    Config: the class of its settings, a frozen dataclass whose fields all have defaults.
+    build: the game for samples of a shape.
+    phases: by name, the games that are trained before it and handed to it.
     players: one module per player; an optimizer is made for each.
     order: the turns of one iteration, played front to back.
     frozen modules (an encoder, say) are plain attributes outside ``players``: saved, moved, never trained.
@@ -51,11 +70,23 @@ class Game(nn.Module):
     what they return is made float32 before it enters a loss.
     """
 
+    Config: ClassVar[Any]
+    phases: ClassVar[Mapping[str, Phase]] = {}
     config: Any
     players: nn.ModuleDict
     order: tuple[Turn, ...]
     optimizer: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Adam
     defaults: ClassVar[Mapping[str, Any]] = {}
+
+    @classmethod
+    def build(cls, config: Any, shape: tuple[int, ...]) -> Game:
+        """The game for samples of ``shape``: (D,) for points or (C, H, W) for images in [-1, 1]."""
+        raise NotImplementedError(f"{cls.__name__} defines no build")
+
+    @classmethod
+    def build_on(cls, config: Any, shape: tuple[int, ...], earlier: Mapping[str, Game]) -> Game:
+        """The game on top of those of its ``phases`` that were played, by the phase's name."""
+        return cls.build(config, shape)
 
     def loss(self, player: str, real: Tensor, noise: Tensor) -> Loss:
         """The loss of ``player`` on one batch, real [N, ...] and noise [N, noise_dim]: its method ``PLAYER_loss``."""
@@ -73,6 +104,11 @@ class Game(nn.Module):
         device = next(self.players.parameters()).device
         return torch.randn(n, self.config.networks.noise_dim, generator=generator, device=device)
 
+    @property
+    def sampling_players(self) -> nn.Module:
+        """The players that make samples, whose weights an average is taken of: the generator, or all without one."""
+        return self.players["generator"] if "generator" in self.players else self.players  # noqa: SIM401
+
     def optimizer_options(self, player: str) -> dict[str, Any]:
         """What ``player``'s optimizer has instead of the trainer's defaults, such as {"lr": 1e-2}."""
         return {}
@@ -80,15 +116,26 @@ class Game(nn.Module):
     def set_progress(self, done: float) -> None:
         """How much of the training lies behind, 0..1, for whatever a game anneals; said before each iteration."""
 
+    def reconstruct(self, real: Tensor) -> Tensor | None:
+        """What the game makes of real samples [N, ...] when it rebuilds them, shaped like them; None if it does not."""
+        return None
+
     def parts(self) -> dict[str, Any]:
-        """What an export holds, as JSON, for ``rebuild``: how modules are made that the config only points to."""
+        """What an export holds, as JSON, for ``rebuild``: the config of each phase's game that this one stands on."""
         return {}
 
     @classmethod
     def rebuild(cls, config: Any, shape: tuple[int, ...], parts: Mapping[str, Any]) -> Game:
         """The game of an export, before its weights are loaded."""
-        game: Game = cls.build(config, shape)  # type: ignore[attr-defined]
-        return game
+        earlier = {name: cls._rebuild_phase(name, values, shape) for name, values in parts.items()}
+        return cls.build_on(config, shape, earlier)
+
+    @classmethod
+    def _rebuild_phase(cls, name: str, config: Any, shape: tuple[int, ...]) -> Game:
+        if name not in cls.phases:
+            raise ValueError(f"{cls.__name__}: parts must be of {', '.join(cls.phases) or 'none'}, got {name!r}")
+        kind = cls.phases[name].game
+        return kind.rebuild(from_dict(kind.Config, config), shape, {})
 
     def step(self, player: str, real: Tensor, noise: Tensor, optimizer: torch.optim.Optimizer) -> Loss:
         """One optimisation step of ``player``; no other player's parameters or gradients are touched."""

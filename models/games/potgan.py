@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from models.config import check_fields, check_range, from_dict
+from models.config import check_fields, check_range
+from models.export import load_game
 from models.forest import LatentTransformationForest
-from models.games.export import load_game
-from models.games.game import Loss, Turn, full
-from models.games.vae import Vae, VaeConfig
+from models.games.game import Game, Loss, Phase, Turn, full
+from models.games.vae import VaeGame
 from models.games.wgan_gp import WganGp, WganGpConfig
 from models.networks import make_critic, make_generator
 from models.pairing import PAIRINGS, PairingName
@@ -89,13 +89,20 @@ class PotGan(WganGp):
     """
 
     Config: ClassVar[Any] = PotGanConfig
+    phases: ClassVar[Mapping[str, Phase]] = {
+        "vae": Phase(
+            VaeGame,
+            {"iterations": 20_000, "betas": (0.9, 0.999)},
+            needed=lambda config, shape: len(shape) == 3 and config.encoder == "identity",  # a point is its own latent
+        )
+    }
     forest_started: Tensor
 
     def __init__(
         self, config: PotGanConfig, generator: nn.Module, critic: nn.Module, encoder: nn.Module, latent_dim: int
     ) -> None:
         super().__init__(config, generator, critic)
-        self.vae_config: VaeConfig | None = None
+        self._vae: tuple[VaeGame, ...] = ()  # in a tuple: of the VAE, only the encoder is a part of this game
         self.encoder = encoder.requires_grad_(False).eval()
         if config.transform == "identity":
             return
@@ -114,25 +121,34 @@ class PotGan(WganGp):
         """The game for samples of ``shape``; reads the encoder from ``config.encoder``."""
         return cls._around(None if config.encoder == "identity" else load_vae(config.encoder, shape), config, shape)
 
-    def parts(self) -> dict[str, Any]:
-        """The config of the VAE whose encoder this game has; its weights are among the game's own."""
-        return {} if self.vae_config is None else {"vae": dataclasses.asdict(self.vae_config)}
-
     @classmethod
-    def rebuild(cls, config: PotGanConfig, shape: tuple[int, ...], parts: Mapping[str, Any]) -> PotGan:
-        """From an export, wherever it lies now: ``config.encoder`` is read only if ``parts`` has no VAE."""
-        if "vae" not in parts:
+    def build_on(cls, config: PotGanConfig, shape: tuple[int, ...], earlier: Mapping[str, Game]) -> PotGan:
+        """Around the encoder of the phase's VAE, if it was played; ``config.encoder`` is read only if it was not."""
+        if "vae" not in earlier:
             return cls.build(config, shape)
-        return cls._around(Vae.build(from_dict(VaeConfig, parts["vae"]), shape), config, shape)
+        return cls._around(cast(VaeGame, earlier["vae"]), config, shape)
 
     @classmethod
-    def _around(cls, vae: Vae | None, config: PotGanConfig, shape: tuple[int, ...]) -> PotGan:
+    def _around(cls, vae: VaeGame | None, config: PotGanConfig, shape: tuple[int, ...]) -> PotGan:
         encoder: nn.Module = nn.Flatten(-len(shape)) if vae is None else vae.vae.encoder
         latent_dim = math.prod(shape) if vae is None else vae.vae.encoder.latent_dim
         generator, critic = make_generator(config.networks, shape), make_critic(config.networks, shape)
         game = cls(config, generator, critic, encoder, latent_dim)
-        game.vae_config = None if vae is None else vae.config
+        game._vae = () if vae is None else (vae,)
         return game
+
+    def parts(self) -> dict[str, Any]:
+        """The config of the VAE whose encoder this game has; its weights are among the game's own."""
+        return {"vae": dataclasses.asdict(self._vae[0].config)} if self._vae else {}
+
+    def reconstruct(self, real: Tensor) -> Tensor | None:
+        """What the VAE whose encoder is Q makes of ``real``; None without one.
+
+        None also for a game read from its export, which has the encoder alone.
+        """
+        if not self._vae or next(self._vae[0].vae.decoder.parameters()).is_meta:
+            return None
+        return self._vae[0].to(real.device).eval().reconstruct(real)
 
     def train(self, mode: bool = True) -> PotGan:
         super().train(mode)
@@ -230,12 +246,12 @@ def make_transform(config: PotGanConfig, latent_dim: int) -> nn.Module:
     return AffineTransform(latent_dim) if config.transform == "affine" else MlpTransform(latent_dim, 128)
 
 
-def load_vae(path: str, shape: tuple[int, ...]) -> Vae:
+def load_vae(path: str, shape: tuple[int, ...]) -> VaeGame:
     """The VAE exported to the directory ``path``, which must take samples of ``shape``."""
-    game, vae_shape = load_game(path, {"vae": Vae})
+    game, vae_shape = load_game(path, {"vae": VaeGame})
     if vae_shape != tuple(shape):
         raise ValueError(f"PotGan: encoder must take samples of {list(shape)}, got {path} for {list(vae_shape)}")
-    return cast(Vae, game)
+    return cast(VaeGame, game)
 
 
 def _forget_started(game: Any, incompatible_keys: Any) -> None:

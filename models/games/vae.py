@@ -27,7 +27,7 @@ class VaeConfig:
         check_range(self, "noise_scale", above=0)
 
 
-class Vae(Game):
+class VaeGame(Game):
     """VAE (Kingma & Welling 2014), whose encoder may be POT-GAN's Q.
 
     Player ``vae``; noise N(0, I) [N, noise_dim] is the reparametrisation's in ``loss``, the latent in ``sample``.
@@ -46,7 +46,7 @@ class Vae(Game):
         return cast(VAE, self.players["vae"])
 
     @classmethod
-    def build(cls, config: VaeConfig, shape: tuple[int, ...]) -> Vae:
+    def build(cls, config: VaeConfig, shape: tuple[int, ...]) -> VaeGame:
         """The game for samples of ``shape``: (D,) for points or (C, H, W) for images in [-1, 1]."""
         return cls(config, VAE(config.networks, shape))
 

@@ -63,6 +63,10 @@ class WaeGan(Game):
     def sample(self, noise: Tensor) -> Tensor:
         return self.autoencoder["generator"](noise)
 
+    def reconstruct(self, real: Tensor) -> Tensor:
+        """G(Q(x)), shaped like ``real``."""
+        return self.sample(self.autoencoder["encoder"](real))
+
     def discriminator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """-E log D(z) - E log(1 - D(Q(x))): Algorithm 1's ascent, without lambda, which only scales the step."""
         discriminator = self.players["discriminator"]

@@ -54,7 +54,7 @@ MISTAKES = {
     "huge": (["gan", "--preset", "ring8", "--batch-size", "100000000000"], "batch_size 100000000000 needs at least"),
     "other data": (["gan", "--preset", "ring8", "--other-data"], "--other-data goes with --resume"),
     "no command": (["data"], "usage: python -m train data --cache"),
-    "preset": (["vae", "--preset", "ring9"], "there is no preset 'ring9'; presets: ring8"),
+    "preset": (["vae", "--preset", "ring9"], "vae has no preset 'ring9'; presets: ring8"),
     "device name": (["vae", "--preset", "ring8", "--device", "gpu"], "device must be cpu, cuda or cuda:N, got gpu"),
     "device": (["vae", "--preset", "ring8", "--device", "cuda:99"], "device cuda:99 is not available"),
     "no path": (["vae", "--data.name", "cifar10"], "cifar10 needs a path"),

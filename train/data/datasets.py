@@ -82,6 +82,10 @@ class Dataset(Protocol):
     shape: tuple[int, ...]
     target: GaussianTarget | None
 
+    @property
+    def size(self) -> int | None:
+        """The number of samples; None where they are drawn on the fly."""
+
     def batch(self, n: int) -> Tensor:
         """The next n samples [n, *shape], float32; images lie in [-1, 1]."""
 
@@ -114,6 +118,11 @@ class PointSet:
         self._generator = torch.Generator(device).manual_seed(stream_seed(seed, 0))
         self.points = None if limit is None else self._fixed(2, limit)  # [limit, dim]
 
+    @property
+    def size(self) -> int | None:
+        """See Dataset."""
+        return None if self.points is None else len(self.points)
+
     def batch(self, n: int) -> Tensor:
         """The next n points [n, dim]."""
         _check_count("batch", n)
@@ -137,7 +146,7 @@ class PointSet:
         """Name, number of fixed points, seed, the generator's state and the type of device it belongs to."""
         return {
             "name": self.name,
-            "limit": None if self.points is None else len(self.points),
+            "limit": self.size,
             "seed": self._seed,
             "device": self._generator.device.type,
             "generator": self._generator.get_state(),
@@ -174,7 +183,9 @@ class ImageSet:
         self._seed = seed
         self._start_epoch(0)
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """See Dataset."""
         return len(self.images)
 
     @property
@@ -228,11 +239,11 @@ class ImageSet:
             self._start_epoch(epoch)
             self._position = position
         elif allow_other:
-            print(f"data: the run goes on with other images: {shape[0]} before, {len(self)} now", flush=True)
+            print(f"data: the run goes on with other images: {shape[0]} before, {self.size} now", flush=True)
             self._start_epoch(epoch + 1)
         else:
             raise ValueError(
-                f"data: the run was trained on {shape[0]} other images than these {len(self)}; --other-data goes on "
+                f"data: the run was trained on {shape[0]} other images than these {self.size}; --other-data goes on "
                 "with these"
             )
 

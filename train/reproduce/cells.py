@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.config import from_dict
-from train.recipes.presets import TOY, TOY_GAMES, TOY_NETWORKS, TOY_THREE_PLAYERS, merge
-from train.run.config import TrainConfig, run_config
+from train.recipes import merge, profile
+from train.run.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -43,34 +43,14 @@ ROWS: dict[str, Row] = {
 }
 MAIN_ROWS = ("gan", "veegan", "wgan-gp", "potgan")  # those of the paper
 
-_FOREST = {"trees": 16, "depth": 3}
-
-# Changes to a game's defaults: for every game ("all"), then by game. POT-GAN states rate, betas, batch and weights for
-# images, and nothing for its toys; the rest is ours. docs/toy.md says how the best were found.
-_PAPER: dict[str, Any] = {
-    "all": {"iterations": 20_000, "batch_size": 64, "lr": 2e-4, "betas": (0.5, 0.9), "lr_decay": "constant"},
-    "potgan": {"game": {"forest": _FOREST}},
-    "wae-gan": {"betas": (0.5, 0.999)},
-    "3p-wgan": {"lr": 1e-4, "betas": (0.0, 0.9), "game": TOY_THREE_PLAYERS},
-}
-_BEST: dict[str, Any] = {
-    "all": TOY,
-    "gan": {"lr": 1e-3},
-    "wgan-gp": {"lr": 1e-3, "game": {"critic_steps": 5, "gradient_penalty_weight": 0.1}},
-    "potgan": TOY_GAMES["potgan"],
-    "3p-wgan": {**TOY_GAMES["3p-wgan"], "betas": (0.0, 0.9)},
-}
-SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "paper": ("POT-GAN's stated settings", _PAPER),
-    "best": ("our tuned settings", _BEST),
+# The profile of each setting on a target.
+SETTINGS: dict[str, tuple[str, str]] = {
+    "paper": ("POT-GAN's stated settings", "{}-paper"),
+    "best": ("our tuned settings", "{}"),
 }
 
 
 def cell_config(target: str, setting: str, row: str) -> TrainConfig:
-    """The run of one cell, but for its seed."""
-    game, chosen = ROWS[row].game, SETTINGS[setting][1]
-    kind = run_config(game)
-    values = merge(dataclasses.asdict(kind()), {"data": {"name": target}, "game": {"networks": TOY_NETWORKS}})
-    for changes in (chosen["all"], chosen.get(game, {}), ROWS[row].changes):
-        values = merge(values, changes)
-    return from_dict(kind, values)
+    """The run of one cell, but for its seed: the game's profile, and what sets the row apart."""
+    config = profile(ROWS[row].game, SETTINGS[setting][1].format(target))
+    return from_dict(type(config), merge(dataclasses.asdict(config), ROWS[row].changes))

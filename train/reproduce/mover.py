@@ -6,26 +6,28 @@ import json
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
-from models.games.three_player_wgan import ThreePlayerWgan, ThreePlayerWganConfig
-from models.networks import NetworkConfig
+from models.games import ThreePlayerWgan
 from train.cli import parse_fields
-from train.data.datasets import DataConfig, PointSet
+from train.data.datasets import PointSet, load
 from train.data.distributions import ring8
+from train.recipes import profile
 from train.reproduce.start import start
-from train.run.config import TrainConfig, run_config
-from train.run.ensemble import Ensemble
+from train.run.config import TrainConfig, torch_device
 from train.run.files import write_atomically, write_json
 from train.run.log import duration, progress
+from train.run.loop import Loop, side_by_side
 from train.run.outputs import POINTS
 from train.scores.toy import toy_metrics
 
 _FACTS = ("gpu", "cpu", "cores", "load_before", "python", "torch", "otkernels", "commit", "date")
+GAME = "3p-wgan"
+FIGURE_1 = profile(GAME, "figure1")
 PAPER_EPOCHS = (100, 500, 3000, 7000)  # Fig. 1
 _WHERE = {
     "both": "generator and critic, as in the paper",
@@ -42,17 +44,17 @@ class MoverConfig:
     N(0, 0.02^2), which the paper states for images.
     """
 
-    iterations: int = 25_000
+    iterations: int = FIGURE_1.iterations
     """Iterations, each on all points: the paper's epochs. [stated]"""
-    points: int = 2048
+    points: int = FIGURE_1.batch_size
     """Points of the data set. [stated]"""
-    lr: float = 1e-4
+    lr: float = FIGURE_1.lr
     """Adam's learning rate. [stated]"""
-    width: int = 128
+    width: int = FIGURE_1.game.networks.width
     """Hidden units of the three networks, FC-ReLU-FC-ReLU-FC. [open]"""
-    lambda_end: float = 100.0
+    lambda_end: float = FIGURE_1.game.lambda_end
     """lambda rises linearly from 0.1 to this. [stated]"""
-    batch_norm: Literal["both", "generator", "none"] = "generator"
+    batch_norm: Literal["both", "generator", "none"] = FIGURE_1.game.batch_norm
     """Batch norm in the layers of generator and critic. [stated: both], with which ours is slow and unstable:
     docs/toy.md."""
     seed: int = 0
@@ -82,66 +84,66 @@ def main(argv: Sequence[str], prog: str) -> None:
 
 def game_config(config: MoverConfig) -> TrainConfig:
     """The paper's synthetic settings as a run of the game."""
-    networks = NetworkConfig(name="mlp", width=config.width, depth=2, noise_dim=128, init="normal")
-    return run_config("3p-wgan")(
-        data=DataConfig(name="ring8", limit=config.points),
+    game = FIGURE_1.game
+    networks = replace(game.networks, width=config.width)
+    return replace(
+        FIGURE_1,
+        data=replace(FIGURE_1.data, limit=config.points),
         iterations=config.iterations,
         batch_size=config.points,
         lr=config.lr,
-        betas=(0.0, 0.9),
-        lr_decay="constant",
         seed=config.seed,
         device=config.device,
-        game=ThreePlayerWganConfig(networks=networks, lambda_end=config.lambda_end, batch_norm=config.batch_norm),  # type: ignore[call-arg]
+        game=replace(game, networks=networks, lambda_end=config.lambda_end, batch_norm=config.batch_norm),
     )
 
 
 def play(config: MoverConfig) -> dict[str, Any]:
     """One run: {"curve": rows of step, move, lambda, "snapshots": step -> clouds and figures, "seconds"}."""
-    ensemble = Ensemble("3p-wgan", game_config(config), [config.seed])
+    settings = game_config(config)
+    loop, points = side_by_side(GAME, settings, [config.seed]), data_points(settings)
     shown = {step for step in PAPER_EPOCHS if step < config.iterations} | {config.iterations}
     curve, snapshots, started = [], {}, time.monotonic()
     for step in progress(config.iterations, "mover"):
-        ensemble.iterate()
+        loop.iterate()
         if step % config.every == 0 or step == config.iterations or step == 1:
-            curve.append({"step": step, "move": float(way(ensemble)), "lambda": game_of(ensemble).cost_weight})
+            curve.append({"step": step, "move": float(way(loop, points)), "lambda": game_of(loop).cost_weight})
         if step in shown:
-            snapshots[step] = snapshot(ensemble, config.points)
+            snapshots[step] = snapshot(loop, points)
             figures = ", ".join(f"{name} {value:.4g}" for name, value in snapshots[step]["figures"].items())
             print(f"iteration {step}: {figures}", flush=True)
     return {"curve": curve, "snapshots": snapshots, "seconds": time.monotonic() - started}
 
 
-def game_of(ensemble: Ensemble) -> ThreePlayerWgan:
-    game = ensemble.game
+def game_of(loop: Loop) -> ThreePlayerWgan:
+    game = loop.game
     assert isinstance(game, ThreePlayerWgan)
     return game
 
 
-def way(ensemble: Ensemble) -> Tensor:
-    """Mean |h(x) - x|_2 over the data."""
-    points = data_points(ensemble)
-    with ensemble.sampling():
-        return (game_of(ensemble).move(points) - points).norm(dim=-1).mean()
+def way(loop: Loop, points: Tensor) -> Tensor:
+    """Mean |h(x) - x|_2 over points [1, n, 2]."""
+    with loop.sampling():
+        return (game_of(loop).move(points) - points).norm(dim=-1).mean()
 
 
-def data_points(ensemble: Ensemble) -> Tensor:
-    """The fixed set [1, points, 2]."""
-    (data,) = ensemble.data
+def data_points(settings: TrainConfig) -> Tensor:
+    """The fixed set [1, points, 2] that the run is trained on."""
+    data = load(settings.data, torch_device(settings.device), settings.seed)
     assert isinstance(data, PointSet)
     assert data.points is not None
     return data.points[None]
 
 
-def snapshot(ensemble: Ensemble, shown: int) -> dict[str, Any]:
-    """Real, generated and moved points [n, 2], and the figures of 10,000 generated ones."""
-    samples, real = ensemble.samples(POINTS)[0].cpu(), data_points(ensemble)
-    with ensemble.sampling():
-        moved = game_of(ensemble).move(real)
+def snapshot(loop: Loop, points: Tensor) -> dict[str, Any]:
+    """Real, generated and moved points [n, 2], and the figures of 10,000 generated ones; points [1, n, 2]."""
+    samples = loop.samples(POINTS)[0].cpu()
+    with loop.sampling():
+        moved = game_of(loop).move(points)
     metrics = toy_metrics(samples, ring8())
     figures = {name: metrics[name] for name in ("reverse_kl", "modes_covered", "within_3_sigma")}
-    clouds = {"real": real[0].cpu(), "generated": samples[:shown], "moved real": moved[0].cpu()}
-    return {"clouds": clouds, "figures": figures | {"move": float(way(ensemble))}}
+    clouds = {"real": points[0].cpu(), "generated": samples[: points.shape[1]], "moved real": moved[0].cpu()}
+    return {"clouds": clouds, "figures": figures | {"move": float(way(loop, points))}}
 
 
 def write(out: Path, config: MoverConfig, run: dict[str, Any], machine: dict[str, Any]) -> list[Path]:

@@ -26,9 +26,10 @@ from train.report.page import flatten
 from train.reproduce.cells import ROWS, SETTINGS, cell_config
 from train.reproduce.start import start
 from train.run.config import TrainConfig
-from train.run.ensemble import Ensemble
+from train.run.directory import PHASES
 from train.run.files import write_atomically
 from train.run.log import duration, progress
+from train.run.loop import side_by_side
 from train.run.outputs import POINTS
 from train.scores.toy import toy_metrics
 
@@ -108,9 +109,9 @@ def is_done(path: Path, wanted: TrainConfig, runs: int) -> bool:
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:
-    """The settings as JSON gives them back."""
+    """The settings as JSON gives them back; without those of phases, which points never have."""
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return values
+    return {name: value for name, value in values.items() if name not in PHASES}
 
 
 def train_cell(row: str, config: TrainConfig, seeds: Sequence[int], label: str) -> dict[str, Any]:
@@ -119,14 +120,12 @@ def train_cell(row: str, config: TrainConfig, seeds: Sequence[int], label: str) 
     "samples": 1,000 points of the first run that did not diverge, None if there is none.
     """
     started = time.monotonic()
-    ensemble = Ensemble(ROWS[row].game, config, seeds)
+    loop, target = side_by_side(ROWS[row].game, config, seeds), TARGETS[config.data.name]()
     for _ in progress(config.iterations, label):
-        ensemble.iterate()
-    samples = ensemble.samples(POINTS).cpu()
+        loop.iterate()
+    samples = loop.samples(POINTS).cpu()
     trained = time.monotonic()
-    metrics = [
-        run_metrics(run, data.target, seed) for run, data, seed in zip(samples, ensemble.data, seeds, strict=True)
-    ]
+    metrics = [run_metrics(run, target, seed) for run, seed in zip(samples, seeds, strict=True)]
     seconds = {"training": round(trained - started, 1), "metrics": round(time.monotonic() - trained, 1)}
     kl = ", ".join("diverged" if run is None else f"{run['reverse_kl']:.4f}" for run in metrics)
     print(f"{label}: reverse KL {kl}; {duration(trained - started)} of training", flush=True)

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a crash, and exports that other programs read.
+"""Checkpoints that survive a crash.
 
 A checkpoint is written to a temporary file, synced and renamed, so a name that exists is a whole file unless the disk
 lost part of it later; such a file fails its checksums, is named in a warning and passed over for the one before.
@@ -6,8 +6,6 @@ lost part of it later; such a file fails its checksums, is named in a warning an
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import pickle
 import re
 import zipfile
@@ -16,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
-from train.errors import ResourceError, TrainingError, printable, resource_message
-from train.run.files import write_atomically, write_json
+from train.errors import ResourceError, printable, resource_message
+from train.run.files import write_atomically
 from train.run.state import check_state
 
 _NAME = re.compile(r"step_([0-9]+)\.pt")
@@ -92,33 +89,6 @@ def valid_states(directory: Path, warn: Callable[[str], None]) -> Iterator[tuple
         yield path, state
 
 
-def export(directory: Path, name: str, game: Any, shape: tuple[int, ...]) -> None:
-    """Write model.safetensors and config.json to ``directory``, which models.games.export.load_game reads.
-
-    name: the game's name in the registry; shape: of one sample. config.json holds the SHA-256 of model.safetensors in
-    hexadecimal as "sha256". TrainingError, and no file, if a weight is NaN or infinite; ResourceError if the disk is
-    full.
-    """
-    weights = {key: value.detach().cpu().clone().contiguous() for key, value in game.state_dict().items()}
-    broken = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
-        raise TrainingError(f"export: {printable(', '.join(broken))} of {name} are not finite; nothing was written")
-    directory.mkdir(parents=True, exist_ok=True)
-    model, description = directory / "model.safetensors", directory / "config.json"
-    digest = ""
-
-    def write(temporary: Path) -> None:
-        nonlocal digest
-        save_file(weights, temporary)
-        digest = _sha256(temporary)
-        description.unlink(missing_ok=True)  # the old one does not describe what is about to take its place
-
-    write_atomically(model, write)
-    config = dataclasses.asdict(game.config)
-    described = {"game": name, "config": config, "shape": list(shape), "parts": game.parts(), "sha256": digest}
-    write_json(description, described)  # last: where it is, the export is whole
-
-
 def _name(step: int) -> str:
     return f"step_{step:08d}.pt"
 
@@ -146,11 +116,3 @@ def _why(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return printable((str(error) or type(error).__name__).splitlines()[0])
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

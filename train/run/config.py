@@ -6,14 +6,15 @@ import dataclasses
 import functools
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
 import torch
 
 from models.config import check_fields, from_dict
-from models.games import GAMES
+from models.games import GAMES, Game
 from train.data.datasets import DataConfig
 from train.run.directory import RUN_FILE
 from train.run.files import write_json
@@ -21,7 +22,7 @@ from train.run.files import write_json
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train; ``run_config`` adds the game's own fields."""
+    """How to train; ``run_config`` says what is in the field ``game``."""
 
     data: DataConfig = field(default_factory=DataConfig)
     """What to train on."""
@@ -54,6 +55,8 @@ class TrainConfig:
     """Iterations between checkpoints."""
     keep: int = 2
     """Checkpoints kept."""
+    game: Any = None
+    """The game."""
 
     def __post_init__(self) -> None:
         check_fields(self, "train")
@@ -67,20 +70,66 @@ class TrainConfig:
 
 
 R = TypeVar("R", bound=TrainConfig)
+C = TypeVar("C")
+NONE: Mapping[str, Any] = {}
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """The training of a game before the run's own. Data, seed, device and intervals are those of the run."""
+
+    known_as: ClassVar[str] = "phase"
+
+    iterations: int = 100_000
+    """Steps; 0 skips the phase."""
+    batch_size: int = 64
+    """Samples in a batch."""
+    lr: float = 2e-4
+    """The optimizer's learning rate."""
+    betas: tuple[float, float] = (0.5, 0.9)
+    """Adam's decay rates of the first and second moment."""
+    game: Any = None
+    """The game of the phase."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "train")
+        name = self.known_as
+        _require(self.iterations >= 0, f"{name}.iterations", "must not be negative", self.iterations)
+        if self.iterations > 0:
+            check_rates(self, f"{name}.")
 
 
 @functools.cache
 def run_config(game: str) -> type[TrainConfig]:
-    """TrainConfig with a field ``game``, the configuration of the game of that name, and that game's defaults."""
+    """TrainConfig for the game of that name: its Config as the field ``game``, its defaults, a field for each phase."""
     if game not in GAMES:
         raise ValueError(f"train: there is no game {game!r}; games: {', '.join(GAMES)}")
-    kind: Any = GAMES[game].Config  # type: ignore[attr-defined]
-    name = f"{GAMES[game].__name__}Run"
-    hints = get_type_hints(TrainConfig)
-    stated = [(setting, hints[setting], field(default=value)) for setting, value in GAMES[game].defaults.items()]
-    extra = [*stated, ("game", kind, field(default_factory=kind))]
-    return dataclasses.make_dataclass(name, extra, bases=(TrainConfig,), frozen=True)
+    kind = GAMES[game]
+    phases = {name: _with_game(PhaseConfig, name, phase.game, phase.defaults) for name, phase in kind.phases.items()}
+    return _with_game(TrainConfig, "", kind, kind.defaults, phases)
+
+
+def phase_as_run(config: TrainConfig, name: str, game: str) -> TrainConfig:
+    """The phase ``name`` of a run as a run of its own: the phase's fields where it has them, else those of the run."""
+    phase = getattr(config, name)
+    shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)}
+    own = {f.name: getattr(phase, f.name) for f in dataclasses.fields(PhaseConfig)}
+    return run_config(game)(**{**shared, "ema": 0.0, "lr_decay": "constant", "out": None, **own})
+
+
+def _with_game(
+    base: type[C], known_as: str, game: type[Game], defaults: Mapping[str, Any], more: Mapping[str, type] = NONE
+) -> type[C]:
+    """``base`` with the Config of ``game``, other defaults, and a field for each config class of ``more``."""
+    hints = get_type_hints(base)
+    fields = [
+        *((name, hints[name], field(default=value)) for name, value in defaults.items()),
+        *((name, kind, field(default_factory=kind)) for name, kind in {"game": game.Config, **more}.items()),
+    ]
+    named = {"known_as": known_as, "__doc__": base.__doc__} if known_as else {}
+    name = f"{game.__name__}{base.__name__.removesuffix('Config').replace('Train', 'Run')}"
+    return dataclasses.make_dataclass(name, fields, bases=(base,), frozen=True, namespace=named)
 
 
 def torch_device(name: str) -> torch.device:

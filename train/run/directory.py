@@ -9,11 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from models.games import GAMES
+
 RUN_FILE = "config.json"
+CHECKPOINTS = "checkpoints"
+EXPORT = "export"
 REPORT = "report.html"
 LOCK = ".lock"
+PHASES = dict.fromkeys(phase for game in GAMES.values() for phase in game.phases)  # each has a folder of its own
 # What a run leaves in its folder: where any of it lies, another run has been.
-TRACES = (RUN_FILE, "checkpoints", "metrics.jsonl", "tensorboard", "samples", "export", REPORT, "vae")
+TRACES = (RUN_FILE, CHECKPOINTS, "metrics.jsonl", "tensorboard", "samples", EXPORT, REPORT, *PHASES)
 
 
 @contextmanager

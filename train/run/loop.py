@@ -1,59 +1,61 @@
-"""Rounds of a game: the trainer plays turns, and knows no game by name."""
+"""The order of play, for one run or for many side by side. It knows no game by name."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.games import Game, Loss, Turn
-from train.data.datasets import stream_seed
+from models.games import GAMES, Game, Loss
+from models.stack import stack
+from train.data.datasets import load
 from train.run.config import TrainConfig, torch_device
 from train.run.ema import Ema
+from train.run.source import Batches, Source, StackedSource
 
-NOISE_STREAM = 2**32  # past the epochs that number the streams of an image set
+Watch = Callable[[str, Loss], None]
 
 
-class Rounds(ABC):
-    """The players of ``game``, their optimizers and the average of the weights that make samples.
+class Loop:
+    """A game, the source of its batches, an optimizer for each player, and the average of the weights for samples.
 
-    Each player has an optimizer of the game's class with the run's settings, overridden by the game's
-    ``optimizer_options(player)``. One iteration plays every turn of ``game.order`` and then updates the average.
+    The optimizers are of the game's class, with the run's settings overridden by ``game.optimizer_options(player)``.
+    ``average`` is None if ``config.ema`` is 0. Several runs at once are the same loop with a stacked game and a stacked
+    source (``side_by_side``).
     """
 
-    def __init__(self, game: Game, config: TrainConfig) -> None:
+    def __init__(self, game: Game, source: Batches, config: TrainConfig) -> None:
         self.device = torch_device(config.device)
-        self.game, self.config = game.to(self.device).train(), config
+        self.game, self.source, self.config = game.to(self.device).train(), source, config
         self.step = 0
-        self.options = {player: self._optimizer_options(player) for player in game.players}
+        self.options = {player: optimizer_options(game, player, config) for player in game.players}
         self.optimizers = {
             player: game.optimizer(module.parameters(), **self.options[player])
             for player, module in game.players.items()
         }
-        self.ema = Ema(self._sampling_players(), config.ema) if config.ema > 0 else None
+        self.average = Ema(game.sampling_players, config.ema) if config.ema > 0 else None
 
-    @abstractmethod
-    def draw(self, n: int) -> tuple[Tensor, Tensor]:
-        """A fresh batch: n real samples and the noise for n generated ones."""
+    def iterate(self, watch: Watch | None = None) -> None:
+        """One round of the game: every turn in order, each step on a fresh batch unless the turn says otherwise.
 
-    @abstractmethod
-    def watch(self, player: str, loss: Loss) -> None:
-        """Called after each step with its loss, without the graph."""
-
-    def iterate(self) -> None:
-        """One round of the game: every turn in order, each step on a fresh batch unless the turn says otherwise."""
+        watch: called after each step with the player and its loss, without the graph.
+        """
         done = self.step / self.config.iterations
         self._set_learning_rates(1 - done if self.config.lr_decay == "linear" else 1.0)
         self.game.set_progress(done)
         batch: tuple[Tensor, Tensor] | None = None
         for turn in self.game.order:
-            batch = self._play(turn, batch)
-        if self.ema is not None:
-            self.ema.update()
+            for _ in range(turn.steps):
+                if batch is None or turn.fresh:
+                    batch = self.source.draw(self.config.batch_size)
+                loss = self.game.step(turn.player, *batch, self.optimizers[turn.player])
+                if watch is not None:
+                    watch(turn.player, Loss(loss.value.detach(), loss.terms))
+        if self.average is not None:
+            self.average.update()
         self.step += 1
 
     @contextmanager
@@ -63,35 +65,46 @@ class Rounds(ABC):
         with torch.no_grad(), torch.random.fork_rng(devices):
             self.game.eval()
             try:
-                if self.ema is None:
+                if self.average is None:
                     yield self.game
                 else:
-                    with self.ema.applied():
+                    with self.average.applied():
                         yield self.game
             finally:
                 self.game.train()
 
-    def _sampling_players(self) -> nn.Module:
-        return self.game.players["generator"] if "generator" in self.game.players else self.game.players  # noqa: SIM401
-
-    def _optimizer_options(self, player: str) -> dict[str, Any]:
-        adam = {"betas": self.config.betas, "fused": True} if issubclass(self.game.optimizer, torch.optim.Adam) else {}
-        return {"lr": self.config.lr, **adam, **self.game.optimizer_options(player)}
+    def samples(self, n: int) -> Tensor:
+        """n samples [n, ...] of the averaged game, from the same noise at each call; [R, n, ...] of R runs."""
+        with self.sampling() as game:
+            return game.sample(self.source.fixed_noise(n))
 
     def _set_learning_rates(self, factor: float) -> None:
         for player, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self.options[player]["lr"] * factor
 
-    def _play(self, turn: Turn, batch: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
-        for _ in range(turn.steps):
-            if batch is None or turn.fresh:
-                batch = self.draw(self.config.batch_size)
-            loss = self.game.step(turn.player, *batch, self.optimizers[turn.player])
-            self.watch(turn.player, Loss(loss.value.detach(), loss.terms))
-        return batch
+
+def optimizer_options(game: Game, player: str, config: TrainConfig) -> dict[str, Any]:
+    """What ``player``'s optimizer is made with."""
+    adam = {"betas": config.betas, "fused": True} if issubclass(game.optimizer, torch.optim.Adam) else {}
+    return {"lr": config.lr, **adam, **game.optimizer_options(player)}
 
 
-def noise_generator(seed: int, device: torch.device) -> torch.Generator:
-    """The random stream of a run's noise, apart from those of its weights and its data."""
-    return torch.Generator(device).manual_seed(stream_seed(seed, NOISE_STREAM))
+def side_by_side(name: str, config: TrainConfig, seeds: Sequence[int]) -> Loop:
+    """A loop that plays R runs of the game ``name`` at once, one for each seed: tensors have a leading dimension R.
+
+    Run r has the weights, data and noise of ``python -m train NAME --seed seeds[r]``. What is drawn while playing (the
+    penalty's shares, a forest's thresholds) comes from one stream for all. A run that diverges stays at NaN and leaves
+    the others alone. ValueError for a game that ``models.stack`` cannot stack: images, SNGAN.
+    """
+    device = torch_device(config.device)
+    games, sets = [], []
+    for seed in seeds:
+        sets.append(load(config.data, device, seed))
+        torch.manual_seed(seed)
+        games.append(GAMES[name].build(config.game, sets[-1].shape))
+        if len(games) == 1:
+            stack(games)  # refuses before any more is loaded
+    game = stack(games)
+    sources = [Source(data, game.draw_noise, seed, device) for data, seed in zip(sets, seeds, strict=True)]
+    return Loop(game, StackedSource(sources), config)

@@ -8,7 +8,7 @@ import os
 import resource
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,11 @@ def check_room(setting: str, needed: float, device: torch.device | str) -> None:
         raise ValueError(f"{setting} needs at least {amount(needed)} of memory, {amount(there)} are available")
 
 
+Build = Callable[[Any], Game]
+
+
 def check_fits(
-    kind: type[Game],
+    build: Build,
     config: Any,
     shape: tuple[int, ...],
     batch_size: int,
@@ -54,14 +57,14 @@ def check_fits(
     *,
     ema: bool = False,
 ) -> None:
-    """ValueError, naming the setting to lower, if the game ``kind`` of ``config`` cannot fit on ``device``.
+    """ValueError, naming the setting to lower, if the game that ``build`` makes of ``config`` cannot fit on ``device``.
 
     shape: of one sample. ema: whether the run averages weights. Both figures are lower bounds, found without memory on
     PyTorch's device "meta": what the weights take with gradients, optimizer states and average, and what a batch takes.
     A game that cannot be built there is checked for its real batch alone.
     """
     try:
-        game = _on_meta(kind, config, shape)
+        game = _on_meta(build, config)
         needed: float = game_bytes(game, ema=ema)
     except Exception as error:
         if not _past_counting(error):
@@ -69,7 +72,7 @@ def check_fits(
             return  # what is wrong with the game is said when it is built
         needed = math.inf
     if needed > available_bytes(device):
-        check_room(f"train: {_culprit(kind, config, shape, needed, ema)}", needed, device)
+        check_room(f"train: {_culprit(build, config, needed, ema)}", needed, device)
     check_room(f"train: batch_size {batch_size}", needed + batch_bytes(game, shape, batch_size), device)
 
 
@@ -81,15 +84,14 @@ def game_bytes(game: Game, *, ema: bool = False) -> int:
         learned = sum(_bytes(p) for p in module.parameters() if p.requires_grad)
         total += learned * (moments + (0 if hasattr(module, "fit") else 1))  # a fused fit keeps no gradient
     if ema:
-        averaged = game.players["generator"] if "generator" in game.players else game.players  # noqa: SIM401
-        total += sum(map(_bytes, _tensors(averaged)))
+        total += sum(map(_bytes, _tensors(game.sampling_players)))
     return total
 
 
 def batch_bytes(game: Game, shape: tuple[int, ...], n: int) -> float:
     """Bytes of n real samples, and of what n generated ones keep for the gradient: inputs of layers, and themselves.
 
-    game: on the device meta, and not used again.
+    game: on the device meta; it is left in eval mode.
     """
     real = 4 * n * math.prod(shape)
     kept: dict[int, Tensor] = {}
@@ -98,22 +100,23 @@ def batch_bytes(game: Game, shape: tuple[int, ...], n: int) -> float:
         kept.update((id(value), value) for value in inputs if isinstance(value, Tensor))
 
     game.eval()  # batch norm refuses to train on one sample, which is not asked here
-    for module in game.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):  # their weights' gradient needs the input
-            module.register_forward_pre_hook(keep)
+    weighted = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)  # their weights' gradient needs the input
+    hooks = [m.register_forward_pre_hook(keep) for m in game.modules() if isinstance(m, weighted)]
     try:
         with torch.device("meta"), torch.no_grad():
             samples = game.sample(game.draw_noise(n))
     except Exception as error:  # what is wrong with the game is said when it plays
         return math.inf if _past_counting(error) else real
+    finally:  # an encoder that was handed over is used again
+        for hook in hooks:
+            hook.remove()
     return real + _bytes(samples) + sum(map(_bytes, kept.values()))
 
 
-def _on_meta(kind: Any, config: Any, shape: tuple[int, ...]) -> Game:
+def _on_meta(build: Build, config: Any) -> Game:
     with torch.device("meta"), torch.random.fork_rng([]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an encoder's weights, read from disk, are not copied
-        game: Game = kind.build(config, shape)
-    return game
+        return build(config)
 
 
 def _past_counting(error: Exception) -> bool:
@@ -121,12 +124,12 @@ def _past_counting(error: Exception) -> bool:
     return resource_message(error) is not None or isinstance(error, OverflowError) or "Overflow" in str(error)
 
 
-def _culprit(kind: type[Game], config: Any, shape: tuple[int, ...], needed: float, ema: bool) -> str:
+def _culprit(build: Build, config: Any, needed: float, ema: bool) -> str:
     """ "game.forest.trees 1000000": the number whose default would save most; "the game" if no one number does."""
     found, least = "the game", needed
     for name, value, smaller in _with_defaults(config):
         try:
-            size = game_bytes(_on_meta(kind, smaller, shape), ema=ema)
+            size = game_bytes(_on_meta(build, smaller), ema=ema)
         except Exception:  # another number is as far from fitting
             continue
         if size < least:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from models.config import fixed_fields
+from models.games import Game
 from train.report.page import flatten
 from train.run.config import TrainConfig
+from train.run.loop import Loop
 
 # They choose the samples that the run has seen; the data themselves are compared by their fingerprint.
 DATA_FIXED = ("data.name", "data.size", "data.subset", "data.limit", "data.background")
@@ -45,8 +45,7 @@ def check_changes(resume: Resume, config: TrainConfig, also_fixed: Iterable[str]
     """
     stored = resume.stored
     differ = changes(stored, config)
-    game: Any = config.game  # type: ignore[attr-defined]
-    fixed = {"seed", *(f"game.{name}" for name in fixed_fields(game)), *also_fixed}
+    fixed = {"seed", *(f"game.{name}" for name in fixed_fields(config.game)), *also_fixed}
     if not resume.other_data:
         fixed |= set(DATA_FIXED)
     if (stored.ema > 0) != (config.ema > 0):
@@ -55,6 +54,26 @@ def check_changes(resume: Resume, config: TrainConfig, also_fixed: Iterable[str]
     for name, change in differ.items():
         if name != "out":
             print(f"resume: {name} {change}", flush=True)
+
+
+def say_jumps(loop: Loop, iterations_before: int) -> None:
+    """Say what jumps when a run that was planned for ``iterations_before`` gets another number of iterations."""
+    iterations = loop.config.iterations
+    if loop.step == 0 or iterations_before == iterations:
+        return
+    before, now = loop.step / iterations_before, loop.step / iterations
+    if loop.config.lr_decay == "linear":
+        print(
+            f"resume: the learning rate falls linearly over all iterations, so at step {loop.step} it jumps from "
+            f"{max(0.0, 1 - before):.3g} to {1 - now:.3g} of lr",
+            flush=True,
+        )
+    if type(loop.game).set_progress is not Game.set_progress:
+        print(
+            f"resume: the game anneals over all iterations, so at step {loop.step} it jumps from {before:.3g} to "
+            f"{now:.3g} of its way",
+            flush=True,
+        )
 
 
 def refuse(differ: dict[str, str]) -> None:
@@ -82,18 +101,3 @@ def check_code(directory: Path, game: Any, argv: Sequence[str]) -> None:
                 f"resume: {directory} asks to import {value!r} (game.{name}); code is run only if the command line "
                 f"names it: add --game.{name} {value}"
             )
-
-
-def weights_differ(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> str | None:
-    """How the names or shapes of two states differ: the first difference and the number of others; None if equal."""
-    found = [
-        f"{name} is {_shape(saved, name)} there and {_shape(own, name)} here"
-        for name in [*own, *(name for name in saved if name not in own)]
-        if _shape(own, name) != _shape(saved, name)
-    ]
-    more = f", and {len(found) - 1} more differ" if len(found) > 1 else ""
-    return f"{found[0]}{more}" if found else None
-
-
-def _shape(state: Mapping[str, Tensor], name: str) -> str:
-    return str(list(state[name].shape)) if name in state else "absent"

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from models.games import Vae
+from models.games import VaeGame
 from models.networks import NetworkConfig
 
 
 def tiny(noise_scale=0.5):
     torch.manual_seed(0)
-    return Vae.build(Vae.Config(NetworkConfig("mlp", width=4, depth=1, noise_dim=2), noise_scale), (3,))
+    return VaeGame.build(VaeGame.Config(NetworkConfig("mlp", width=4, depth=1, noise_dim=2), noise_scale), (3,))
 
 
 def test_loss_by_hand():
@@ -33,7 +33,7 @@ def test_a_linear_vae_learns_the_principal_axis():
     """Tipping & Bishop's probabilistic PCA: for data N(0, diag(4, 0.01)) and decoder noise 0.5, a linear VAE's decoder
     has |W|^2 = 4 - 0.25 along the first axis and none along the second, whose variance is below the noise."""
     torch.manual_seed(0)
-    game = Vae.build(Vae.Config(NetworkConfig("mlp", width=1, noise_dim=1)), (2,))
+    game = VaeGame.build(VaeGame.Config(NetworkConfig("mlp", width=1, noise_dim=1)), (2,))
     game.vae.encoder.body, game.vae.encoder.head = nn.Identity(), nn.Linear(2, 2)
     game.vae.decoder = nn.Linear(1, 2)
     optimizer = torch.optim.Adam(game.parameters(), lr=0.02)
@@ -57,5 +57,5 @@ def test_sample_and_reconstruct_have_the_samples_shape():
 def test_bad_settings_are_named():
     with pytest.raises(ValueError, match="VaeConfig: noise_scale must be positive, got 0"):
         tiny(0.0)
-    with pytest.raises(ValueError, match="Vae: player must be one of vae, got 'critic'"):
+    with pytest.raises(ValueError, match="VaeGame: player must be one of vae, got 'critic'"):
         tiny().loss("critic", torch.zeros(1, 3), torch.zeros(1, 2))

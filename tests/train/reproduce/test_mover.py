@@ -50,10 +50,13 @@ def test_a_run_has_its_curve_and_snapshots():
 
 
 def test_the_way_is_that_of_the_mover():
-    ensemble = mover.Ensemble("3p-wgan", game_config(TINY), [0])
-    ensemble.game.move = lambda x: x + torch.tensor([3.0, 4.0])
-    assert float(way(ensemble)) == pytest.approx(5)
-    assert data_points(ensemble).shape == (1, 64, 2)
+    loop = mover.side_by_side("3p-wgan", game_config(TINY), [0])
+    loop.game.move = lambda x: x + torch.tensor([3.0, 4.0])
+    points = data_points(game_config(TINY))
+    assert points.shape == (1, 64, 2)
+    assert float(way(loop, points)) == pytest.approx(5)
+    drawn, _ = loop.source.draw(64)
+    assert torch.equal(points.sort(1).values, drawn.sort(1).values)  # the very points that the run sees
 
 
 def test_files_and_page(tmp_path, capsys):

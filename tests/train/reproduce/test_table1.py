@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,11 @@ import torch
 
 from models.games import GAMES
 from train.cli import guarded
-from train.recipes.presets import preset
 from train.reproduce import table1, table1_report
 from train.reproduce.__main__ import main
 from train.reproduce.cells import ROWS, SETTINGS, cell_config
 from train.reproduce.statistics import apart, ratio, summarise
-from train.run.config import run_config
+from train.run.loop import Loop
 from train.scores import toy
 
 TINY = ["--runs", "2", "--iterations", "2", "--targets", "ring8"]
@@ -109,24 +107,24 @@ def test_a_stopped_table_goes_on_with_the_missing_cells(tmp_path, monkeypatch, c
 def test_a_cell_is_the_ensembles_samples(tmp_path):
     run(tmp_path, "--rows", "gan", "--settings", "best")
     found = cell(tmp_path, "ring8-best-gan")
-    ensemble = table1.Ensemble("gan", table1.replace(cell_config("ring8", "best", "gan"), iterations=2), range(2))
+    loop = table1.side_by_side("gan", table1.replace(cell_config("ring8", "best", "gan"), iterations=2), range(2))
     for _ in range(2):
-        ensemble.iterate()
-    samples = ensemble.samples(10_000)
+        loop.iterate()
+    samples = loop.samples(10_000)
     assert [m["reverse_kl"] for m in found["metrics"]] == [float(samples[r, 0, 0].abs()) for r in range(2)]
     assert found["samples"][0] == [round(x, 3) for x in samples[0, 0].tolist()]
     assert found["machine"]["command"].startswith("python -m train.reproduce table1 --runs 2")
 
 
 def test_a_run_that_diverges_is_counted_and_left_out(tmp_path, monkeypatch):
-    original = table1.Ensemble.samples
+    original = Loop.samples
 
     def broken(self, n):
         samples = original(self, n)
         samples[1] = torch.nan
         return samples
 
-    monkeypatch.setattr(table1.Ensemble, "samples", broken)
+    monkeypatch.setattr(Loop, "samples", broken)
     run(tmp_path, "--rows", "gan", "--settings", "paper")
     found = cell(tmp_path, "ring8-paper-gan")
     assert found["metrics"][1] is None
@@ -239,13 +237,6 @@ def test_run_metrics_are_seeded_and_none_for_nan(monkeypatch):
     assert first["reverse_kl"] != other["reverse_kl"]
     samples[3] = torch.inf
     assert table1.run_metrics(samples, target, 0) is None
-
-
-@pytest.mark.parametrize("target", ["ring8", "ball3d"])
-@pytest.mark.parametrize("game", ["potgan", "3p-wgan"])
-def test_the_toy_presets_are_the_tuned_rows(target, game):
-    played = preset(target, game, run_config(game))
-    assert played == replace(cell_config(target, "best", game), data=played.data)
 
 
 def test_the_committed_cells_still_count_as_done():

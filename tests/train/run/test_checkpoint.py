@@ -1,27 +1,18 @@
-"""Checkpoints: whole or absent, newest valid first, old ones removed; exports that load again."""
+"""Checkpoints: whole or absent, newest valid first, old ones removed."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import pickle
-import shutil
 import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
 
-from models.games import GAMES, PotGan, Vae
-from models.games.export import load_game
-from models.games.potgan import PotGanConfig
-from models.games.vae import VaeConfig
-from models.networks import NetworkConfig
-from train.errors import ResourceError, TrainingError
+from train.errors import ResourceError
 from train.run import checkpoint
 
 
@@ -234,71 +225,3 @@ def test_a_folder_with_a_checkpoint_s_name_is_left_alone(tmp_path):
     for step in (2, 3):
         save(tmp_path, step, keep=1)
     assert sorted(item.name for item in tmp_path.iterdir()) == ["step_00000001.pt", "step_00000003.pt"]
-
-
-@pytest.mark.parametrize("name", list(GAMES))
-def test_an_export_loads_as_the_same_game(tmp_path, name):
-    kind = GAMES[name].Config
-    config = kind(networks=kind().networks.__class__(name="mlp", width=8, depth=1, noise_dim=2))
-    torch.manual_seed(0)
-    game = GAMES[name].build(config, (2,)).eval()
-    checkpoint.export(tmp_path / name, name, game, (2,))
-    loaded, shape = load_game(tmp_path / name, GAMES)
-    assert shape == (2,)
-    noise = torch.randn(5, 2)
-    assert torch.equal(loaded.sample(noise), game.sample(noise))
-
-
-def test_an_export_with_an_encoder_loads_after_the_run_has_moved(tmp_path):
-    small, large = NetworkConfig("mlp", width=8, noise_dim=2), NetworkConfig("mlp", width=4, depth=1, noise_dim=5)
-    checkpoint.export(tmp_path / "run/vae", "vae", Vae.build(VaeConfig(large), (3,)), (3,))
-    game = PotGan.build(PotGanConfig(small, encoder=str(tmp_path / "run/vae")), (3,)).eval()
-    checkpoint.export(tmp_path / "run/export", "potgan", game, (3,))
-    (tmp_path / "run/export").rename(tmp_path / "elsewhere")
-    shutil.rmtree(tmp_path / "run")
-    loaded, _ = load_game(tmp_path / "elsewhere", GAMES)
-    x = torch.randn(4, 3)
-    assert torch.equal(cast(PotGan, loaded).encoder(x), game.encoder(x))
-    checkpoint.export(tmp_path / "again", "potgan", loaded, (3,))  # an export of an export is as complete
-    assert (tmp_path / "again/config.json").read_text() == (tmp_path / "elsewhere/config.json").read_text()
-
-
-def exported_game():
-    torch.manual_seed(0)
-    return Vae.build(VaeConfig(NetworkConfig("mlp", width=8, depth=1, noise_dim=2)), (2,))
-
-
-def test_an_export_names_the_hash_of_its_weights(tmp_path):
-    checkpoint.export(tmp_path, "vae", exported_game(), (2,))
-    content = (tmp_path / "model.safetensors").read_bytes()
-    assert json.loads((tmp_path / "config.json").read_text())["sha256"] == hashlib.sha256(content).hexdigest()
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_weights_that_are_not_finite_are_not_exported(tmp_path, value):
-    checkpoint.export(tmp_path, "vae", exported_game(), (2,))
-    before = {item.name: item.read_bytes() for item in tmp_path.iterdir()}
-    game = exported_game()
-    with torch.no_grad():
-        next(game.parameters())[0, 0] = value
-    name = next(iter(game.state_dict()))
-    with pytest.raises(TrainingError, match=f"{name} of vae are not finite"):
-        checkpoint.export(tmp_path, "vae", game, (2,))
-    assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == before
-
-
-def test_an_export_that_is_interrupted_never_pairs_new_weights_with_an_old_description(tmp_path, monkeypatch):
-    checkpoint.export(tmp_path, "vae", exported_game(), (2,))
-    before = (tmp_path / "model.safetensors").read_bytes()
-    other = exported_game()
-    with torch.no_grad():
-        next(other.parameters()).mul_(2)
-
-    def dies(path, value):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint, "write_json", dies)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoint.export(tmp_path, "vae", other, (2,))
-    assert (tmp_path / "model.safetensors").read_bytes() != before
-    assert not (tmp_path / "config.json").exists()

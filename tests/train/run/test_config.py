@@ -1,28 +1,23 @@
-"""Configurations: checked where they are made, the same after a trip to disk, buildable under every preset."""
+"""Configurations: checked where they are made, the same after a trip to disk, buildable under every profile."""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
 from models.games import GAMES
 from models.games.potgan import PotGanConfig
-from train.potgan import PotGanRun, VaePhase, phase_config
-from train.recipes.presets import PRESETS, merge, preset
-from train.run.config import TrainConfig, load_config, run_config, save_config, torch_device
+from train.recipes import profile, profiles
+from train.run.config import TrainConfig, load_config, phase_as_run, run_config, save_config, torch_device
 
 
-def kind_of(game: str) -> type[TrainConfig]:
-    return PotGanRun if game == "potgan" else run_config(game)
-
-
-@pytest.mark.parametrize("game", list(GAMES))
-@pytest.mark.parametrize("name", list(PRESETS))
-def test_every_preset_survives_the_disk_and_builds_its_game(tmp_path, game, name):
-    config = preset(name, game, kind_of(game))
+@pytest.mark.parametrize(("game", "name"), [(game, name) for game in GAMES for name in profiles(game)])
+def test_every_profile_survives_the_disk_and_builds_its_game(tmp_path, game, name):
+    config = profile(game, name)
     save_config(tmp_path, game, config)
-    assert load_config(tmp_path, game, kind_of(game)) == config
+    assert load_config(tmp_path, game, run_config(game)) == config
     shape = {"ring8": (2,), "ball3d": (3,), "digits": (1, 32, 32), "fashion-mnist": (1, 32, 32)}
     if config.data.name in shape:  # the paper-sized networks of the others take seconds
         GAMES[game].build(config.game, shape[config.data.name])
@@ -65,22 +60,17 @@ def test_a_run_of_another_game_or_a_damaged_file_is_an_error(tmp_path):
         load_config(tmp_path / "missing", "vae", run_config("vae"))
 
 
-def test_merge_writes_over_nested_names_only():
-    base = {"a": 1, "b": {"c": 2, "d": {"e": 3}}}
-    assert merge(base, {"b": {"d": {"e": 4}}}) == {"a": 1, "b": {"c": 2, "d": {"e": 4}}}
-    assert base["b"]["d"]["e"] == 3
-
-
 def test_the_vae_phase_shares_the_runs_data_and_seed_and_has_its_own_rates():
-    config = PotGanRun(seed=7, lr=1e-3, ema=0.9, log_every=3, vae=VaePhase(iterations=11, lr=5e-4))
-    phase = phase_config(config)
+    config = run_config("potgan")(seed=7, lr=1e-3, ema=0.9, log_every=3)
+    config = replace(config, vae=replace(config.vae, iterations=11, lr=5e-4))
+    phase = phase_as_run(config, "vae", "vae")
     assert (phase.seed, phase.log_every, phase.iterations, phase.lr, phase.ema) == (7, 3, 11, 5e-4, 0.0)
     assert phase.data == config.data
     assert isinstance(phase, run_config("vae"))
 
 
 def test_the_papers_settings_are_the_defaults():
-    config = PotGanRun()
+    config = run_config("potgan")()
     assert (config.batch_size, config.lr, config.betas, config.iterations) == (64, 2e-4, (0.5, 0.9), 100_000)
     assert dataclasses.asdict(config.game)["transport_weight"] == 0.01
     assert config.game == PotGanConfig()

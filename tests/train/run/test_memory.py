@@ -14,18 +14,23 @@ import pytest
 import torch
 from torch import nn
 
+from models.export import save_game
 from models.games import GAMES
 from models.games.potgan import ForestConfig, PotGanConfig
 from models.games.wgan_gp import WganGpConfig
 from models.networks import NetworkConfig
-from train.run import checkpoint, memory
+from train.run import memory
 from train.run.memory import available_bytes, batch_bytes, check_fits, check_room, game_bytes
 
 MLP = NetworkConfig("mlp", width=16, depth=2, noise_dim=3)
 
 
+def builder(name, shape):
+    return lambda config: GAMES[name].build(config, shape)
+
+
 def on_meta(name, config, shape):
-    return memory._on_meta(GAMES[name], config, shape)
+    return memory._on_meta(builder(name, shape), config)
 
 
 def small(name):
@@ -55,9 +60,8 @@ def test_a_game_takes_no_less_than_the_bound_when_it_plays(name):
     taken += sum(tree(dict(optimizer.state)) for optimizer in optimizers.values()) - steps
     bound = game_bytes(on_meta(name, config, (2,)))
     assert bound == taken
-    players = game.players
-    averaged = players["generator"] if "generator" in players else players  # noqa: SIM401
-    assert game_bytes(on_meta(name, config, (2,)), ema=True) == taken + tree(dict(averaged.state_dict()))
+    averaged = tree(dict(game.sampling_players.state_dict()))
+    assert game_bytes(on_meta(name, config, (2,)), ema=True) == taken + averaged
 
 
 def test_a_batch_keeps_what_autograd_keeps():
@@ -85,7 +89,7 @@ def test_what_fits_is_never_refused_and_the_random_state_stays(name, shape):
     kind = GAMES[name].Config
     config = small(name) if len(shape) == 1 else kind(networks=replace(kind().networks, name="dcgan", width=8))
     before = torch.get_rng_state()
-    check_fits(GAMES[name], config, shape, 64, "cpu", ema=True)
+    check_fits(builder(name, shape), config, shape, 64, "cpu", ema=True)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -111,33 +115,33 @@ def test_what_cannot_fit_is_refused_by_its_setting_and_quickly(changes, batch, c
     with pytest.raises(
         ValueError, match=rf"^train: {culprit} needs at least [\d.]+ [kMGTPE]B of memory, .* are available$"
     ):
-        check_fits(GAMES["potgan"], config, (2,), batch, "cpu")
+        check_fits(builder("potgan", (2,)), config, (2,), batch, "cpu")
     assert time.process_time() - began < 1.0  # 15 ms on an idle core: building it would never end
 
 
 def test_a_game_that_cannot_be_built_is_checked_for_its_batch_alone(tmp_path):
     config = PotGanConfig(MLP, encoder=str(tmp_path / "missing"))
-    check_fits(GAMES["potgan"], config, (2,), 8, "cpu")
+    check_fits(builder("potgan", (2,)), config, (2,), 8, "cpu")
     with pytest.raises(ValueError, match="batch_size 1000000000000 needs at least 8 TB of memory"):
-        check_fits(GAMES["potgan"], config, (2,), 10**12, "cpu")
+        check_fits(builder("potgan", (2,)), config, (2,), 10**12, "cpu")
 
 
 def test_an_encoder_from_disk_counts_too(tmp_path):
     vae = GAMES["vae"].build(GAMES["vae"].Config(networks=MLP), (2,))
-    checkpoint.export(tmp_path, "vae", vae, (2,))
+    save_game(tmp_path, "vae", vae, (2,))
     with_encoder = game_bytes(on_meta("potgan", PotGanConfig(MLP, encoder=str(tmp_path)), (2,)))
     encoder = tree(dict(vae.vae.encoder.state_dict()))
     assert with_encoder > encoder > 0
-    check_fits(GAMES["potgan"], PotGanConfig(MLP, encoder=str(tmp_path)), (2,), 8, "cpu")
+    check_fits(builder("potgan", (2,)), PotGanConfig(MLP, encoder=str(tmp_path)), (2,), 8, "cpu")
 
 
 def test_the_average_is_counted(monkeypatch):
     config = WganGpConfig(MLP)
     without = game_bytes(on_meta("wgan-gp", config, (2,))) + batch_bytes(on_meta("wgan-gp", config, (2,)), (2,), 8)
     monkeypatch.setattr(memory, "available_bytes", lambda device: without)
-    check_fits(GAMES["wgan-gp"], config, (2,), 8, "cpu")
+    check_fits(builder("wgan-gp", (2,)), config, (2,), 8, "cpu")
     with pytest.raises(ValueError, match="needs at least"):
-        check_fits(GAMES["wgan-gp"], config, (2,), 8, "cpu", ema=True)
+        check_fits(builder("wgan-gp", (2,)), config, (2,), 8, "cpu", ema=True)
 
 
 def test_room():
@@ -220,3 +224,16 @@ def test_a_gpu_s_memory_counts_what_pytorch_holds_unused():
     assert available_bytes("cuda") <= before - 2**28
     del block
     assert available_bytes("cuda") == before
+
+
+def test_an_encoder_that_was_handed_over_is_left_as_it_was():
+    """What counts the bytes looks at the layers of the very encoder that is played with later."""
+    config = replace(small("potgan"), networks=replace(MLP, name="dcgan", width=8))
+    vae = GAMES["vae"].build(GAMES["vae"].Config(networks=config.networks), (1, 16, 16)).eval()
+
+    def build(game_config):
+        return GAMES["potgan"].build_on(game_config, (1, 16, 16), {"vae": vae})
+
+    check_fits(build, config, (1, 16, 16), 8, "cpu")
+    assert not any(module._forward_pre_hooks or module.training for module in vae.modules())
+    assert not any(parameter.is_meta for parameter in vae.parameters())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import pytest
@@ -25,7 +24,7 @@ def shown(make_trainer):
     trainer = make_trainer()
     trainer.directory.mkdir(parents=True)
     for _ in range(3):
-        trainer.iterate()
+        trainer.loop.iterate()
     log = RunLog(trainer.directory, "tiny", 3, 10)
     trainer.outputs.at_interval(log)
     yield trainer, log, trainer.directory / "samples" / "00000003.png"
@@ -39,7 +38,7 @@ def rows(trainer) -> list[int]:
 def test_what_is_there_is_left_alone(shown):
     trainer, log, path = shown
     before = path.stat()
-    trainer.outputs.make_up(log, 3)
+    trainer.outputs.make_up(log)
     assert path.stat() == before
     assert rows(trainer) == [3]
 
@@ -57,7 +56,7 @@ def test_a_picture_that_is_missing_or_partial_is_made_again(shown, spoil):
     trainer, log, path = shown
     whole, before = path.read_bytes(), torch.get_rng_state()
     spoil(path)
-    trainer.outputs.make_up(log, 3)
+    trainer.outputs.make_up(log)
     assert path.read_bytes() == whole
     assert rows(trainer) == [3]  # the row was there
     assert torch.equal(torch.get_rng_state(), before)
@@ -69,8 +68,8 @@ def test_a_missing_row_is_made_up_and_comes_once(shown):
     row = (trainer.directory / "metrics.jsonl").read_text()
     (trainer.directory / "metrics.jsonl").write_text('{"step": 3, "critic/loss": 1.0}\n')
     again = RunLog(trainer.directory, "tiny", 3, 10)
-    trainer.outputs.make_up(again, 3)
-    trainer.outputs.make_up(again, 3)
+    trainer.outputs.make_up(again)
+    trainer.outputs.make_up(again)
     again.close()
     assert (trainer.directory / "metrics.jsonl").read_text() == '{"step": 3, "critic/loss": 1.0}\n' + row
 
@@ -78,13 +77,13 @@ def test_a_missing_row_is_made_up_and_comes_once(shown):
 def test_images_have_no_row_to_make_up(shown, monkeypatch):
     trainer, log, path = shown
     drawn: list[int] = []
-    monkeypatch.setattr(trainer.data, "target", None)
-    monkeypatch.setattr(trainer.outputs, "at_interval", lambda log: drawn.append(trainer.step))
+    monkeypatch.setattr(trainer.source.data, "target", None)
+    monkeypatch.setattr(trainer.outputs, "at_interval", lambda log: drawn.append(trainer.loop.step))
     log._measured.clear()
-    trainer.outputs.make_up(log, 3)
+    trainer.outputs.make_up(log)
     assert drawn == []
     path.unlink()
-    trainer.outputs.make_up(log, 3)
+    trainer.outputs.make_up(log)
     assert drawn == [3]
 
 
@@ -97,12 +96,11 @@ def test_the_final_row_is_not_doubled_by_a_second_ending(make_trainer):
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**63, 2**64 - 1])
-def test_every_seed_of_64_bits_has_a_noise_of_its_own(make_trainer, monkeypatch, seed):
-    trainer = make_trainer()
-    monkeypatch.setattr(trainer, "config", dataclasses.replace(trainer.config, seed=seed))
+def test_every_seed_of_64_bits_has_a_noise_of_its_own(make_trainer, seed):
+    trainer = make_trainer(seed=seed)
     samples = trainer.outputs.samples(5)
     noise = torch.randn(5, 3, generator=torch.Generator().manual_seed((seed + 1) % 2**64))
-    with trainer.sampling() as game:
+    with trainer.loop.sampling() as game:
         assert torch.equal(samples, game.players["generator"](noise))
 
 

@@ -99,7 +99,7 @@ def test_what_may_change_is_said_and_written_down(train):
     assert train("wgan-gp", *TINY, "--iterations", "4", "--out", "r")[0] == 0
     status, said = train("wgan-gp", "--resume", "r", "--iterations", "6", "--lr", "0.5", "--game.critic-steps", "2")
     assert status == 0
-    for line in ("iterations 4 -> 6", "lr 0.004 -> 0.5", "game.critic_steps 1 -> 2"):
+    for line in ("iterations 4 -> 6", "lr 0.001 -> 0.5", "game.critic_steps 5 -> 2"):
         assert f"resume: {line}\n" in said
     stored = json.loads(Path("r/config.json").read_text())["config"]
     assert (stored["iterations"], stored["lr"], stored["game"]["critic_steps"]) == (6, 0.5, 2)

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from train.run import checkpoint
+from train.run import checkpoint, snapshot
 from train.run.state import KEYS, check_moments, check_state
 
 
@@ -16,14 +16,15 @@ from train.run.state import KEYS, check_moments, check_state
 def state(make_trainer) -> dict:
     """Of a trainer that has played, so that its optimizers hold moments."""
     trainer = make_trainer()
-    trainer.iterate()
-    return copy.deepcopy(trainer.state_dict())
+    trainer.loop.iterate()
+    return copy.deepcopy(snapshot.take(trainer.loop, trainer.source, 1.5))
 
 
 def test_what_the_trainer_writes_passes_and_so_do_unknown_parts(state, make_trainer, tmp_path):
     check_state(state)
     check_state({**state, "fingerprint": "abc"})
-    check_state(make_trainer("other", ema=0.0).state_dict())  # before the first iteration, without an average
+    other = make_trainer("other", ema=0.0)
+    check_state(snapshot.take(other.loop, other.source, 0.0))  # before the first iteration, without an average
     path = checkpoint.save(tmp_path, state, 1, 1)
     assert checkpoint.load(path)["step"] == 1
 
@@ -102,7 +103,7 @@ def test_no_mapping_at_all(value):
 
 
 def test_moments_that_the_optimizer_wrote_fit_it(state, make_trainer):
-    for player, optimizer in make_trainer("other").optimizers.items():
+    for player, optimizer in make_trainer("other").loop.optimizers.items():
         check_moments(player, optimizer, state["optimizers"][player])
 
 
@@ -121,4 +122,4 @@ def test_moments_of_something_else_are_named(state, make_trainer, path, value, m
     saved = state["optimizers"]["critic"]
     place(saved, path, value)
     with pytest.raises(ValueError, match=message):
-        check_moments("critic", make_trainer("other").optimizers["critic"], saved)
+        check_moments("critic", make_trainer("other").loop.optimizers["critic"], saved)

@@ -9,10 +9,9 @@ import torch
 
 from models.games import GAMES
 from models.networks import NetworkConfig
-from train.recipes.presets import preset
+from train.recipes import profile
 from train.run import threads
-from train.run.config import run_config
-from train.run.play import load_data, make_trainer
+from train.run.build import load_data, make_trainer
 from train.run.threads import choose_threads
 
 
@@ -26,7 +25,7 @@ def two_threads(monkeypatch):
 
 @pytest.mark.parametrize("game", list(GAMES))
 def test_the_toy_games_take_one_thread(game):
-    config = preset("ring8", game, run_config(game))
+    config = profile(game, "ring8")
     assert choose_threads(GAMES[game].build(config.game, (2,)), config.batch_size) == 1
 
 
@@ -41,14 +40,15 @@ def test_wide_networks_and_convolutions_take_all():
 
 @pytest.mark.parametrize(("asked", "taken"), [(None, 1), (2, 2)])
 def test_a_run_sets_its_number_and_writes_it_down(tmp_path, asked, taken):
-    config = replace(preset("ring8", "gan", run_config("gan")), threads=asked)
+    config = replace(profile("gan", "ring8"), threads=asked)
     trainer = make_trainer("gan", config, load_data(config), tmp_path)
     assert (trainer.config.threads, torch.get_num_threads()) == (taken, taken)
-    assert trainer.state_dict()["threads"] == taken
+    state = torch.load(trainer.save(), weights_only=True)
+    assert state["threads"] == taken
 
 
 def test_another_number_than_before_is_said(tmp_path, capsys):
-    config = preset("ring8", "gan", run_config("gan"))
-    saved = make_trainer("gan", config, load_data(config), tmp_path).state_dict()
-    make_trainer("gan", replace(config, threads=2), load_data(config), tmp_path).load_state_dict(saved)
+    config = profile("gan", "ring8")
+    make_trainer("gan", config, load_data(config), tmp_path).save()
+    make_trainer("gan", replace(config, threads=2), load_data(config), tmp_path).resume()
     assert "had 1 CPU threads and goes on with 2" in capsys.readouterr().out

@@ -14,8 +14,9 @@ import torch
 from models.games import Turn
 from train.data.datasets import stream_seed
 from train.errors import Stopped, TrainingError
+from train.run import snapshot
 from train.run.log import RunLog
-from train.run.loop import NOISE_STREAM
+from train.run.source import NOISE_STREAM
 from train.scores import toy
 
 
@@ -37,14 +38,14 @@ def same(ours, theirs) -> bool:
 
 
 def state(trainer) -> dict:
-    return {key: value for key, value in trainer.state_dict().items() if key != "seconds"}
+    return snapshot.take(trainer.loop, trainer.source, 0.0)
 
 
 def test_turns_are_played_in_order_on_fresh_batches_or_the_last_one(make_trainer):
     trainer = make_trainer()
-    trainer.iterate()
-    trainer.iterate()
-    calls = trainer.game.calls
+    trainer.loop.iterate()
+    trainer.loop.iterate()
+    calls = trainer.loop.game.calls
     assert [player for player, _, _ in calls] == ["critic", "critic", "generator"] * 2
     batches = [(real.data_ptr(), noise.data_ptr()) for _, real, noise in calls]
     assert batches[1] == batches[2]  # fresh=False plays on the batch before
@@ -57,10 +58,10 @@ def test_turns_are_played_in_order_on_fresh_batches_or_the_last_one(make_trainer
 
 def test_an_iteration_that_begins_with_an_old_batch_draws_one(make_trainer):
     trainer = make_trainer()
-    trainer.game.order = (Turn("generator", 2, fresh=False),)
-    trainer.iterate()
-    trainer.iterate()
-    reals = [real for _, real, _ in trainer.game.calls]
+    trainer.loop.game.order = (Turn("generator", 2, fresh=False),)
+    trainer.loop.iterate()
+    trainer.loop.iterate()
+    reals = [real for _, real, _ in trainer.loop.game.calls]
     assert torch.equal(reals[0], reals[1])
     assert not torch.equal(reals[1], reals[2])
 
@@ -69,46 +70,46 @@ def test_learning_rates_fall_linearly_from_each_players_own(make_trainer):
     trainer = make_trainer(lr_decay="linear", iterations=4)
     seen = []
     for _ in range(4):
-        trainer.iterate()
-        seen.append([trainer.optimizers[player].param_groups[0]["lr"] for player in ("critic", "generator")])
+        trainer.loop.iterate()
+        seen.append([trainer.loop.optimizers[player].param_groups[0]["lr"] for player in ("critic", "generator")])
     assert seen == [[0.5 * f, 0.01 * f] for f in (1.0, 0.75, 0.5, 0.25)]
 
 
 def test_resume_equals_never_having_stopped(make_trainer):
     whole = make_trainer("whole", lr_decay="linear")
     for _ in range(10):
-        whole.iterate()
+        whole.loop.iterate()
 
     first = make_trainer("parts", lr_decay="linear")
     for _ in range(4):
-        first.iterate()
+        first.loop.iterate()
     first.save()
     torch.manual_seed(999)  # nothing may depend on the state of the process that resumes
     second = make_trainer("parts", lr_decay="linear")
     second.resume()
-    assert second.step == 4
+    assert second.loop.step == 4
     assert same(state(second), state(first))
     for _ in range(6):
-        second.iterate()
+        second.loop.iterate()
     assert same(state(second), state(whole))
 
 
 def test_optimizer_settings_can_change_when_a_run_is_resumed(make_trainer):
     trainer = make_trainer()
-    trainer.iterate()
+    trainer.loop.iterate()
     trainer.save()
     resumed = make_trainer(betas=(0.1, 0.2), lr=0.25)
     resumed.resume()
-    resumed.iterate()
+    resumed.loop.iterate()
     for player, lr in (("critic", 0.5), ("generator", 0.25)):
-        (group,) = resumed.optimizers[player].param_groups
+        (group,) = resumed.loop.optimizers[player].param_groups
         assert (group["betas"], group["lr"]) == ((0.1, 0.2), lr)
 
 
 def test_noise_weights_and_data_have_streams_of_their_own(make_trainer):
     trainer = make_trainer(seed=3)
     shared = torch.Generator().manual_seed(3)  # the global random state draws the weights and the game's own numbers
-    noise = torch.randn(8, generator=trainer.noise)
+    noise = torch.randn(8, generator=trainer.source.noise)
     assert not torch.equal(noise, torch.randn(8, generator=shared))
     streams = [stream_seed(3, stream) for stream in (*range(1000), NOISE_STREAM)]
     assert len(set(streams)) == 1001
@@ -141,7 +142,7 @@ def test_a_run_leaves_its_files_and_rows(make_trainer):
 
 def test_rows_past_the_checkpoint_are_written_once(make_trainer):
     trainer = make_trainer(log_every=1, checkpoint_every=4, sample_every=100)
-    trainer.game.poison_at = 3 * 6  # three steps an iteration: the first turn of iteration 7
+    trainer.loop.game.poison_at = 3 * 6  # three steps an iteration: the first turn of iteration 7
     with pytest.raises(TrainingError):
         trainer.run("")
     again = make_trainer(log_every=1, checkpoint_every=4, sample_every=100)
@@ -153,30 +154,30 @@ def test_rows_past_the_checkpoint_are_written_once(make_trainer):
 
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(make_trainer):
     trainer = make_trainer(checkpoint_every=2)
-    trainer.game.poison_at = 3 * 4 + 2  # the generator's turn of iteration 5
+    trainer.loop.game.poison_at = 3 * 4 + 2  # the generator's turn of iteration 5
     with pytest.raises(
         TrainingError, match=r"^train: the loss of player 'generator' is not finite at step 5; .*step_00000004.pt"
     ):
         trainer.run("")
     resumed = make_trainer(checkpoint_every=2)
     resumed.resume()
-    assert resumed.step == 4
-    assert all(value.isfinite().all() for value in resumed.game.state_dict().values())
+    assert resumed.loop.step == 4
+    assert all(value.isfinite().all() for value in resumed.loop.game.state_dict().values())
 
 
 def test_samples_that_are_not_finite_are_a_failure_of_training(make_trainer):
     trainer = make_trainer(sample_every=3)
-    sample = trainer.game.sample
-    trainer.game.sample = lambda noise: sample(noise) if trainer.game.training else sample(noise) * torch.nan
+    sample = trainer.loop.game.sample
+    trainer.loop.game.sample = lambda noise: sample(noise) if trainer.loop.game.training else sample(noise) * torch.nan
     with pytest.raises(TrainingError, match=r"^train: the samples at step 3 are not finite; no checkpoint had been"):
         trainer.run("")
 
 
 def test_parameters_that_are_not_finite_are_never_saved(make_trainer):
     trainer = make_trainer()
-    trainer.iterate()
+    trainer.loop.iterate()
     with torch.no_grad():
-        trainer.game.players["critic"].weight[0, 0] = float("inf")
+        trainer.loop.game.players["critic"].weight[0, 0] = float("inf")
     with pytest.raises(TrainingError, match="parameters of player 'critic' are not finite after step 1"):
         trainer.save()
     assert not (trainer.directory / "checkpoints").exists()
@@ -185,15 +186,15 @@ def test_parameters_that_are_not_finite_are_never_saved(make_trainer):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_iteration_saves_and_says_how_to_resume(make_trainer, capsys, number):
     trainer = make_trainer()
-    step, handler = trainer.game.step, signal.getsignal(signal.SIGINT)
+    step, handler = trainer.loop.game.step, signal.getsignal(signal.SIGINT)
 
     def signalled(player, *rest):
-        if trainer.step == 3 and player == "critic":
+        if trainer.loop.step == 3 and player == "critic":
             os.kill(os.getpid(), number)
-            trainer.game.step = step  # once: a second signal would leave at once
+            trainer.loop.game.step = step  # once: a second signal would leave at once
         return step(player, *rest)
 
-    trainer.game.step = signalled
+    trainer.loop.game.step = signalled
     with pytest.raises(Stopped) as stopped:
         trainer.run("the command")
     assert stopped.value.status == 128 + number
@@ -201,45 +202,45 @@ def test_a_signal_ends_the_iteration_saves_and_says_how_to_resume(make_trainer, 
     assert signal.getsignal(signal.SIGINT) is handler
     resumed = make_trainer()
     resumed.resume()
-    assert resumed.step == 4  # the iteration at hand was finished
-    assert [player for player, _, _ in trainer.game.calls][-1] == "generator"
+    assert resumed.loop.step == 4  # the iteration at hand was finished
+    assert [player for player, _, _ in trainer.loop.game.calls][-1] == "generator"
 
 
 def test_a_signal_that_the_user_ignores_stays_ignored(make_trainer):
     """nohup leaves SIGHUP ignored: the run goes on."""
     trainer = make_trainer()
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    step = trainer.game.step
+    step = trainer.loop.game.step
 
     def signalled(player, *rest):
         os.kill(os.getpid(), signal.SIGHUP)
         return step(player, *rest)
 
-    trainer.game.step = signalled
+    trainer.loop.game.step = signalled
     try:
         trainer.run("")
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert trainer.step == 10
+    assert trainer.loop.step == 10
 
 
 def test_a_run_can_play_in_another_thread_than_the_main_one(make_trainer):
     trainer = make_trainer()
     with ThreadPoolExecutor(1) as pool:
         values = pool.submit(trainer.run, "").result()
-    assert trainer.step == 10
+    assert trainer.loop.step == 10
     assert "reverse_kl" in values
 
 
 def test_a_terminal_that_is_gone_does_not_keep_a_run_from_saving(make_trainer, monkeypatch):
     trainer = make_trainer()
-    step = trainer.game.step
+    step = trainer.loop.game.step
 
     def hung_up(player, *rest):
-        if trainer.step == 3:
+        if trainer.loop.step == 3:
             os.kill(os.getpid(), signal.SIGHUP)
-            trainer.game.step = step
+            trainer.loop.game.step = step
 
             def gone(*_, **__):
                 raise OSError(errno.EIO, "Input/output error")
@@ -248,7 +249,7 @@ def test_a_terminal_that_is_gone_does_not_keep_a_run_from_saving(make_trainer, m
             monkeypatch.setattr(RunLog, "say", gone)
         return step(player, *rest)
 
-    trainer.game.step = hung_up
+    trainer.loop.game.step = hung_up
     with pytest.raises(Stopped):
         trainer.run("")
     assert (trainer.directory / "checkpoints" / "step_00000004.pt").exists()
@@ -256,14 +257,14 @@ def test_a_terminal_that_is_gone_does_not_keep_a_run_from_saving(make_trainer, m
 
 def test_memory_that_runs_out_names_the_last_checkpoint(make_trainer):
     trainer = make_trainer(checkpoint_every=2)
-    step = trainer.game.step
+    step = trainer.loop.game.step
 
     def exhausted(player, *rest):
-        if trainer.step == 4:
+        if trainer.loop.step == 4:
             raise MemoryError
         return step(player, *rest)
 
-    trainer.game.step = exhausted
+    trainer.loop.game.step = exhausted
     with pytest.raises(TrainingError, match=r"memory.*; the last good checkpoint is .*step_00000004\.pt$"):
         trainer.run("")
 
@@ -274,7 +275,7 @@ def test_an_error_of_the_program_itself_stays_what_it_is(make_trainer):
     def broken(player, *rest):
         raise RuntimeError("a mistake in the game")
 
-    trainer.game.step = broken
+    trainer.loop.game.step = broken
     with pytest.raises(RuntimeError, match=r"^a mistake in the game$"):
         trainer.run("")
 
@@ -283,7 +284,7 @@ def test_a_checkpoint_of_another_shape_is_one_clear_error(make_trainer):
     trainer = make_trainer()
     trainer.save()
     other = make_trainer()
-    other.game.players["critic"] = torch.nn.Linear(2, 5)
+    other.loop.game.players["critic"] = torch.nn.Linear(2, 5)
     with pytest.raises(ValueError, match="the checkpoint does not fit this configuration"):
         other.resume()
     with pytest.raises(ValueError, match="ema cannot be switched"):
@@ -293,12 +294,12 @@ def test_a_checkpoint_of_another_shape_is_one_clear_error(make_trainer):
 def test_sampling_uses_the_average_and_leaves_the_game_alone(make_trainer):
     trainer = make_trainer()
     for _ in range(5):
-        trainer.iterate()
-    before = {name: value.clone() for name, value in trainer.game.state_dict().items()}
-    with trainer.sampling() as game:
+        trainer.loop.iterate()
+    before = {name: value.clone() for name, value in trainer.loop.game.state_dict().items()}
+    with trainer.loop.sampling() as game:
         assert not game.training
         weight = game.players["generator"][0].weight
-        assert torch.equal(weight, trainer.ema.state_dict()["average"]["0.weight"])
+        assert torch.equal(weight, trainer.loop.average.state_dict()["average"]["0.weight"])
         assert not torch.equal(weight, before["players.generator.0.weight"])
-    assert trainer.game.training
-    assert same(dict(trainer.game.state_dict()), before)
+    assert trainer.loop.game.training
+    assert same(dict(trainer.loop.game.state_dict()), before)

@@ -1,22 +1,65 @@
-"""A trained game from its export: a directory with ``model.safetensors`` and ``config.json``."""
+"""A trained game as two files, written and read: a directory with ``model.safetensors`` and ``config.json``."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from models.config import from_dict
-from models.games.game import Game
 from models.networks.network import check_shape
 
+if TYPE_CHECKING:
+    from models.games.game import Game
+
 LARGEST_DESCRIPTION = 2**20
+Writer = Callable[[Path, Callable[[Path], Any]], None]
+
+
+def write_and_rename(path: Path, write: Callable[[Path], Any]) -> None:
+    """``write`` a temporary file beside ``path``, then give it that name."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_game(directory: Path, name: str, game: Game, shape: tuple[int, ...], write: Writer = write_and_rename) -> None:
+    """Write ``game`` to ``directory``, which is made if it is missing, for ``load_game``.
+
+    name: the game's name in the registry. shape: of one sample. write: called with a path and a function that writes a
+    file; it puts the file there. config.json is written last: where it is, the export is whole. ValueError, and no
+    file, if a weight is NaN or infinite.
+    """
+    weights = {key: value.detach().cpu().clone().contiguous() for key, value in game.state_dict().items()}
+    broken = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"export: {', '.join(broken)} of {name} are not finite; nothing was written")
+    directory.mkdir(parents=True, exist_ok=True)
+    model, description = directory / "model.safetensors", directory / "config.json"
+    digest = ""
+
+    def write_weights(path: Path) -> None:
+        nonlocal digest
+        save_file(weights, path)
+        digest = _sha256(path)
+        description.unlink(missing_ok=True)  # the old one does not describe what is about to take its place
+
+    write(model, write_weights)
+    config = dataclasses.asdict(game.config)
+    described = {"game": name, "config": config, "shape": list(shape), "parts": game.parts(), "sha256": digest}
+    text = json.dumps(described, indent=2) + "\n"
+    write(description, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def load_game(directory: str | Path, games: Mapping[str, type[Game]]) -> tuple[Game, tuple[int, ...]]:
@@ -62,7 +105,7 @@ def _description(path: Path) -> dict[str, Any]:
 
 
 def _rebuilt(directory: Path, description: dict[str, Any], games: Mapping[str, type[Game]]) -> Game:
-    kind: Any = games[description["game"]]
+    kind = games[description["game"]]
     config = from_dict(kind.Config, description["config"])
     content = (directory / "model.safetensors").read_bytes()
     digest = hashlib.sha256(content).hexdigest()
@@ -71,7 +114,7 @@ def _rebuilt(directory: Path, description: dict[str, Any], games: Mapping[str, t
     with torch.device("cpu"):  # also where an export is read while another is rebuilt
         weights = load(content)
     with torch.device("meta"):  # sizes alone: nothing is allocated before the file has proved to hold them
-        game: Game = kind.rebuild(config, tuple(description["shape"]), description["parts"])
+        game = kind.rebuild(config, tuple(description["shape"]), description["parts"])
     _check_weights(game.state_dict(), weights)
     game.load_state_dict(weights, assign=True)
     return game.eval()
@@ -100,3 +143,11 @@ def _line(found: Any) -> str:
         text = f"{type(found).__name__}: {found}"
     text = "".join(c if c.isprintable() else " " for c in " ".join(text[:1000].split()))
     return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Run r of an ensemble is the run that the trainer makes with seed r."""
+"""Run r of an loop is the run that the trainer makes with seed r."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import torch
 
 from models.games.potgan import ForestConfig
 from train.data.datasets import DataConfig
-from train.recipes.presets import preset
-from train.run.config import run_config
-from train.run.ensemble import Ensemble
-from train.run.play import load_data, make_trainer
+from train.recipes import profile
+from train.run.build import load_data, make_trainer
+from train.run.loop import side_by_side
 
 SEEDS = (3, 8)
 
 
 def config(game, **changes):
-    chosen = preset("ring8", game, run_config(game))
+    chosen = profile(game, "ring8")
     networks = replace(chosen.game.networks, width=16, depth=1, init="he")
     return replace(
         chosen, iterations=20, batch_size=32, lr=1e-3, game=replace(chosen.game, networks=networks, **changes)
@@ -28,18 +27,18 @@ def config(game, **changes):
 def one_run(game, settings, directory, iterations):
     trainer = make_trainer(game, settings, load_data(settings), directory)
     for _ in range(iterations):
-        trainer.iterate()
+        trainer.loop.iterate()
     return trainer
 
 
 @pytest.mark.parametrize("game", ["gan", "veegan", "wae-gan", "3p-wgan", "wgan"])  # they draw nothing in their losses
-def test_a_run_of_an_ensemble_is_the_single_run_with_its_seed(game, tmp_path):
+def test_a_run_of_an_loop_is_the_single_run_with_its_seed(game, tmp_path):
     # Biases before batch norm have gradient 0 but for rounding, which Adam makes a step of lr: without it here.
     settings = config(game, **({"batch_norm": "none"} if game == "3p-wgan" else {}))
-    ensemble = Ensemble(game, settings, SEEDS)
+    loop = side_by_side(game, settings, SEEDS)
     for _ in range(5):
-        ensemble.iterate()
-    samples = ensemble.samples(50)
+        loop.iterate()
+    samples = loop.samples(50)
     for r, seed in enumerate(SEEDS):
         trainer = one_run(game, replace(settings, seed=seed), tmp_path, 5)
         # float32 sums in another order, through a few steps of size lr * 16 weights: far below what a wrong seed makes
@@ -49,34 +48,35 @@ def test_a_run_of_an_ensemble_is_the_single_run_with_its_seed(game, tmp_path):
 
 def test_learning_rate_progress_and_average_are_the_trainers(tmp_path):
     settings = replace(config("3p-wgan"), lr_decay="linear", ema=0.5, iterations=8)
-    ensemble = Ensemble("3p-wgan", settings, SEEDS)
+    loop = side_by_side("3p-wgan", settings, SEEDS)
     trainer = one_run("3p-wgan", settings, tmp_path, 3)
     for _ in range(3):
-        ensemble.iterate()
-    assert ensemble.game.cost_weight == trainer.game.cost_weight == pytest.approx(0.1 + 99.9 * 2 / 8)
-    rates = [rounds.optimizers["mover"].param_groups[0]["lr"] for rounds in (ensemble, trainer)]
+        loop.iterate()
+    assert loop.game.cost_weight == trainer.loop.game.cost_weight == pytest.approx(0.1 + 99.9 * 2 / 8)
+    rates = [loop.optimizers["mover"].param_groups[0]["lr"] for loop in (loop, trainer.loop)]
     assert rates[0] == rates[1] == pytest.approx(1e-3 * 6 / 8)
-    assert ensemble.ema.updates == 3
+    assert loop.average.updates == 3
 
 
 def test_a_forest_game_trains_all_runs(tmp_path):
     """One call for all forests: leaves move in every run, and each run's transport cost is its own."""
     forest = ForestConfig(trees=4, depth=2, inner_steps=2, lr=0.05)
-    ensemble = Ensemble("potgan", config("potgan", forest=forest), (0, 1, 2))
-    ensemble.iterate()
-    before = ensemble.game.players["forest"].leaves.detach().clone()
-    ensemble.iterate()
-    moved = (ensemble.game.players["forest"].leaves - before).abs().flatten(1).amax(1)
+    loop = side_by_side("potgan", config("potgan", forest=forest), (0, 1, 2))
+    loop.iterate()
+    before = loop.game.players["forest"].leaves.detach().clone()
+    losses = {}
+    loop.iterate(losses.__setitem__)
+    moved = (loop.game.players["forest"].leaves - before).abs().flatten(1).amax(1)
     assert (moved > 0.01).all()
-    cost = ensemble.losses["forest"].value
+    cost = losses["forest"].value
     assert cost.shape == (3,)
     assert len(cost.unique()) == 3
 
 
 def test_points_of_a_fixed_set_differ_between_runs():
     settings = replace(config("gan"), data=DataConfig("ring8", limit=32))
-    ensemble = Ensemble("gan", settings, SEEDS)
-    first, second = ensemble.draw(32)[0], ensemble.draw(32)[0]
+    loop = side_by_side("gan", settings, SEEDS)
+    first, second = loop.source.draw(32)[0], loop.source.draw(32)[0]
     assert first.shape == (2, 32, 2)
     for r in range(2):
         assert not torch.equal(first[r], second[r])

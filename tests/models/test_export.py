@@ -2,6 +2,8 @@ import dataclasses
 import hashlib
 import json
 import random
+import shutil
+from typing import cast
 
 import pytest
 import torch
@@ -9,9 +11,10 @@ import tyro
 from safetensors.torch import load_file, save_file
 
 from models.config import from_dict
-from models.games import GAMES, PotGan, Vae
-from models.games.export import load_game
-from models.games.potgan import ForestConfig
+from models.export import load_game, save_game, write_and_rename
+from models.games import GAMES, PotGan, VaeGame
+from models.games.potgan import ForestConfig, PotGanConfig
+from models.games.vae import VaeConfig
 from models.networks import NetworkConfig
 
 NETWORKS = NetworkConfig("mlp", width=8, noise_dim=3)
@@ -23,20 +26,8 @@ def export(directory, name, game, shape):
     (directory / "config.json").write_text(json.dumps(description))
 
 
-@pytest.mark.parametrize("name", GAMES)
-def test_an_export_is_rebuilt(name, tmp_path):
-    game = GAMES[name].build(GAMES[name].Config(networks=NETWORKS), (4,)).eval()
-    export(tmp_path, name, game, (4,))
-    loaded, shape = load_game(tmp_path, GAMES)
-    assert shape == (4,)
-    assert loaded.config == game.config
-    assert not loaded.training
-    noise = torch.randn(5, 3)
-    assert torch.equal(loaded.sample(noise), game.sample(noise))
-
-
 def test_potgan_takes_the_encoder_of_an_exported_vae(tmp_path):
-    vae = Vae.build(Vae.Config(NETWORKS), (4,))
+    vae = VaeGame.build(VaeGame.Config(NETWORKS), (4,))
     export(tmp_path, "vae", vae, (4,))
     game = PotGan.build(PotGan.Config(NETWORKS, encoder=str(tmp_path)), (4,))
     x = torch.randn(6, 4)
@@ -49,7 +40,7 @@ def test_potgan_takes_the_encoder_of_an_exported_vae(tmp_path):
 def test_a_bad_export_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"load_game: .* must be the directory of an export"):
         load_game(tmp_path / "none", GAMES)
-    export(tmp_path, "vae", Vae.build(Vae.Config(NETWORKS), (4,)), (4,))
+    export(tmp_path, "vae", VaeGame.build(VaeGame.Config(NETWORKS), (4,)), (4,))
     with pytest.raises(ValueError, match="must hold one of potgan, got 'vae'"):
         load_game(tmp_path, {"potgan": PotGan})
     (tmp_path / "model.safetensors").write_bytes(b"\x00" * 40)
@@ -248,3 +239,99 @@ def test_random_damage_is_refused_or_harmless(name, tmp_path):
         else:
             fine = all(tensor.isfinite().all() for tensor in game.state_dict().values())
         assert fine, f"seed {seed}, trial {trial}"
+
+
+@pytest.mark.parametrize("name", list(GAMES))
+def test_an_export_loads_as_the_same_game(tmp_path, name):
+    kind = GAMES[name].Config
+    config = kind(networks=kind().networks.__class__(name="mlp", width=8, depth=1, noise_dim=2))
+    torch.manual_seed(0)
+    game = GAMES[name].build(config, (2,)).eval()
+    save_game(tmp_path / name, name, game, (2,))
+    loaded, shape = load_game(tmp_path / name, GAMES)
+    assert (shape, loaded.config, loaded.training) == ((2,), config, False)
+    noise = torch.randn(5, 2)
+    assert torch.equal(loaded.sample(noise), game.sample(noise))
+
+
+def test_an_export_with_an_encoder_loads_after_the_run_has_moved(tmp_path):
+    small, large = NetworkConfig("mlp", width=8, noise_dim=2), NetworkConfig("mlp", width=4, depth=1, noise_dim=5)
+    save_game(tmp_path / "run/vae", "vae", VaeGame.build(VaeConfig(large), (3,)), (3,))
+    game = PotGan.build(PotGanConfig(small, encoder=str(tmp_path / "run/vae")), (3,)).eval()
+    save_game(tmp_path / "run/export", "potgan", game, (3,))
+    (tmp_path / "run/export").rename(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "run")
+    loaded, _ = load_game(tmp_path / "elsewhere", GAMES)
+    x = torch.randn(4, 3)
+    assert torch.equal(cast(PotGan, loaded).encoder(x), game.encoder(x))
+    save_game(tmp_path / "again", "potgan", loaded, (3,))  # an export of an export is as complete
+    assert (tmp_path / "again/config.json").read_text() == (tmp_path / "elsewhere/config.json").read_text()
+
+
+def exported_game():
+    torch.manual_seed(0)
+    return VaeGame.build(VaeConfig(NetworkConfig("mlp", width=8, depth=1, noise_dim=2)), (2,))
+
+
+def test_an_export_names_the_hash_of_its_weights(tmp_path):
+    save_game(tmp_path, "vae", exported_game(), (2,))
+    content = (tmp_path / "model.safetensors").read_bytes()
+    assert json.loads((tmp_path / "config.json").read_text())["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_not_exported(tmp_path, value):
+    save_game(tmp_path, "vae", exported_game(), (2,))
+    before = {item.name: item.read_bytes() for item in tmp_path.iterdir()}
+    game = exported_game()
+    with torch.no_grad():
+        next(game.parameters())[0, 0] = value
+    name = next(iter(game.state_dict()))
+    with pytest.raises(ValueError, match=f"^export: {name} of vae are not finite; nothing was written$"):
+        save_game(tmp_path, "vae", game, (2,))
+    assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == before
+
+
+def test_an_export_that_is_interrupted_never_pairs_new_weights_with_an_old_description(tmp_path):
+    save_game(tmp_path, "vae", exported_game(), (2,))
+    before = (tmp_path / "model.safetensors").read_bytes()
+    other = exported_game()
+    with torch.no_grad():
+        next(other.parameters()).mul_(2)
+
+    def dies(path, write):
+        if path.name == "config.json":
+            raise KeyboardInterrupt
+        write_and_rename(path, write)
+
+    with pytest.raises(KeyboardInterrupt):
+        save_game(tmp_path, "vae", other, (2,), dies)
+    assert (tmp_path / "model.safetensors").read_bytes() != before
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_game_read_from_its_export_rebuilds_no_images(tmp_path):
+    """It has the encoder of the VAE that was handed to it, and no decoder."""
+    shape = (1, 8, 8)
+    vae = VaeGame.build(VaeConfig(NETWORKS), shape)
+    game = PotGan.build_on(PotGanConfig(NETWORKS), shape, {"vae": vae})
+    real = torch.rand(2, *shape)
+    rebuilt = game.reconstruct(real)
+    assert rebuilt is not None
+    assert torch.equal(rebuilt, vae.reconstruct(real))
+    save_game(tmp_path, "potgan", game, shape)
+    loaded, _ = load_game(tmp_path, GAMES)
+    assert loaded.reconstruct(real) is None
+    assert loaded.parts() == game.parts()
+    assert PotGan.build(PotGanConfig(NETWORKS), shape).reconstruct(real) is None
+
+
+@pytest.mark.parametrize("parts", [{"gan": {}}, {"vae": 3}])
+def test_parts_that_are_none_are_named(tmp_path, parts):
+    save_game(tmp_path, "potgan", PotGan.build(PotGanConfig(NETWORKS), (4,)), (4,))
+    description = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**description, "parts": parts}))
+    with pytest.raises(
+        ValueError, match=r"PotGan: parts must be of vae, got 'gan'|VaeConfig: a config must be a mapping"
+    ):
+        load_game(tmp_path, GAMES)

@@ -1,4 +1,4 @@
-"""Both phases of POT-GAN's training: images get a VAE first, points do not, and either phase can be stopped."""
+"""Phases before a game, as POT-GAN's VAE: images get one, points do not, and either part can be stopped."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.games import GAMES, PotGan, Vae
-from models.games.export import load_game
+from models.export import load_game
+from models.games import GAMES, PotGan, VaeGame
 from models.games.potgan import ForestConfig, PotGanConfig
 from models.games.vae import VaeConfig
 from models.networks import NetworkConfig
 from train.data.datasets import DataConfig, ImageSet
 from train.errors import Stopped
-from train.potgan import PotGanRun, VaePhase, show_reconstructions, train
-from train.report import plots
 from train.run import checkpoint
-from train.run.config import load_config
+from train.run.build import make_trainer
+from train.run.config import load_config, run_config
 from train.run.directory import locked
+from train.run.play import play
 from train.run.resume import Resume
 
 MLP = NetworkConfig(name="mlp", width=8, depth=1, noise_dim=4)
-DIGITS = PotGanRun(
+POTGAN = run_config("potgan")
+DIGITS = POTGAN(
     data=DataConfig(name="digits", size=8, limit=64),
     iterations=3,
     batch_size=8,
     ema=0.5,
     game=PotGanConfig(networks=MLP, critic_steps=1, forest=ForestConfig(trees=2, depth=2)),
-    vae=VaePhase(iterations=4, batch_size=8, game=VaeConfig(networks=MLP)),
 )
+DIGITS = replace(DIGITS, vae=replace(DIGITS.vae, iterations=4, batch_size=8, game=VaeConfig(networks=MLP)))
 
 
 @pytest.fixture
@@ -41,9 +42,9 @@ def run(tmp_path):
 
     def start(name: str, resume: bool = False, **changes):
         directory = tmp_path / name
-        stored = load_config(directory, "potgan", PotGanRun) if resume else None
+        stored = load_config(directory, "potgan", POTGAN) if resume else None
         continued = None if stored is None else Resume(directory, stored)
-        train(replace(DIGITS, out=str(directory), **changes), continued, "potgan")
+        play("potgan", replace(DIGITS, out=str(directory), **changes), continued, "potgan")
         return directory
 
     return start
@@ -80,7 +81,7 @@ def test_images_get_a_vae_and_pictures_of_both(run):
         assert torch.equal(value, vae.state_dict()[f"players.vae.{name}"])
 
 
-@pytest.mark.parametrize(("kind", "step"), [(Vae, 2), (PotGan, 4)])
+@pytest.mark.parametrize(("kind", "step"), [(VaeGame, 2), (PotGan, 4)])
 def test_either_phase_can_be_stopped_and_resumed_to_the_same_end(run, monkeypatch, kind, step):
     whole = run("whole")
     with monkeypatch.context() as patch:
@@ -111,14 +112,26 @@ def test_a_given_encoder_is_used_without_pre_training(run):
     assert torch.equal(game_state(again)[name], game_state(first)[name])
 
 
+def test_the_encoder_is_handed_over_as_an_object(run, monkeypatch):
+    """The export is a by-product: nothing is read back within a run."""
+    monkeypatch.setattr("train.run.phases.load_game", pytest.fail)
+    monkeypatch.setattr("models.games.potgan.load_game", pytest.fail)
+    assert (run("whole") / "vae" / "export" / "config.json").exists()
+
+
 @pytest.mark.parametrize(("images", "shown"), [(1, 1), (5, 5), (13, 8), (100, 32)])
-def test_reconstructions_of_few_images_fill_whole_rows(tmp_path, monkeypatch, images, shown):
-    grids = []
-    monkeypatch.setattr(plots, "image_grid", lambda grid, path, columns: grids.append((len(grid), columns)))
-    checkpoint.export(tmp_path, "vae", Vae.build(VaeConfig(networks=MLP), (1, 8, 8)), (1, 8, 8))
-    data = ImageSet("few", torch.zeros(images, 1, 8, 8, dtype=torch.uint8), seed=0)
-    show_reconstructions(tmp_path, data, tmp_path / "grid.png")
-    assert grids == [(2 * shown, min(8, images))]
+def test_reconstructions_of_few_images_fill_whole_rows(tmp_path, images, shown):
+    data = ImageSet("few", torch.randint(256, (images, 1, 8, 8), dtype=torch.uint8), seed=0)
+    config = run_config("vae")(game=VaeConfig(networks=MLP))
+    trainer = make_trainer("vae", config, data, tmp_path)
+    rebuilt = trainer.outputs.reconstructions()
+    assert rebuilt is not None
+    grid, columns = rebuilt
+    assert (len(grid), columns) == (2 * shown, min(8, images))
+    real = data.preview(shown)
+    with trainer.loop.sampling() as game:
+        assert torch.equal(grid[:columns], real[:columns])
+        torch.testing.assert_close(grid[columns : 2 * columns], game.reconstruct(real)[:columns])
 
 
 def test_no_vae_iterations_leaves_the_image_itself_as_latent(run):
@@ -136,7 +149,7 @@ def test_the_vae_phase_is_locked_as_a_run_of_its_own(run, tmp_path, monkeypatch)
         found.append(True)
         return step(self, *arguments)
 
-    step = Vae.step
-    monkeypatch.setattr(Vae, "step", look)
+    step = VaeGame.step
+    monkeypatch.setattr(VaeGame, "step", look)
     run("whole")
     assert found

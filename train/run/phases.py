@@ -1,0 +1,80 @@
+"""The games that are trained before a run's own, as it declares (``Game.phases``), each in a folder of its name.
+
+A phase is handed to the run's game as an object; its export is there for a resumed run, and for other programs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+from models.config import fixed_fields
+from models.export import load_game
+from models.games import GAMES, Game
+from train.data.datasets import Dataset
+from train.run.build import load_run, make_trainer, open_run
+from train.run.checkpoint import checkpoints, valid_states
+from train.run.config import TrainConfig, phase_as_run, save_config
+from train.run.directory import CHECKPOINTS, EXPORT, locked
+from train.run.resume import Resume
+
+
+def play_phases(
+    name: str, config: TrainConfig, data: Dataset, directory: Path, resume: Resume | None, resume_command: str
+) -> dict[str, Game]:
+    """Train each phase that the game ``name`` needs, unless it is done; the games by phase. ``data`` is left as it was.
+
+    A phase is needed if its game says so and its iterations are not 0.
+    """
+    played = {}
+    for phase, declared in GAMES[name].phases.items():
+        if getattr(config, phase).iterations == 0 or not declared.needed(config.game, data.shape):
+            continue
+        game = _registered(declared.game)
+        start = copy.deepcopy(data.state_dict())
+        folder, settings = directory / phase, phase_as_run(config, phase, game)
+        past = None
+        if resume is not None:
+            past = Resume(folder, phase_as_run(resume.stored, phase, game), resume.other_data)
+        if _is_done(folder):
+            if past is not None and not checkpoints(directory / CHECKPOINTS):  # else the game's own state is asked
+                _check_data(folder, data, past.other_data)
+            played[phase] = load_game(folder / EXPORT, {game: declared.game})[0]
+        else:
+            trainer = make_trainer(game, settings, data, folder)
+            folder.mkdir(exist_ok=True)
+            with locked(folder):  # it is a run of its own to python -m train GAME --resume
+                load_run(trainer, past, f"{phase}.")
+                open_run(directory, name, config)
+                save_config(folder, game, trainer.config)
+                trainer.run(resume_command)
+            played[phase] = trainer.loop.game
+        data.load_state_dict(start)
+    return played
+
+
+def fixed_by_phases(name: str, config: TrainConfig, directory: Path) -> Iterator[str]:
+    """Settings of phases that cannot change any more in the run ``directory``: all of them once a phase is done."""
+    for phase in GAMES[name].phases:
+        if _is_done(directory / phase) or checkpoints(directory / CHECKPOINTS):
+            yield phase
+        else:
+            yield from (f"{phase}.game.{field}" for field in fixed_fields(getattr(config, phase).game))
+
+
+def _registered(kind: type[Game]) -> str:
+    """The name of a class of games in the registry."""
+    return next(name for name, known in GAMES.items() if known is kind)
+
+
+def _is_done(folder: Path) -> bool:
+    """Whether a phase has its export; the config.json in it is written last."""
+    return (folder / EXPORT / "config.json").exists()
+
+
+def _check_data(folder: Path, data: Dataset, other_data: bool) -> None:
+    """ValueError if ``data`` are not those that the finished phase in ``folder`` was trained on, unless allowed."""
+    for _, state in valid_states(folder / CHECKPOINTS, lambda text: print(f"warning: {text}", flush=True)):
+        data.load_state_dict(state["data"], allow_other=other_data)
+        return

@@ -1,0 +1,37 @@
+"""SIGINT, SIGTERM and SIGHUP as a request that a run reads when an iteration is done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Requests:
+    """The signal that asked the run to end, or None.
+
+    In another thread than the main one, where Python takes no signals, they do what they would have done.
+    """
+
+    asked: int | None = None
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take the signals within the block; a second one leaves at once, as KeyboardInterrupt."""
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background job
+                    before[number] = signal.signal(number, self._note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked is not None:  # asked twice: the last checkpoint stays as it is
+            raise KeyboardInterrupt
+        self.asked = number
