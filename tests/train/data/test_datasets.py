@@ -110,7 +110,7 @@ def test_ball3d_is_standard_normal():
 @pytest.mark.parametrize(("size", "shape"), [(8, (1, 8, 8)), (12, (1, 12, 12)), (32, (1, 32, 32))])
 def test_digits(size, shape):
     data = load(DataConfig("digits", size=size))
-    assert (len(data), data.shape) == (1797, shape)
+    assert (data.size, data.shape) == (1797, shape)
     assert (data.images.min(), data.images.max()) == (0, 255)
 
 

@@ -268,7 +268,7 @@ def test_large_files_decode_in_threads_to_the_same_images(tmp_path):
 def test_through_the_configuration(folder, tmp_path):
     config = DataConfig("folder", path=str(folder), size=8, subset="train", cache=str(tmp_path / "cache"), limit=2)
     data = load(config, seed=1)
-    assert (len(data), data.shape, data.target) == (2, (3, 8, 8), None)
+    assert (data.size, data.shape, data.target) == (2, (3, 8, 8), None)
 
 
 def test_damage_found_while_reading_a_member_ends_the_run(folder, tmp_path, monkeypatch):
