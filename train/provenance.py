@@ -9,18 +9,27 @@ import platform
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from otkernels import _native
 
+OPENMP = ("OMP_", "GOMP_", "KMP_")
 PACKAGES = ("otkernels", "torch", "numpy", "faiss-cpu", "scikit-learn")
 ROOT = Path(__file__).parents[1]
 
 
-def describe(command: str, *sources: str) -> dict:
-    """The machine and the software that the numbers belong to; ``sources``: folders that matter beside the ops."""
+def describe(command: str, *sources: str) -> dict[str, Any]:
+    """The machine and the software that the numbers belong to; ``sources``: folders that matter beside the ops.
+
+    "threads" is PyTorch's number of CPU threads now; "environment" holds the variables that OpenMP reads.
+    """
     return {
         "cpu": cpu_model(),
         "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith(OPENMP)},
         "isa": _native.extension.cpu_isa() if _native.extension else f"none: {_native.missing_reason}",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

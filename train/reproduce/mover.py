@@ -25,7 +25,7 @@ from train.run.loop import Loop, side_by_side
 from train.run.outputs import POINTS
 from train.scores.toy import toy_metrics
 
-_FACTS = ("gpu", "cpu", "cores", "load_before", "python", "torch", "otkernels", "commit", "date")
+_FACTS = ("gpu", "cpu", "cores", "threads", "load_before", "python", "torch", "otkernels", "commit", "date")
 GAME = "3p-wgan"
 FIGURE_1 = profile(GAME, "figure1")
 PAPER_EPOCHS = (100, 500, 3000, 7000)  # Fig. 1

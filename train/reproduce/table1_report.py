@@ -216,7 +216,7 @@ _IGNORED = {
 def _provenance(cells: Cells) -> str:
     """One line per distinct machine and version, with the commands, dates and time."""
     lines = []
-    for facts in ("gpu", "cpu", "cores", "python", "torch", "numpy", "otkernels"):
+    for facts in ("gpu", "cpu", "cores", "threads", "python", "torch", "numpy", "otkernels"):
         found = sorted({str(cell["machine"][facts]) for cell in cells.values() if facts in cell["machine"]})
         lines += [f"* {facts}: {', '.join(found)}"] if found else []
     dates = sorted(cell["machine"]["date"] for cell in cells.values())

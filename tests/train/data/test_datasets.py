@@ -130,7 +130,7 @@ def test_padding_keeps_pixels_and_resizing_keeps_constants():
 
 def test_limit_is_spread_over_the_set():
     assert numbers(load_numbers(evenly_spaced(numbered(100), 4))) == [0, 25, 50, 75]
-    assert len(load(DataConfig("digits", size=8, limit=100))) == 100
+    assert load(DataConfig("digits", size=8, limit=100)).size == 100
 
 
 def load_numbers(images: torch.Tensor) -> torch.Tensor:
