@@ -10,7 +10,7 @@
 #include "common/cpu_features.h"
 #include "fit_transport/fit_transport.h"
 #include "l2_argmin/l2_argmin.h"
-#include "soft_forest/double.h"
+#include "soft_forest/double_backward.h"
 #include "soft_forest/soft_forest.h"
 
 namespace py = pybind11;

@@ -1,7 +1,7 @@
 // dispatch.cpp - soft_forest on the instruction set of this machine.
 #include "common/cpu_features.h"
 #include "common/fork.h"
-#include "soft_forest/double.h"
+#include "soft_forest/double_backward.h"
 #include "soft_forest/soft_forest.h"
 
 namespace otk {

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "check.h"
-#include "soft_forest/double.h"
+#include "soft_forest/double_backward.h"
 #include "soft_forest/soft_forest.h"
 
 namespace {

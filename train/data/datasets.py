@@ -18,14 +18,14 @@ from PIL import ImageColor
 from torch import Tensor
 
 from models.config import check_fields
-from train.data.distributions import GaussianTarget, ball3d, ring8
+from train.data.distributions import GaussianMixture, ball3d, ring8
 from train.data.folder import load_folder
 from train.data.readers import fit, read_cifar10, read_digits, read_fashion_mnist
 from train.run.memory import check_room
 
 DataName = Literal["ring8", "ball3d", "digits", "fashion-mnist", "cifar10", "folder"]
 MAX_SIZE = 4096  # pixels
-TARGETS = {"ring8": ring8, "ball3d": ball3d}
+DISTRIBUTIONS = {"ring8": ring8, "ball3d": ball3d}
 NEEDS_PATH = {
     "fashion-mnist": "the folder of its idx files",
     "cifar10": "the folder that holds cifar-10-batches-py",
@@ -80,7 +80,7 @@ class Dataset(Protocol):
 
     name: str
     shape: tuple[int, ...]
-    target: GaussianTarget | None
+    target: GaussianMixture | None
 
     @property
     def size(self) -> int | None:
@@ -109,10 +109,12 @@ class PointSet:
     is the whole set.
     """
 
-    def __init__(self, target: GaussianTarget, device: torch.device | str, seed: int, limit: int | None = None) -> None:
+    def __init__(
+        self, target: GaussianMixture, device: torch.device | str, seed: int, limit: int | None = None
+    ) -> None:
         self.name = target.name
         self.shape: tuple[int, ...] = (target.dim,)
-        self.target: GaussianTarget | None = target
+        self.target: GaussianMixture | None = target
         self._law = target
         self._seed = seed
         self._generator = torch.Generator(device).manual_seed(stream_seed(seed, 0))
@@ -171,7 +173,7 @@ class ImageSet:
     fingerprint: of the images in their order, by which a resumed run knows them.
     """
 
-    target: GaussianTarget | None = None
+    target: GaussianMixture | None = None
 
     def __init__(self, name: str, images: Tensor, seed: int) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
@@ -257,8 +259,8 @@ class ImageSet:
 
 def load(config: DataConfig, device: torch.device | str = "cpu", seed: int = 0) -> PointSet | ImageSet:
     """The data set that ``config`` names, on ``device``; ValueError in one line for a wrong name, path or file."""
-    if config.name in TARGETS:
-        target = TARGETS[config.name]()
+    if config.name in DISTRIBUTIONS:
+        target = DISTRIBUTIONS[config.name]()
         if config.limit is not None:
             check_room(f"data: limit {config.limit}", 4 * config.limit * target.dim, device)
         return PointSet(target, device, seed, config.limit)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class GaussianTarget:
+class GaussianMixture:
     """An equally weighted mixture of K isotropic Gaussians: p(x) = 1/K sum_k N(x; mean_k, std^2 I).
 
     Hashable, so that figures that depend on the target alone can be remembered.
@@ -52,12 +52,12 @@ class GaussianTarget:
         return torch.logsumexp(-squared / (2 * variance), dim=1) - normaliser
 
 
-def ring8() -> GaussianTarget:
+def ring8() -> GaussianMixture:
     """8 Gaussians in the plane: centres on a circle of radius 2, covariance 0.04 I (3P-WGAN's statement of the toy)."""
     angles = [2 * math.pi * k / 8 for k in range(8)]
-    return GaussianTarget("ring8", tuple((2 * math.cos(a), 2 * math.sin(a)) for a in angles), 0.2)
+    return GaussianMixture("ring8", tuple((2 * math.cos(a), 2 * math.sin(a)) for a in angles), 0.2)
 
 
-def ball3d() -> GaussianTarget:
+def ball3d() -> GaussianMixture:
     """The standard normal distribution in three dimensions (POT-GAN's 3-D Gaussian ball)."""
-    return GaussianTarget("ball3d", ((0.0, 0.0, 0.0),), 1.0)
+    return GaussianMixture("ball3d", ((0.0, 0.0, 0.0),), 1.0)

@@ -19,7 +19,7 @@ from mpl_toolkits.mplot3d import Axes3D
 from PIL import Image
 from torch import Tensor
 
-from train.data.distributions import GaussianTarget
+from train.data.distributions import GaussianMixture
 from train.run.files import write_atomically
 from train.run.log import read_history
 
@@ -54,17 +54,17 @@ def image_grid(images: Tensor, path: Path, *, columns: int | None = None) -> Non
     _write(Image.fromarray(canvas), path)
 
 
-def scatter_ring(samples: Tensor, target: GaussianTarget, path: Path, *, title: str = "") -> None:
+def scatter_ring(samples: Tensor, target: GaussianMixture, path: Path, *, title: str = "") -> None:
     """Samples [n, 2] over the target's circles of 1 and 3 sigma."""
     side_by_side({title: samples}, target, path)
 
 
-def scatter_ball(samples: Tensor, target: GaussianTarget, path: Path, *, title: str = "") -> None:
+def scatter_ball(samples: Tensor, target: GaussianMixture, path: Path, *, title: str = "") -> None:
     """Samples [n, 3] inside the target's 3-sigma sphere (transparent light blue), as in POT-GAN's Fig. 3."""
     side_by_side({title: samples}, target, path)
 
 
-def side_by_side(samples: Mapping[str, Tensor], target: GaussianTarget, path: Path) -> None:
+def side_by_side(samples: Mapping[str, Tensor], target: GaussianMixture, path: Path) -> None:
     """One panel for each named set of samples [n, dim], dim 2 or 3, all on the same axes; the first 5,000 are drawn."""
     for name, points in samples.items():
         if points.ndim != 2 or points.shape[1] != target.dim or target.dim not in (2, 3):
@@ -171,7 +171,7 @@ def runs_by_row(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
     _save(figure, path)
 
 
-def _draw_ring(axes: Axes, points: np.ndarray, target: GaussianTarget) -> int:
+def _draw_ring(axes: Axes, points: np.ndarray, target: GaussianMixture) -> int:
     """Returns how many points the picture leaves out."""
     limit = _reach(target, 4)
     axes.scatter(points[:, 0], points[:, 1], s=4, color=BLUE, alpha=0.35, linewidths=0, zorder=2)
@@ -185,7 +185,7 @@ def _draw_ring(axes: Axes, points: np.ndarray, target: GaussianTarget) -> int:
     return int((~(np.abs(points) <= limit).all(1)).sum())
 
 
-def _draw_ball(axes: Axes3D, points: np.ndarray, target: GaussianTarget) -> int:
+def _draw_ball(axes: Axes3D, points: np.ndarray, target: GaussianMixture) -> int:
     """Returns how many points the picture leaves out: those outside the sphere, as in the paper's figure."""
     inside = (np.linalg.norm(points[:, None] - np.array(target.means), axis=2) <= 3 * target.std).any(1)
     limit = _reach(target, 3)
@@ -202,7 +202,7 @@ def _draw_ball(axes: Axes3D, points: np.ndarray, target: GaussianTarget) -> int:
     return int((~inside).sum())
 
 
-def _legend(target: GaussianTarget) -> list[Artist]:
+def _legend(target: GaussianMixture) -> list[Artist]:
     dot = Line2D([], [], linestyle="", marker="o", markersize=4, color=BLUE, label="samples")
     if target.dim == 3:
         return [dot, Patch(color=SKY, alpha=0.4, label="3 sigma")]
@@ -210,7 +210,7 @@ def _legend(target: GaussianTarget) -> list[Artist]:
     return [dot, one, Line2D([], [], color=RED, linestyle="--", label="3 sigma")]
 
 
-def _reach(target: GaussianTarget, sigmas: float) -> float:
+def _reach(target: GaussianMixture, sigmas: float) -> float:
     """Half the width of a picture that shows every mode as far as ``sigmas`` standard deviations."""
     return max(abs(value) for mean in target.means for value in mean) + sigmas * target.std
 

@@ -21,7 +21,7 @@ import torch
 
 from models.config import from_dict
 from train.cli import parse_fields
-from train.data.datasets import TARGETS
+from train.data.datasets import DISTRIBUTIONS
 from train.report.page import flatten
 from train.reproduce.cells import ROWS, SETTINGS, cell_config
 from train.reproduce.start import start
@@ -42,7 +42,7 @@ class Table1Config:
 
     runs: int = 10
     """Runs per cell, with seeds 0, 1, ... The paper has 50."""
-    targets: tuple[str, ...] = tuple(TARGETS)
+    targets: tuple[str, ...] = tuple(DISTRIBUTIONS)
     """Some of the default."""
     settings: tuple[str, ...] = tuple(SETTINGS)
     """paper: what POT-GAN states (3P-WGAN: its own paper), ours elsewhere; best: tuned by us, see docs/toy.md."""
@@ -59,7 +59,7 @@ class Table1Config:
     error."""
 
     def __post_init__(self) -> None:
-        for name, known in (("targets", TARGETS), ("settings", SETTINGS), ("rows", ROWS)):
+        for name, known in (("targets", DISTRIBUTIONS), ("settings", SETTINGS), ("rows", ROWS)):
             unknown = [value for value in getattr(self, name) if value not in known]
             if unknown or not getattr(self, name):
                 raise ValueError(f"table1: {name} must be of {', '.join(known)}, got {', '.join(unknown) or 'none'}")
@@ -120,7 +120,7 @@ def train_cell(row: str, config: TrainConfig, seeds: Sequence[int], label: str) 
     "samples": 1,000 points of the first run that did not diverge, None if there is none.
     """
     started = time.monotonic()
-    loop, target = side_by_side(ROWS[row].game, config, seeds), TARGETS[config.data.name]()
+    loop, target = side_by_side(ROWS[row].game, config, seeds), DISTRIBUTIONS[config.data.name]()
     for _ in progress(config.iterations, label):
         loop.iterate()
     samples = loop.samples(POINTS).cpu()

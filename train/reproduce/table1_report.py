@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from scipy.stats import chi2
 
-from train.data.datasets import TARGETS
+from train.data.datasets import DISTRIBUTIONS
 from train.report import plots
 from train.report.page import flatten
 from train.reproduce.cells import MAIN_ROWS, ROWS, SETTINGS
@@ -28,7 +28,7 @@ Cells = dict[tuple[str, str, str], dict[str, Any]]
 
 def read_cells(out: Path) -> Cells:
     """(target, setting, row) -> what the cell's file holds, in the order of the tables."""
-    names = [(target, setting, row) for target in TARGETS for setting in SETTINGS for row in ROWS]
+    names = [(target, setting, row) for target in DISTRIBUTIONS for setting in SETTINGS for row in ROWS]
     paths = {name: out / "cells" / f"{'-'.join(name)}.json" for name in names}
     return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
 
@@ -36,11 +36,11 @@ def read_cells(out: Path) -> Cells:
 def write(out: Path) -> list[Path]:
     """table1.json, table1.md, table1.png and a picture of samples per target and setting; the paths written."""
     cells = read_cells(out)
-    pictures = {name: out / f"{'-'.join(name)}.png" for name in itertools.product(TARGETS, SETTINGS)}
+    pictures = {name: out / f"{'-'.join(name)}.png" for name in itertools.product(DISTRIBUTIONS, SETTINGS)}
     shown = {name: samples(cells, *name) for name in pictures}
     pictures = {name: path for name, path in pictures.items() if shown[name]}
     for name, path in pictures.items():
-        plots.side_by_side(shown[name], TARGETS[name[0]](), path)
+        plots.side_by_side(shown[name], DISTRIBUTIONS[name[0]](), path)
     plots.runs_by_row(panels(cells), out / "table1.png")
     write_json(out / "table1.json", {"cells": [summary(name, cell) for name, cell in cells.items()]})
     text = document(cells, {name: path.name for name, path in pictures.items()})
@@ -81,14 +81,14 @@ def summary(name: tuple[str, str, str], cell: Mapping[str, Any]) -> dict[str, An
 def floor(target: str, cells: Iterable[Mapping[str, Any]]) -> float:
     """Mean reverse KL of true samples over the runs of these cells; computed, if all of them diverged."""
     floors = [run["reverse_kl_floor"] for cell in cells for run in cell["metrics"] if run]
-    return sum(floors) / len(floors) if floors else reverse_kl_floor(TARGETS[target](), POINTS)
+    return sum(floors) / len(floors) if floors else reverse_kl_floor(DISTRIBUTIONS[target](), POINTS)
 
 
 def document(cells: Cells, pictures: Mapping[tuple[str, str], str]) -> str:
     """The Markdown page; pictures: (target, setting) -> file of samples."""
     parts = ["# The toy table: POT-GAN's Table 1, with every game of the two papers\n", _preamble(cells)]
     parts.append("![reverse KL of each run, by row](table1.png)\n")
-    for target in TARGETS:
+    for target in DISTRIBUTIONS:
         here = {(setting, row): cell for (t, setting, row), cell in cells.items() if t == target}
         if here:
             parts += [f"## {TITLES[target]}\n", _table(target, here), *_verdicts(target, here)]
@@ -129,7 +129,7 @@ def _table(target: str, here: Mapping[tuple[str, str], Any]) -> str:
             for setting in settings:
                 line += _entries(here.get((setting, row)))
             lines.append(line)
-    due = float(chi2.cdf(9, TARGETS[target]().dim))  # P(|x - mean| <= 3 sigma)
+    due = float(chi2.cdf(9, DISTRIBUTIONS[target]().dim))  # P(|x - mean| <= 3 sigma)
     last = ["*floor*", ""]
     for _ in settings:
         last += [f"{floor(target, here.values()):.4f}", "", f"{due:.3f}"]

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from train.data.distributions import GaussianTarget
+from train.data.distributions import GaussianMixture
 
 BANDWIDTH = 0.1
 COVERED_SHARE = 0.1  # of the share that the target itself gives to a mode
@@ -17,7 +17,7 @@ CHUNK_NUMBERS = 2**19  # float64 numbers per temporary: 4 MiB
 
 
 def toy_metrics(
-    samples: Tensor, target: GaussianTarget, *, bandwidth: float = BANDWIDTH, seed: int = 0
+    samples: Tensor, target: GaussianMixture, *, bandwidth: float = BANDWIDTH, seed: int = 0
 ) -> dict[str, float]:
     """How well samples [n, dim], n >= 2, follow a toy target; float64, repeatable for a given seed.
 
@@ -52,7 +52,7 @@ def toy_metrics(
 
 
 def reverse_kl(
-    samples: Tensor, target: GaussianTarget, *, bandwidth: float = BANDWIDTH, seed: int = 0
+    samples: Tensor, target: GaussianMixture, *, bandwidth: float = BANDWIDTH, seed: int = 0
 ) -> tuple[float, float]:
     """KL(p_g * k_h || p_r * k_h) in nats and the standard error of its Monte Carlo average, for samples [n, dim].
 
@@ -69,7 +69,7 @@ def reverse_kl(
 
 
 @lru_cache(maxsize=64)
-def reverse_kl_floor(target: GaussianTarget, n: int, bandwidth: float = BANDWIDTH, seed: int = 0) -> float:
+def reverse_kl_floor(target: GaussianMixture, n: int, bandwidth: float = BANDWIDTH, seed: int = 0) -> float:
     """reverse_kl of n true samples, drawn from ``seed``; computed once per process."""
     generator = torch.Generator().manual_seed((seed + 1) % 2**64)  # not the kernel noise's stream
     return reverse_kl(target.sample(n, generator), target, bandwidth=bandwidth, seed=seed)[0]
@@ -89,7 +89,7 @@ def kernel_log_density(y: Tensor, samples: Tensor, bandwidth: float) -> Tensor:
     return torch.cat(densities) - math.log(n) - 0.5 * dim * math.log(2 * math.pi * bandwidth**2)
 
 
-def _checked(who: str, samples: Tensor, target: GaussianTarget, bandwidth: float) -> Tensor:
+def _checked(who: str, samples: Tensor, target: GaussianMixture, bandwidth: float) -> Tensor:
     if samples.ndim != 2 or samples.shape[1] != target.dim or len(samples) < 2:
         raise ValueError(f"{who}: samples must be [n, {target.dim}] with n >= 2, got {list(samples.shape)}")
     if not bandwidth > 0:

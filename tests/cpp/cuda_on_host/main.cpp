@@ -6,14 +6,14 @@
 void test_cuda_fit_transport();
 void test_cuda_l2_argmin();
 void test_cuda_soft_forest();
-void test_cuda_soft_forest_double();
+void test_cuda_soft_forest_double_backward();
 
 int main(int count, char** arguments) {
   const std::string op = count > 1 ? arguments[1] : "";
   if (op.empty() || op == "fit_transport") test_cuda_fit_transport();
   if (op.empty() || op == "l2_argmin") test_cuda_l2_argmin();
   if (op.empty() || op == "soft_forest") test_cuda_soft_forest();
-  if (op.empty() || op == "soft_forest_double") test_cuda_soft_forest_double();
+  if (op.empty() || op == "soft_forest_double_backward") test_cuda_soft_forest_double_backward();
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

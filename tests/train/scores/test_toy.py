@@ -7,16 +7,16 @@ import math
 import pytest
 import torch
 
-from train.data.distributions import GaussianTarget, ball3d, ring8
+from train.data.distributions import GaussianMixture, ball3d, ring8
 from train.scores.toy import kernel_log_density, reverse_kl, reverse_kl_floor, toy_metrics
 
 
-def draw(target: GaussianTarget, n: int, seed: int) -> torch.Tensor:
+def draw(target: GaussianMixture, n: int, seed: int) -> torch.Tensor:
     return target.sample(n, torch.Generator().manual_seed(seed))
 
 
-def gaussian(dim: int, std: float, shift: float = 0.0) -> GaussianTarget:
-    return GaussianTarget("gaussian", ((shift,) + (0.0,) * (dim - 1),), std)
+def gaussian(dim: int, std: float, shift: float = 0.0) -> GaussianMixture:
+    return GaussianMixture("gaussian", ((shift,) + (0.0,) * (dim - 1),), std)
 
 
 def closed_form(dim: int, std: float, shift: float, bandwidth: float) -> tuple[float, float]:
@@ -109,7 +109,7 @@ def test_ball_share():
 @pytest.mark.parametrize("missing", [1, 3])
 def test_missing_modes_are_seen(missing):
     target = ring8()
-    some = GaussianTarget("some", target.means[missing:], target.std)
+    some = GaussianMixture("some", target.means[missing:], target.std)
     metrics = toy_metrics(draw(some, 3000, seed=5), target)
     assert metrics["modes_covered"] == 8 - missing
     # all mass on K - k of K equal, nearly disjoint modes: KL = log(K / (K - k)) plus the floor
@@ -119,7 +119,7 @@ def test_missing_modes_are_seen(missing):
 
 def test_a_few_stray_samples_do_not_cover_a_mode():
     target = ring8()
-    samples = draw(GaussianTarget("seven", target.means[1:], target.std), 4000, seed=5)
+    samples = draw(GaussianMixture("seven", target.means[1:], target.std), 4000, seed=5)
     due = 0.1 * 4000 * (1 - math.exp(-4.5)) / 8  # 49.4
     for stray, covered in ((49, 7), (50, 8)):
         samples[:stray] = torch.tensor(target.means[0])

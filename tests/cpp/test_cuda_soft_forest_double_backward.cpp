@@ -6,7 +6,7 @@
 
 #include "check.h"
 #include "common/cuda.h"
-#include "soft_forest/double.h"
+#include "soft_forest/double_backward.h"
 
 namespace {
 
@@ -182,7 +182,7 @@ void compare(const Shape& s, bool all) {
 
 }  // namespace
 
-void test_cuda_soft_forest_double() {
+void test_cuda_soft_forest_double_backward() {
   const otk::Device before = otk::device_on_host;
   for (const int capability : {80, 86, 90})
     for (const bool all : {true, false}) {

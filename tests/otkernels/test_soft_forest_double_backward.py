@@ -50,7 +50,7 @@ def by_autograd(*inputs: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def bounds(*inputs: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """The error bounds of csrc/soft_forest/double.h, with the letters used there."""
+    """The error bounds of csrc/soft_forest/double_backward.h, with the letters used there."""
     dz, dthresholds, dleaves, grad_out, z, thresholds, leaves = (t if t is None else t.double() for t in inputs)
     dz, dthresholds, dleaves = (
         torch.zeros_like(p) if t is None else t

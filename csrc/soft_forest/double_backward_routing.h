@@ -1,4 +1,4 @@
-// double_routing.h - routing.h differentiated along tangents of z and thresholds (double.h has the formulas).
+// double_backward_routing.h - routing.h differentiated along tangents of z and thresholds (double_backward.h has the formulas).
 #pragma once
 #include "soft_forest/routing.h"
 

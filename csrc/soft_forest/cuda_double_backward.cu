@@ -1,4 +1,4 @@
-// cuda_double.cu - the double backward of soft_forest in one pass over the rows, and a reduction in fixed order.
+// cuda_double_backward.cu - the double backward of soft_forest in one pass over the rows, and a reduction in fixed order.
 //
 // Work      a persistent block of 12 warps takes tiles of 32 rows and groups of at most 144 leaves (cuda_nodes.h):
 //             1. value = grad_out leaves^T / T and dvalue = grad_out dleaves^T / T on the tensor cores (tf32.h);
@@ -22,7 +22,7 @@
 #include "soft_forest/cuda_partials.h"
 #include "soft_forest/cuda_products.h"
 #include "soft_forest/cuda_tangents.h"
-#include "soft_forest/double.h"
+#include "soft_forest/double_backward.h"
 
 namespace otk {
 namespace {

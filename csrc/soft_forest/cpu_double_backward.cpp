@@ -1,7 +1,7 @@
-// cpu_double.cpp - the double backward of soft_forest on one instruction set.
+// cpu_double_backward.cpp - the double backward of soft_forest on one instruction set.
 //
-// A block is kCols rows. double_routing.h takes its rows through a group of trees, down and up; between the two, and
-// after, the products run on the register tile of common/tile.h:
+// A block is kCols rows. double_backward_routing.h takes its rows through a group of trees, down and up; between the
+// two, and after, the products run on the register tile of common/tile.h:
 //   value            = leaves grad_out^T, dvalue = dleaves grad_out^T
 //   grad_leaf       += dmu grad_out                      (summed per chunk of rows, chunks in order)
 //   grad_grad_out^T  = leaves^T dmu + dleaves^T mu
@@ -11,8 +11,8 @@
 #include "common/memory.h"
 #include "common/pack.h"
 #include "common/thread.h"
-#include "soft_forest/double.h"
-#include "soft_forest/double_routing.h"
+#include "soft_forest/double_backward.h"
+#include "soft_forest/double_backward_routing.h"
 
 namespace otk::OTK_ISA {
 namespace {
