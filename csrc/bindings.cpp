@@ -40,12 +40,12 @@ otk::SoftForest<T> forest(Address z, Address thresholds, Address leaves, int64_t
 
 template <class T>
 otk::FitTransport<T> transport(Address z_r, Address z_g, Address thresholds, Address leaves, Address exp_avg,
-                               Address exp_avg_sq, Address step, Address rho, Address cost, int64_t batch, int64_t n,
+                               Address exp_avg_sq, Address step, Address index, Address cost, int64_t batch, int64_t n,
                                int64_t m, int64_t d, int64_t trees, int64_t depth, int64_t d_out, int64_t iters,
                                int64_t z_r_stride, int64_t z_g_stride, int64_t thresholds_stride, bool literal, double lr,
                                double beta1, double beta2, double eps) {
   return {pointer<const T>(z_r), pointer<const T>(z_g), pointer<const T>(thresholds), pointer<T>(leaves),
-          pointer<T>(exp_avg), pointer<T>(exp_avg_sq), pointer<float>(step), pointer<int64_t>(rho), pointer<T>(cost),
+          pointer<T>(exp_avg), pointer<T>(exp_avg_sq), pointer<float>(step), pointer<int64_t>(index), pointer<T>(cost),
           batch, n, m, d, trees, depth, d_out, iters, z_r_stride, z_g_stride, thresholds_stride, literal,
           {lr, beta1, beta2, eps}};
 }

@@ -87,8 +87,8 @@ def _each(index: Tensor) -> Tensor:
 
 def cover(z_r: Tensor, transformed: Tensor) -> Pairs:
     """(z_r[i], F(z_g[rho_i])), rho_i = argmin_j |z_r[i] - F(z_g[j])|^2 (section 4.1: each real point is covered)."""
-    rho = l2_argmin(*_scaled("cover", z_r, transformed)).index
-    return _uniform(_each(rho), rho, z_r, transformed)
+    nearest = l2_argmin(*_scaled("cover", z_r, transformed)).index
+    return _uniform(_each(nearest), nearest, z_r, transformed)
 
 
 def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
@@ -100,8 +100,8 @@ def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
     n, m = x.shape[-2], y.shape[-2]
     if n != m:
         raise ValueError(f"literal: z_r and F(z_g) must have equal length, got {n} and {m}")
-    rho = l2_argmin(x, y).index
-    return _uniform(rho, _each(rho), z_r, transformed)
+    nearest = l2_argmin(x, y).index
+    return _uniform(nearest, _each(nearest), z_r, transformed)
 
 
 def assignment(z_r: Tensor, transformed: Tensor) -> Pairs:

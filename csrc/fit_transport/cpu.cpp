@@ -48,7 +48,7 @@ class Fit {
         leaf_values_(p.leaves + entry * all_ * p.d_out),
         exp_avg_(p.exp_avg + entry * all_ * p.d_out),
         exp_avg_sq_(p.exp_avg_sq + entry * all_ * p.d_out),
-        rho_(p.rho + entry * p.n),
+        index_(p.index + entry * p.n),
         cost_(p.cost + entry * p.iters),
         scratch_(points_ * rows_ + panels_ * R * (all_ + points_) + p.m * p.d_out + p.n + threads_ * p.d * R) {
     mu_ = scratch_.get();
@@ -64,7 +64,7 @@ class Fit {
     pack_leaves();
     for (int64_t t = 0; t < p_.iters; ++t) {
       transform();
-      l2_argmin<T>({z_r_, f_, nullptr, nearest_, rho_, 1, p_.n, p_.m, p_.d_out, 0, 0, 0}, threads_);
+      l2_argmin<T>({z_r_, f_, nullptr, nearest_, index_, 1, p_.n, p_.m, p_.d_out, 0, 0, 0}, threads_);
       cost_[t] = pair();
       const double count = double(*p_.step) + double(t + 1);
       update(AdamStep<T>(p_.adam, std::pow(p_.adam.beta1, count), std::pow(p_.adam.beta2, count)));
@@ -120,8 +120,8 @@ class Fit {
     const T weight = T(2) / T(p_.n);
     double total = 0;
     for (int64_t i = 0; i < p_.n; ++i) {
-      const bool lost = rho_[i] < 0;
-      const int64_t real = !p_.literal ? i : lost ? p_.n - 1 : rho_[i], j = p_.literal ? i : lost ? p_.m - 1 : rho_[i];
+      const bool lost = index_[i] < 0;
+      const int64_t real = !p_.literal ? i : lost ? p_.n - 1 : index_[i], j = p_.literal ? i : lost ? p_.m - 1 : index_[i];
       const T pull = lost ? std::numeric_limits<T>::quiet_NaN() : weight;
       const T *f = f_ + j * p_.d_out, *z = z_r_ + real * p_.d_out;
       double squares = lost ? std::numeric_limits<double>::quiet_NaN() : 0;
@@ -165,7 +165,7 @@ class Fit {
   const int threads_;
   const T *z_r_, *z_g_, *thresholds_;
   T *leaf_values_, *exp_avg_, *exp_avg_sq_;
-  int64_t* rho_;
+  int64_t* index_;
   T* cost_;
   Scratch<T> scratch_;
   T *mu_, *leaf_panels_, *grad_out_, *f_, *nearest_, *columns_;

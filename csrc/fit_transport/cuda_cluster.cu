@@ -35,7 +35,7 @@ struct Fit {
   const uint32_t rank, blocks;
   const int t, n, m, all, width, first, real_stride, point_stride;
   float *shared, *mu, *leaves, *exp_avg, *exp_avg_sq, *f, *pull, *z_r, *scores, *small;
-  int* rho;
+  int* index;
 
   __device__ Fit(const FitTransport<float>& problem, int cluster)
       : p(problem),
@@ -61,7 +61,7 @@ struct Fit {
         z_r(shared + plan.z_r),
         scores(shared + plan.scores),
         small(shared + plan.small),
-        rho(reinterpret_cast<int*>(shared + plan.rho)) {}
+        index(reinterpret_cast<int*>(shared + plan.index)) {}
 
   __device__ bool has_column(int c) const { return first + c < p.d_out; }
 
@@ -157,7 +157,7 @@ struct Fit {
         best.offer(distance, j);
       }
       best.join();
-      if (lane < int(blocks)) cluster_peer(rho, unsigned(lane))[i] = int(best.index);
+      if (lane < int(blocks)) cluster_peer(index, unsigned(lane))[i] = int(best.index);
     }
   }
 
@@ -171,7 +171,7 @@ struct Fit {
       float sum[4] = {};
       const int from = p.literal ? j : 0, to = j >= m ? from : p.literal ? j + 1 : n;
       for (int i = from; i < to; ++i) {
-        const int other = rho[i];
+        const int other = index[i];
         if (!p.literal && other != j && (other >= 0 || j != m - 1)) continue;
         const int real = !p.literal ? i : other < 0 ? n - 1 : other;
 #pragma unroll
@@ -237,7 +237,7 @@ struct Fit {
       p.exp_avg_sq[leaf_at(k, c)] = exp_avg_sq[at];
     }
     if (rank == 0)
-      for (int i = t; i < n; i += kThreads) p.rho[entry * n + i] = rho[i];
+      for (int i = t; i < n; i += kThreads) p.index[entry * n + i] = index[i];
   }
 };
 

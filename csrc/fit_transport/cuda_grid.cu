@@ -127,12 +127,12 @@ struct Fit {
     }
   }
 
-  // rho, and the row's cost where `cover` matches it
+  // index, and the row's cost where `cover` matches it
   __device__ void search() const {
     for (int64_t row = int64_t(blockIdx.x) * kThreads + threadIdx.x; row < p.batch * p.n; row += int64_t(gridDim.x) * kThreads) {
       Nearest best{0.0f, -1, false};
       for (int64_t part = 0; part < parts; ++part) best.offer(part_value[row * parts + part], part_index[row * parts + part]);
-      p.rho[row] = best.nan ? -1 : best.index;
+      p.index[row] = best.nan ? -1 : best.index;
       row_cost[row] = best.nan ? __int_as_float(0x7fc00000) : best.cost;
     }
   }
@@ -142,20 +142,20 @@ struct Fit {
     const int lane = int(threadIdx.x) % 32;
     for (int64_t at = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32; at < p.batch * p.m; at += int64_t(gridDim.x) * kWarps) {
       const int64_t entry = at / p.m, j = at % p.m;
-      const int64_t* rho = p.rho + entry * p.n;
+      const int64_t* index = p.index + entry * p.n;
       float* to = pull + at * p.d_out;
       for (int64_t c = lane; c < p.d_out; c += 32) to[c] = 0.0f;
       if (p.literal) {
-        const float squares = add_pair(entry, rho[j] < 0 ? p.n - 1 : rho[j], j, rho[j] < 0, to);
+        const float squares = add_pair(entry, index[j] < 0 ? p.n - 1 : index[j], j, index[j] < 0, to);
         if (lane == 0) row_cost[at] = squares;
         continue;
       }
       for (int64_t i0 = 0; i0 < p.n; i0 += 32) {
-        const int64_t mine = i0 + lane < p.n ? rho[i0 + lane] : -2;
+        const int64_t mine = i0 + lane < p.n ? index[i0 + lane] : -2;
         unsigned matches = __ballot_sync(~0u, mine == j || (mine == -1 && j == p.m - 1));
         for (; matches; matches &= matches - 1) {
           const int64_t i = i0 + __ffs(matches) - 1;
-          add_pair(entry, i, j, rho[i] < 0, to);
+          add_pair(entry, i, j, index[i] < 0, to);
         }
       }
     }

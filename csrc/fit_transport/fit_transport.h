@@ -4,14 +4,14 @@
 //     literal  cost = mean_i |z_r[rho_i] - F[i]|^2, n = m (Algorithm 1 as printed)
 // Layout    z_r [batch, n, d_out], z_g [batch, m, d], thresholds [batch, trees, 2^depth - 1]: batches a stride apart, 0
 //           shares one. leaves, exp_avg, exp_avg_sq [batch, trees, 2^depth, d_out] dense, updated in place; step [1]
-//           counts Adam's steps of all batch entries and grows by iters. rho [batch, n] and cost [batch, iters] dense:
-//           the pairs of the last step, and each step's cost before its update.
+//           counts Adam's steps of all batch entries and grows by iters. index [batch, n] (the paper's rho) and cost
+//           [batch, iters] dense: the pairs of the last step, and each step's cost before its update.
 // Work      z_g and the thresholds do not move, so mu = routing weights [m, K], K = trees 2^depth, is made once. A step
 //           is F = mu leaves / T, the search, G_j = 2/n sum over j's pairs of (F_j - z_r), grad = mu^T G / T, and Adam.
-// Numerics  shares as soft_forest.h. rho attains the minimum within the rounding of a distance summed from differences.
+// Numerics  shares as soft_forest.h. index attains the minimum within the rounding of a distance summed from differences.
 //           Adam is torch.optim.Adam(fused=True)'s arithmetic, operation by operation: m += (1 - b1)(g - m);
 //           v = b2 v + (1 - b2) g g; leaf -= lr / c1 * m / (sqrt(v) / sqrt(c2) + eps); constants in double, rounded once.
-//           A row whose distances hold a NaN gets rho -1, and the step's cost and then all leaves become NaN, as
+//           A row whose distances hold a NaN gets index -1, and the step's cost and then all leaves become NaN, as
 //           autograd of the composed ops makes them.
 // Order     every sum has one order, fixed by the sizes: the same bits on every run and for every number of threads.
 // Contract  n, m, iters >= 1; batch == 0 is a no-op.
@@ -40,7 +40,7 @@ struct FitTransport {
   T* exp_avg;
   T* exp_avg_sq;
   float* step;
-  int64_t* rho;
+  int64_t* index;
   T* cost;
   int64_t batch, n, m, d, trees, depth, d_out, iters;
   int64_t z_r_stride, z_g_stride, thresholds_stride;  // elements from one batch entry to the next

@@ -16,7 +16,7 @@ struct ClusterPlan {
   static constexpr int kThreads = 256, kGroups = 4;  // groups of threads that share a product's long sum
 
   int64_t blocks, width, real_stride, point_stride;
-  int64_t mu, leaves, exp_avg, exp_avg_sq, f, pull, z_r, scores, rho, small, floats;
+  int64_t mu, leaves, exp_avg, exp_avg_sq, f, pull, z_r, scores, index, small, floats;
 
   template <class T>
   OTK_HOST_DEVICE ClusterPlan(const FitTransport<T>& p, int64_t blocks_)
@@ -33,8 +33,8 @@ struct ClusterPlan {
     pull = f + width * point_stride;
     z_r = pull + width * point_stride;
     scores = z_r + width * real_stride;  // [n, points], or the groups' shares of F [kGroups width, points]
-    rho = scores + (p.n > shares ? p.n : shares) * point_stride;
-    small = rho + whole(p.n, 4);
+    index = scores + (p.n > shares ? p.n : shares) * point_stride;
+    small = index + whole(p.n, 4);
     floats = small + 64;
   }
 

@@ -12,7 +12,7 @@ const otk::Adam kAdam{0.01, 0.5, 0.9, 1e-8};
 
 struct State {
   std::vector<float> leaves, exp_avg, exp_avg_sq, cost;
-  std::vector<int64_t> rho;
+  std::vector<int64_t> index;
   float step;
 };
 
@@ -23,25 +23,25 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {  // to the
 State run(const Transport& t, const State& start, const std::vector<float>& z_r, const std::vector<float>& z_g,
           const std::vector<float>& thresholds, bool backward) {
   State s = start;
-  Guarded<int64_t> rho(t.batch * t.n, -7);
+  Guarded<int64_t> index(t.batch * t.n, -7);
   Guarded<float> cost(t.batch * t.iters, -7.0f);
   Guarded<float> leaves(s.leaves.size(), -7.0f), exp_avg(s.leaves.size(), -7.0f), exp_avg_sq(s.leaves.size(), -7.0f);
   std::copy(s.leaves.begin(), s.leaves.end(), leaves.data());
   std::copy(s.exp_avg.begin(), s.exp_avg.end(), exp_avg.data());
   std::copy(s.exp_avg_sq.begin(), s.exp_avg_sq.end(), exp_avg_sq.data());
   const otk::FitTransport<float> p{
-      z_r.data(), z_g.data(), thresholds.data(), leaves.data(), exp_avg.data(), exp_avg_sq.data(), &s.step, rho.data(), cost.data(),
+      z_r.data(), z_g.data(), thresholds.data(), leaves.data(), exp_avg.data(), exp_avg_sq.data(), &s.step, index.data(), cost.data(),
       t.batch, t.n, t.m, t.d, t.trees, t.depth, t.d_out, t.iters, t.n * t.d_out, t.m * t.d, t.trees * t.nodes(), t.literal, kAdam};
   Guarded<unsigned char> workspace(otk::fit_transport_cuda_workspace(p), 0xff);
   host_cuda::backward = backward;
   otk::fit_transport_cuda(p, workspace.data(), nullptr);
   host_cuda::backward = false;
-  CHECK(rho.intact() && cost.intact() && leaves.intact() && exp_avg.intact() && exp_avg_sq.intact() && workspace.intact());
+  CHECK(index.intact() && cost.intact() && leaves.intact() && exp_avg.intact() && exp_avg_sq.intact() && workspace.intact());
   const auto copy = [](const auto& from, auto& to) {
     for (size_t k = 0; k < to.size(); ++k) to[k] = from[k];
   };
-  s.rho.resize(t.batch * t.n), s.cost.resize(t.batch * t.iters);
-  copy(leaves, s.leaves), copy(exp_avg, s.exp_avg), copy(exp_avg_sq, s.exp_avg_sq), copy(cost, s.cost), copy(rho, s.rho);
+  s.index.resize(t.batch * t.n), s.cost.resize(t.batch * t.iters);
+  copy(leaves, s.leaves), copy(exp_avg, s.exp_avg), copy(exp_avg_sq, s.exp_avg_sq), copy(cost, s.cost), copy(index, s.index);
   return s;
 }
 
@@ -61,14 +61,14 @@ void compare(int64_t batch, int64_t n, int64_t m, int64_t d, int64_t trees, int6
   const auto z_r = narrow(t.z_r), z_g = narrow(t.z_g), thresholds = narrow(t.thresholds);
   const State s = run(t, start, z_r, z_g, thresholds, false), reversed = run(t, start, z_r, z_g, thresholds, true);
   CHECK(same(s.leaves, reversed.leaves) && same(s.exp_avg, reversed.exp_avg) && same(s.exp_avg_sq, reversed.exp_avg_sq));
-  CHECK(same(s.cost, reversed.cost) && s.rho == reversed.rho && s.step == t.step + 3);
+  CHECK(same(s.cost, reversed.cost) && s.index == reversed.index && s.step == t.step + 3);
   const size_t first = with_nan ? t.leaves.size() / size_t(batch) : 0;  // the first batch entry's leaves are NaN, the others right
   for (size_t k = 0; k < first; ++k) CHECK(std::isnan(s.leaves[k]) && std::isnan(s.exp_avg[k]) && std::isnan(s.exp_avg_sq[k]));
-  if (with_nan) CHECK(std::isnan(s.cost[0]) && std::isnan(s.cost[2]) && s.rho[0] == -1);
+  if (with_nan) CHECK(std::isnan(s.cost[0]) && std::isnan(s.cost[2]) && s.index[0] == -1);
   t.run(kAdam);
   // Sums of up to 500 terms of order 1, three steps: 1e-4 in float.
   const auto close = [](double a, double b) { return std::abs(a - b) <= 1e-4 * (1 + std::abs(b)); };
-  for (size_t k = with_nan ? size_t(n) : 0; k < t.rho.size(); ++k) CHECK(s.rho[k] == t.rho[k]);
+  for (size_t k = with_nan ? size_t(n) : 0; k < t.index.size(); ++k) CHECK(s.index[k] == t.index[k]);
   for (size_t k = with_nan ? 3 : 0; k < t.cost.size(); ++k) CHECK(close(s.cost[k], t.cost[k]));
   for (size_t k = first; k < t.leaves.size(); ++k) {
     CHECK(close(s.leaves[k], t.leaves[k]));
@@ -96,10 +96,10 @@ void test_plans() {
         CHECK(plan.width % 4 == 0 && plan.width * blocks >= d_out);
         CHECK(plan.point_stride % 8 == 4 && plan.point_stride >= n + 3 && plan.real_stride >= n);
         const int64_t places[] = {plan.mu, plan.leaves, plan.exp_avg, plan.exp_avg_sq, plan.f, plan.pull, plan.z_r,
-                                  plan.scores, plan.rho, plan.small, plan.floats};
+                                  plan.scores, plan.index, plan.small, plan.floats};
         for (int k = 0; k < 10; ++k) CHECK(places[k] % 4 == 0 && places[k] < places[k + 1]);  // float4s, in order
-        CHECK(plan.rho - plan.scores >= n * plan.point_stride);
-        CHECK(plan.rho - plan.scores >= otk::ClusterPlan::kGroups * plan.width * plan.point_stride);
+        CHECK(plan.index - plan.scores >= n * plan.point_stride);
+        CHECK(plan.index - plan.scores >= otk::ClusterPlan::kGroups * plan.width * plan.point_stride);
       }
   const otk::GridPlan large(sized(3, 1 << 20, 1 << 20, 18, 3, 128), 132);
   CHECK(large.parts == 1 && large.f - large.mu == (int64_t(3) << 20) * 144 * 4);  // past 2^31 bytes

@@ -23,16 +23,16 @@ void compare(int64_t batch, int64_t n, int64_t m, int64_t d, int64_t trees, int6
   for (double& v : t.exp_avg_sq) v = double(float(v * v + 0.1));  // Adam divides by its root: kept away from zero
   const auto z_r = cast<T>(t.z_r), z_g = cast<T>(t.z_g), thresholds = cast<T>(t.thresholds);
   auto leaves = cast<T>(t.leaves), exp_avg = cast<T>(t.exp_avg), exp_avg_sq = cast<T>(t.exp_avg_sq);
-  Guarded<int64_t> rho(batch * n, -7);
+  Guarded<int64_t> index(batch * n, -7);
   Guarded<T> cost(batch * t.iters, T(-7));
   float step = t.step;
   otk::fit_transport_cpu<T>({z_r.data(), z_g.data(), thresholds.data(), leaves.data(), exp_avg.data(), exp_avg_sq.data(), &step,
-                             rho.data(), cost.data(), batch, n, m, d, trees, depth, d_out, t.iters, n * d_out, m * d,
+                             index.data(), cost.data(), batch, n, m, d, trees, depth, d_out, t.iters, n * d_out, m * d,
                              trees * t.nodes(), literal, kAdam},
                             threads);
   t.run(kAdam);
-  CHECK(rho.intact() && cost.intact() && step == t.step);
-  for (size_t k = 0; k < t.rho.size(); ++k) CHECK(rho[k] == t.rho[k]);
+  CHECK(index.intact() && cost.intact() && step == t.step);
+  for (size_t k = 0; k < t.index.size(); ++k) CHECK(index[k] == t.index[k]);
   for (size_t k = 0; k < t.cost.size(); ++k) CHECK(std::abs(double(cost[k]) - t.cost[k]) <= tolerance * (1 + t.cost[k]));
   for (size_t k = 0; k < leaves.size(); ++k) {
     CHECK(std::abs(double(leaves[k]) - t.leaves[k]) <= tolerance * (1 + std::abs(t.leaves[k])));

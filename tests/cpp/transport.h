@@ -11,7 +11,7 @@ struct Transport {
   int64_t batch, n, m, d, trees, depth, d_out, iters;
   bool literal;
   std::vector<double> z_r, z_g, thresholds, leaves, exp_avg, exp_avg_sq, cost;
-  std::vector<int64_t> rho;
+  std::vector<int64_t> index;
   float step = 3;
 
   int64_t nodes() const { return (int64_t(1) << depth) - 1; }
@@ -31,7 +31,7 @@ struct Transport {
   }
 
   void run(const otk::Adam& adam) {
-    rho.assign(batch * n, -7);
+    index.assign(batch * n, -7);
     cost.assign(batch * iters, 0);
     for (int64_t entry = 0; entry < batch; ++entry) run_entry(entry, adam);
     step += float(iters);
@@ -54,11 +54,11 @@ struct Transport {
         for (int64_t j = 0; j < m; ++j) {
           double distance = 0;
           for (int64_t c = 0; c < d_out; ++c) distance += std::pow(real[i * d_out + c] - f[j * d_out + c], 2);
-          if (distance < best) best = distance, rho[entry * n + i] = j;
+          if (distance < best) best = distance, index[entry * n + i] = j;
         }
       }
       for (int64_t i = 0; i < n; ++i) {
-        const int64_t other = rho[entry * n + i], r = literal ? other : i, j = literal ? i : other;
+        const int64_t other = index[entry * n + i], r = literal ? other : i, j = literal ? i : other;
         for (int64_t c = 0; c < d_out; ++c) {
           const double difference = f[j * d_out + c] - real[r * d_out + c];
           pull[j * d_out + c] += 2 * difference / double(n);

@@ -24,7 +24,8 @@ def play(name: str, config: TrainConfig, resume: Resume | None, prog: str) -> tu
         command = f"{prog} --resume {shlex.quote(str(directory))}"
         earlier = play_phases(name, config, data, directory, resume, command)
         trainer = make_trainer(name, config, data, directory, earlier)
-        return trainer, trainer.run(command) if begin(trainer, config, resume) else {}
+        metrics = trainer.run(command) if begin(trainer, config, resume) else {}
+        return trainer, metrics
 
 
 def begin(trainer: Trainer, config: TrainConfig, resume: Resume | None) -> bool:
