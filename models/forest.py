@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.plain_adam import not_plain_adam
-from otkernels import FitTransport, fit_transport, soft_forest
+from otkernels import AdamState, FitTransport, fit_transport, soft_forest
 
 
 class LatentTransformationForest(nn.Module):
@@ -80,17 +80,14 @@ class LatentTransformationForest(nn.Module):
         self._check_rows("z_r", z_r, "N", self.out_dim)
         self._check_rows("z_g", z_g, "M", self.dim)
         group, leaves = optimizer.param_groups[0], self.leaves
-        state = optimizer.state.get(leaves) or {
-            "step": torch.zeros((), dtype=torch.float32, device=leaves.device),
-            "exp_avg": torch.zeros_like(leaves),
-            "exp_avg_sq": torch.zeros_like(leaves),
-        }
+        known = optimizer.state.get(leaves)
+        state = AdamState(*(known[name] for name in AdamState._fields)) if known else AdamState.zeros_like(leaves)
         fitted = fit_transport(
-            z_r.to(leaves.dtype), (z_g * self.scale).to(leaves.dtype), self.thresholds,
-            leaves, state["exp_avg"], state["exp_avg_sq"], state["step"],
+            z_r.to(leaves.dtype), (z_g * self.scale).to(leaves.dtype), self.thresholds, leaves, state,
             iters=iters, lr=group["lr"], betas=group["betas"], eps=group["eps"], pairing=pairing,
         )  # fmt: skip
-        optimizer.state[leaves] = state
+        if not known:
+            optimizer.state[leaves] = state._asdict()
         return fitted
 
     @torch.no_grad()

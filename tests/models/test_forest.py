@@ -119,22 +119,22 @@ def test_fit_takes_the_optimizer_s_steps(pairing):
     def by_autograd(forest, optimizer, steps):
         for _ in range(steps):
             transformed = forest(z_g)
-            rho = torch.cdist(z_r, transformed).argmin(1)
-            pairs = (z_r, transformed[rho]) if pairing == "cover" else (z_r[rho], transformed)
+            index = torch.cdist(z_r, transformed).argmin(1)
+            pairs = (z_r, transformed[index]) if pairing == "cover" else (z_r[index], transformed)
             loss = (pairs[0] - pairs[1]).square().sum(1).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        return rho, loss
+        return index, loss
 
     by_autograd(fused, ours, 2)
     assert fused.fits(ours)
     fitted = fused.fit(z_r, z_g, ours, 3, pairing)
     by_autograd(fused, ours, 2)
     by_autograd(plain, theirs, 2)
-    rho, loss = by_autograd(plain, theirs, 3)
+    index, loss = by_autograd(plain, theirs, 3)
     by_autograd(plain, theirs, 2)
-    assert torch.equal(fitted.rho, rho)
+    assert torch.equal(fitted.index, index)
     torch.testing.assert_close(fitted.cost[-1], loss.detach(), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(fused.leaves, plain.leaves, atol=1e-4, rtol=0)
     assert ours.state[fused.leaves]["step"] == 7
