@@ -1,5 +1,6 @@
 """otkernels: fused optimal-transport ops for PyTorch."""
 
+from . import nn as nn
 from ._dispatch import available_impls
 from ._version import __version__
 from .fit_transport import AdamState, FitTransport, fit_transport

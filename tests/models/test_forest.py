@@ -178,23 +178,6 @@ def test_state_round_trip(learn):
     assert torch.equal(forest(z), other(z))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"dim": 0}, "dim must be at least 1, got 0"),
-        ({"trees": 0}, "trees must be at least 1, got 0"),
-        ({"out_dim": -1}, "out_dim must be at least 1, got -1"),
-        ({"depth": 0}, "depth must be in 1..16, got 0"),
-        ({"depth": 17}, "depth must be in 1..16, got 17"),
-        ({"scale": 0.0}, "scale must be positive, got 0.0"),
-        ({"scale": float("nan")}, "scale must be positive, got nan"),
-    ],
-)
-def test_bad_sizes_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        make(**options)
-
-
 @pytest.mark.parametrize("shape", [(2,), (0, 2), (4, 3)])
 def test_bad_latents_are_named(shape):
     with pytest.raises(ValueError, match=r"latents must be \[N, 2\] with N >= 1, got \["):
