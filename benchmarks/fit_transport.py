@@ -26,14 +26,15 @@ def case_of(n: int, d: int) -> Case:
 
 
 def ours(impl: str = "auto") -> Any:
-    """The loader of one implementation of the op; it returns rho, the costs and the state that it changed in place."""
+    """The loader of one implementation of the op; it returns the index, the costs and what it changed in place."""
 
     def load(case: Case) -> Run:
-        def run(z_r: Tensor, z_g: Tensor, thresholds: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            problem, state = inputs[:4], otkernels.AdamState(*inputs[4:])
             fitted = otkernels.fit_transport(
-                z_r, z_g, thresholds, *state, iters=ITERS, lr=LR, betas=BETAS, eps=EPS, pairing="cover", impl=impl
+                *problem, state, iters=ITERS, lr=LR, betas=BETAS, eps=EPS, pairing="cover", impl=impl
             )
-            return (fitted.rho, fitted.cost, *state)
+            return (fitted.index, fitted.cost, *inputs[3:])
 
         return run
 

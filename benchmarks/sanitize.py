@@ -48,9 +48,9 @@ def soft_forest(impl: str, device: str) -> Iterator[str]:
 def fit_transport(impl: str, device: str) -> Iterator[str]:
     for (n, trees, depth, d), pairing in itertools.product(FITS, ("cover", "literal")):
         z_r, z_g, thresholds = (randn(*shape, device=device) for shape in ((n, d), (n, d), (trees, 2**depth - 1)))
-        state = [torch.randn(trees, 2**depth, d).abs().to(device) for _ in range(3)]
-        step = torch.zeros(()).to(device)
-        otkernels.fit_transport(z_r, z_g, thresholds, *state, step, iters=2, pairing=pairing, impl=impl)
+        leaves, *moments = (torch.randn(trees, 2**depth, d).abs().to(device) for _ in range(3))
+        state = otkernels.AdamState(*moments, torch.zeros(()).to(device))
+        otkernels.fit_transport(z_r, z_g, thresholds, leaves, state, iters=2, pairing=pairing, impl=impl)
         yield f"N = {n}, T = {trees}, D = {depth}, d = {d}, {pairing}"
 
 

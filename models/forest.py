@@ -3,63 +3,18 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.plain_adam import not_plain_adam
-from otkernels import FitTransport, fit_transport, soft_forest
+from otkernels import AdamState, FitTransport, fit_transport, soft_forest
+from otkernels.nn import SoftForest
 
 
-class LatentTransformationForest(nn.Module):
-    """A soft decision forest F: R^dim -> R^out_dim, the learnable part of the cost |z_r - F(z_g)|^2 (Eq. 15).
+class LatentTransformationForest(SoftForest):
+    """F, the learnable part of the cost |z_r - F(z_g)|^2 (Eq. 15): a soft forest with initialisers and Algorithm 1.
 
-        F(z) = (1/T) sum_t sum_l mu[t, l](scale * z) leaves[t, l]
-
-    where mu[t, l] is the product of sigmoid(scale * z[f] - threshold) (left) or one minus it (right) along the
-    path to leaf l, and node n of tree t reads feature f = (t * (2^D - 1) + n) mod dim.
-
-    leaves: parameter [trees, 2^depth, out_dim], the paper's l. They start as N(0, trees): the mean over trees is then
-        of unit size.
-    thresholds: [trees, 2^depth - 1], in units of scale * z; a buffer, or a parameter if ``learn_thresholds``.
-        Both get a leading dimension of runs from ``models.stack``.
-    scale: how sharply z routes; 1 is the paper's sigmoid(z - t), which hardly separates points closer than 4.
-
-    ValueError if a size is not positive or depth lies outside 1..16.
+    Leaves and thresholds get a leading dimension of runs from ``models.stack``.
     """
-
-    thresholds: Tensor
-
-    def __init__(
-        self,
-        dim: int,
-        trees: int = 18,
-        depth: int = 3,
-        out_dim: int | None = None,
-        *,
-        scale: float = 1.0,
-        learn_thresholds: bool = False,
-    ) -> None:
-        super().__init__()
-        out_dim = dim if out_dim is None else out_dim
-        for name, size in (("dim", dim), ("trees", trees), ("out_dim", out_dim)):
-            if size < 1:
-                raise ValueError(f"LatentTransformationForest: {name} must be at least 1, got {size}")
-        if not 1 <= depth <= 16:
-            raise ValueError(f"LatentTransformationForest: depth must be in 1..16, got {depth}")
-        if not scale > 0:
-            raise ValueError(f"LatentTransformationForest: scale must be positive, got {scale}")
-        self.dim, self.out_dim, self.trees, self.depth, self.scale = dim, out_dim, trees, depth, scale
-        nodes = 2**depth - 1
-        self.leaves = nn.Parameter(torch.randn(trees, nodes + 1, out_dim) * trees**0.5)
-        thresholds = torch.zeros(trees, nodes)
-        if learn_thresholds:
-            self.thresholds = nn.Parameter(thresholds)
-        else:
-            self.register_buffer("thresholds", thresholds)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """F(z) [..., N, out_dim] for latents z [..., N, dim]."""
-        self._check_rows("z", z, "N", self.dim)
-        return soft_forest(z * self.scale, self.thresholds, self.leaves)
 
     def fits(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether ``fit`` plays ``optimizer``'s steps: plain Adam, on nothing but this forest's leaves."""
@@ -80,17 +35,14 @@ class LatentTransformationForest(nn.Module):
         self._check_rows("z_r", z_r, "N", self.out_dim)
         self._check_rows("z_g", z_g, "M", self.dim)
         group, leaves = optimizer.param_groups[0], self.leaves
-        state = optimizer.state.get(leaves) or {
-            "step": torch.zeros((), dtype=torch.float32, device=leaves.device),
-            "exp_avg": torch.zeros_like(leaves),
-            "exp_avg_sq": torch.zeros_like(leaves),
-        }
+        known = optimizer.state.get(leaves)
+        state = AdamState(*(known[name] for name in AdamState._fields)) if known else AdamState.zeros_like(leaves)
         fitted = fit_transport(
-            z_r.to(leaves.dtype), (z_g * self.scale).to(leaves.dtype), self.thresholds,
-            leaves, state["exp_avg"], state["exp_avg_sq"], state["step"],
+            z_r.to(leaves.dtype), (z_g * self.scale).to(leaves.dtype), self.thresholds, leaves, state,
             iters=iters, lr=group["lr"], betas=group["betas"], eps=group["eps"], pairing=pairing,
         )  # fmt: skip
-        optimizer.state[leaves] = state
+        if not known:
+            optimizer.state[leaves] = state._asdict()
         return fitted
 
     @torch.no_grad()
@@ -147,12 +99,6 @@ class LatentTransformationForest(nn.Module):
             routes[..., tree, :] = soft_forest(z, self.thresholds[..., tree : tree + 1, :], one_hot)
         return routes.flatten(-2) / self.trees
 
-    def _check_rows(self, name: str, rows: Tensor, count: str, dim: int) -> None:
-        runs = self.leaves.shape[:-3]
-        if rows.dim() < 2 or rows.shape[-1] != dim or (runs and rows.shape[:-2] != runs):
-            shape = ", ".join(map(str, [*runs, count, dim]))
-            raise ValueError(f"LatentTransformationForest: {name} must be [{shape}], got {list(rows.shape)}")
-
     def _check_latents(self, name: str, latents: Tensor, dim: int) -> None:
         runs = list(self.leaves.shape[:-3])
         if latents.dim() != len(runs) + 2 or latents.shape[-1] != dim or latents.shape[-2] == 0:
@@ -160,6 +106,3 @@ class LatentTransformationForest(nn.Module):
             raise ValueError(
                 f"LatentTransformationForest: {name} must be [{shape}] with N >= 1, got {list(latents.shape)}"
             )
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}, trees={self.trees}, depth={self.depth}, out_dim={self.out_dim}, scale={self.scale}"

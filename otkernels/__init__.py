@@ -1,12 +1,14 @@
 """otkernels: fused optimal-transport ops for PyTorch."""
 
+from . import nn as nn
 from ._dispatch import available_impls
 from ._version import __version__
-from .fit_transport import FitTransport, fit_transport
+from .fit_transport import AdamState, FitTransport, fit_transport
 from .l2_argmin import L2Argmin, l2_argmin
 from .soft_forest import soft_forest
 
 __all__ = [
+    "AdamState",
     "FitTransport",
     "L2Argmin",
     "__version__",

@@ -1,3 +1,4 @@
 from .op import FitTransport, fit_transport
+from .state import AdamState
 
-__all__ = ["FitTransport", "fit_transport"]
+__all__ = ["AdamState", "FitTransport", "fit_transport"]

@@ -10,14 +10,18 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from .. import _checks, _dispatch
+from .state import AdamState
 
 PAIRINGS = ("cover", "literal")
 
 
 class FitTransport(NamedTuple):
-    """rho [..., N] int64: the last step's assignment. cost [..., iters]: each step's matched cost before its update."""
+    """What fit_transport returns.
 
-    rho: Tensor
+    index [..., N] int64 is the last step's assignment; cost [..., iters] each step's matched cost before its update.
+    """
+
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody misses here
     cost: Tensor
 
 
@@ -32,9 +36,7 @@ def fit_transport(
     z_g: Tensor,
     thresholds: Tensor,
     leaves: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    step: Tensor,
+    state: AdamState,
     *,
     iters: int = 5,
     lr: float = 2e-4,
@@ -45,24 +47,26 @@ def fit_transport(
 ) -> FitTransport:
     """Algorithm 1 of POT-GAN (Avraham et al. 2019) in one call: moves the leaves of F towards a transport map.
 
-        `iters` times:  rho_i = argmin_j |z_r[i] - F(z_g[j])|^2, then one Adam step on the leaves for the matched cost
-        cover:    mean_i |z_r[i] - F(z_g[rho_i])|^2       literal:  mean_i |z_r[rho_i] - F(z_g[i])|^2  (N = M)
+        `iters` times:  index_i = argmin_j |z_r[i] - F(z_g[j])|^2, then one Adam step on the leaves for the matched cost
+        cover:    mean_i |z_r[i] - F(z_g[index_i])|^2     literal:  mean_i |z_r[index_i] - F(z_g[i])|^2  (N = M)
 
-    F is `soft_forest(., thresholds, leaves)`. Pairs are held fixed in the gradient; thresholds do not move.
+    F is `soft_forest(., thresholds, leaves)`; the paper calls the index rho. Pairs are held fixed in the
+    gradient; thresholds do not move.
 
     Args:
         z_r: [..., N, d_out] real latents; float32 or float64 (CUDA kernels: float32).
         z_g: [..., M, d] generated latents, before F.
         thresholds: [T, 2^D - 1], or [..., T, 2^D - 1] with z_r's leading dimensions.
         leaves: [..., T, 2^D, d_out], one forest per batch element; contiguous, updated in place.
-        exp_avg, exp_avg_sq: Adam's moments, like leaves, updated in place.
-        step: float32 scalar on the same device, Adam's count of steps (torch.optim's state "step"): grows by iters.
+        state: Adam's moments, contiguous and shaped like leaves, and its count of steps, which grows by iters; all are
+            updated in place. `AdamState.zeros_like(leaves)` is the state before the first step.
         iters, lr, betas, eps: inner steps, and Adam's settings as torch.optim.Adam takes them.
         pairing: "cover" or "literal".
         impl: "auto", "cpu", "cuda" or "reference"; one that cannot run raises and says why.
 
     Returns:
-        rho [..., N] and cost [..., iters] (squared units of z_r). Distances with a NaN give rho -1, then NaN leaves.
+        index [..., N] and cost [..., iters] (squared units of z_r). Distances with a NaN give index -1 and, by the
+        step that follows, NaN leaves.
 
     No gradient flows through it. Deterministic: the same bits on every run and for every number of threads.
 
@@ -71,7 +75,7 @@ def fit_transport(
             another argument; the message names it.
         RuntimeError: the named impl cannot run here.
     """
-    lead = _check(z_r, z_g, thresholds, leaves, exp_avg, exp_avg_sq, step)
+    lead = _check(z_r, z_g, thresholds, leaves, state)
     _checks.choice("fit_transport", "pairing", pairing, PAIRINGS)
     _dispatch.check("fit_transport", impl)
     if pairing == "literal" and z_r.shape[-2] != z_g.shape[-2]:
@@ -84,18 +88,20 @@ def fit_transport(
     if thresholds.dim() == 2:
         thresholds = thresholds.expand(batch, *thresholds.shape)
     inputs = (x.reshape(batch, *x.shape[-2:]) for x in (z_r, z_g, thresholds))
-    state = (x.view(batch, *x.shape[-3:]) for x in (leaves, exp_avg, exp_avg_sq))
-    rho, cost = torch.ops.otkernels.fit_transport(*inputs, *state, step, iters, lr, *betas, eps, pairing, impl)
-    return FitTransport(rho.view(*lead, z_r.shape[-2]), cost.view(*lead, iters))
+    trained = (x.view(batch, *x.shape[-3:]) for x in (leaves, state.exp_avg, state.exp_avg_sq))
+    index, cost = torch.ops.otkernels.fit_transport(
+        *inputs, *trained, state.step, iters, lr, *betas, eps, pairing, impl
+    )
+    return FitTransport(index.view(*lead, z_r.shape[-2]), cost.view(*lead, iters))
 
 
-def _check(
-    z_r: Tensor, z_g: Tensor, thresholds: Tensor, leaves: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, step: Tensor
-) -> torch.Size:
+def _check(z_r: Tensor, z_g: Tensor, thresholds: Tensor, leaves: Tensor, state: AdamState) -> torch.Size:
     """Raises what is wrong; returns the leading dimensions."""
     op = "fit_transport"
-    state = {"leaves": leaves, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
-    _checks.alike(op, z_r=z_r, z_g=z_g, thresholds=thresholds, **state)
+    if not isinstance(state, AdamState):
+        raise ValueError(f"{op}: state must be an otkernels.AdamState, got {type(state).__name__}")
+    trained = {"leaves": leaves, "state.exp_avg": state.exp_avg, "state.exp_avg_sq": state.exp_avg_sq}
+    _checks.alike(op, z_r=z_r, z_g=z_g, thresholds=thresholds, **trained)
     if z_r.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"{op}: z_r must be float32 or float64, got {z_r.dtype} {_checks.shape(z_r)}")
     if z_r.dim() < 2 or 0 in z_r.shape[-2:]:
@@ -117,15 +123,16 @@ def _check(
             f"{op}: thresholds must be {[trees, width - 1]} for leaves {_checks.shape(leaves)}, "
             f"got {_checks.shape(thresholds)}"
         )
-    for name, tensor in state.items():
+    for name, tensor in trained.items():
         if tensor.shape != leaves.shape or not tensor.is_contiguous():
             layout = "" if tensor.is_contiguous() else f" with strides {list(tensor.stride())}"
             raise ValueError(
                 f"{op}: {name} must be contiguous {_checks.shape(leaves)}, got {_checks.shape(tensor)}{layout}"
             )
+    step = state.step
     if not isinstance(step, Tensor) or step.dtype != torch.float32 or step.dim() or step.device != z_r.device:
         got = f"{step.dtype} {_checks.shape(step)} on {step.device}" if isinstance(step, Tensor) else repr(step)
-        raise ValueError(f"{op}: step must be a float32 scalar tensor on {z_r.device}, got {got}")
+        raise ValueError(f"{op}: state.step must be a float32 scalar tensor on {z_r.device}, got {got}")
     return lead
 
 
@@ -159,11 +166,11 @@ def _forward(
     impl: str,
 ) -> tuple[Tensor, Tensor]:
     _, module = _dispatch.choose("fit_transport", impl, z_r)
-    written = {"leaves": leaves, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "step": step}
+    state = AdamState(exp_avg, exp_avg_sq, step)
+    written = {"leaves": leaves, **{f"state.{name}": tensor for name, tensor in state._asdict().items()}}
     _checks.apart("fit_transport", written, {"z_r": z_r, "z_g": z_g, "thresholds": thresholds})
-    state = tuple(written.values())
-    result = module.fit_transport(z_r, z_g, thresholds, *state, iters, lr, (beta1, beta2), eps, pairing)
-    for tensor in state:  # kernels write through addresses, which autograd does not see
+    result = module.fit_transport(z_r, z_g, thresholds, leaves, state, iters, lr, (beta1, beta2), eps, pairing)
+    for tensor in written.values():  # kernels write through addresses, which autograd does not see
         torch.autograd.graph.increment_version(tensor)
     return result
 

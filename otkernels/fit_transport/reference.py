@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..l2_argmin import reference as nearest
 from ..soft_forest import reference as forest
+from .state import AdamState
 
 
 @torch.no_grad()
@@ -15,39 +16,37 @@ def fit_transport(
     z_g: Tensor,
     thresholds: Tensor,
     leaves: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    step: Tensor,
+    state: AdamState,
     iters: int,
     lr: float,
     betas: tuple[float, float],
     eps: float,
     pairing: str,
 ) -> tuple[Tensor, Tensor]:
-    """`iters` times: pair, matched cost, one Adam step on the leaves. Updates leaves, moments and step in place.
+    """`iters` times: pair, matched cost, one Adam step on the leaves. Updates leaves and state in place.
 
-    z_r [B, N, o], z_g [B, M, d], thresholds [B, T, 2^D - 1], leaves and moments [B, T, 2^D, o], step scalar
-    -> rho [B, N] int64 of the last step, cost [B, iters], each before its update.
+    z_r [B, N, o], z_g [B, M, d], thresholds [B, T, 2^D - 1], leaves and moments [B, T, 2^D, o]
+    -> index [B, N] int64 of the last step, cost [B, iters], each before its update.
     """
     cost = z_r.new_empty(len(z_r), iters)
     for t in range(iters):
         transformed = forest.soft_forest(z_g, thresholds, leaves)  # [B, M, o]
-        rho = nearest.argmin(z_r, transformed, None)
-        cost[:, t], grad = matched_cost(z_r, transformed, rho, pairing)
+        index = nearest.argmin(z_r, transformed, None)
+        cost[:, t], grad = matched_cost(z_r, transformed, index, pairing)
         grad_leaves = forest.soft_forest_backward(grad, z_g, thresholds, leaves)[2]
-        adam(leaves, grad_leaves, exp_avg, exp_avg_sq, step, lr, betas, eps)
-    return rho, cost
+        adam(leaves, grad_leaves, state, lr, betas, eps)
+    return index, cost
 
 
-def matched_cost(z_r: Tensor, transformed: Tensor, rho: Tensor, pairing: str) -> tuple[Tensor, Tensor]:
+def matched_cost(z_r: Tensor, transformed: Tensor, index: Tensor, pairing: str) -> tuple[Tensor, Tensor]:
     """The mean of |z_r[real] - F[generated]|^2 over the pairs [B], and its gradient to F [B, M, o].
 
-    A pair whose rho is -1 (distances with a NaN) makes both NaN.
+    A pair whose index is -1 (distances with a NaN) makes both NaN.
     """
     n, m = z_r.shape[1], transformed.shape[1]
-    each = torch.arange(n, device=rho.device).expand_as(rho)
-    real, generated = (each, rho % m) if pairing == "cover" else (rho % n, each)  # -1 stands for the last row
-    weight = z_r.new_full((), 1 / n).where(rho >= 0, torch.nan)  # [B, N]
+    each = torch.arange(n, device=index.device).expand_as(index)
+    real, generated = (each, index % m) if pairing == "cover" else (index % n, each)  # -1 stands for the last row
+    weight = z_r.new_full((), 1 / n).where(index >= 0, torch.nan)  # [B, N]
     at = generated[..., None].expand_as(z_r)
     difference = transformed.gather(1, at) - z_r.gather(1, real[..., None].expand_as(z_r))  # [B, N, o]
     grad = torch.zeros_like(transformed).scatter_add(1, at, 2 * weight[..., None] * difference)
@@ -57,14 +56,13 @@ def matched_cost(z_r: Tensor, transformed: Tensor, rho: Tensor, pairing: str) ->
 def adam(
     leaves: Tensor,
     grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    step: Tensor,
+    state: AdamState,
     lr: float,
     betas: tuple[float, float],
     eps: float,
 ) -> None:
     """One step of Adam (Kingma and Ba 2015, Algorithm 1) in the operations of torch.optim.Adam, in place."""
+    exp_avg, exp_avg_sq, step = state
     beta1, beta2 = betas
     step += 1
     exp_avg.lerp_(grad, 1 - beta1)

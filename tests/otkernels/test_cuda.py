@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from otkernels import available_impls, fit_transport, l2_argmin, soft_forest
+from otkernels import AdamState, available_impls, fit_transport, l2_argmin, soft_forest
 
 pytestmark = pytest.mark.gpu
 
@@ -51,7 +51,9 @@ def forests(randn: Callable[..., Tensor], impl: str) -> Iterator[Case]:
 def transports(randn: Callable[..., Tensor], impl: str) -> Iterator[Case]:
     def run(z_r: Tensor, z_g: Tensor, thresholds: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         state = tuple(tensor.clone() for tensor in state)  # a replay starts where the first run did
-        return (*fit_transport(z_r, z_g, thresholds, *state, iters=3, lr=0.01, impl=impl), *state)
+        leaves, *adam = state
+        fitted = fit_transport(z_r, z_g, thresholds, leaves, AdamState(*adam), iters=3, lr=0.01, impl=impl)
+        return (*fitted, *state)
 
     for n, d, trees, depth in FORESTS:
         sets = []

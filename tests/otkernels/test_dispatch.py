@@ -63,7 +63,7 @@ print(_dispatch.choose("l2_argmin", "auto", torch.zeros(1))[0], _dispatch.choose
         ("l2_argmin(x, x)", "l2_argmin: {} auto or one of cpu, triton, cuda, reference"),
         ("soft_forest(x, x[:, :1], x.view(4, 2, 2))", "soft_forest: {} auto or one of cpu, triton, cuda, reference"),
         (
-            "fit_transport(x, x, x[:1, :3], *torch.zeros(3, 1, 4, 4), torch.tensor(0.0))",
+            "fit_transport(x, x, x[:1, :3], x[None], AdamState.zeros_like(x[None]))",
             "fit_transport: {} auto or one of cpu, cuda, reference",
         ),
     ],

@@ -11,7 +11,7 @@ import pytest
 PROBLEM = """
 import os, time
 import torch
-from otkernels import fit_transport, l2_argmin
+from otkernels import AdamState, fit_transport, l2_argmin
 
 torch.set_num_threads(2)
 x = torch.randn(2000, 64)
@@ -22,8 +22,8 @@ forest = torch.ops.otkernels
 
 
 def transport():
-    state = [leaves.clone(), torch.empty_like(leaves).copy_(leaves), leaves.clone(), torch.tensor(1.0)]
-    return *fit_transport(x[None], z, thresholds, *state, iters=1), state[0]
+    moved, state = leaves.clone(), AdamState(leaves.clone(), leaves.clone(), torch.tensor(1.0))
+    return *fit_transport(x[None], z, thresholds, moved, state, iters=1), moved
 
 
 OPS = {

@@ -1,0 +1,29 @@
+"""What a type checker infers in a user's code. `make lint` reads this file; nothing runs it."""
+
+from typing import assert_type
+
+from torch import Tensor
+
+import otkernels
+from otkernels import AdamState, FitTransport, L2Argmin, fit_transport, l2_argmin, soft_forest
+from otkernels.nn import SoftForest
+
+
+def nearest(x: Tensor, y: Tensor) -> None:
+    value, index = found = l2_argmin(x, y, precision="exact")
+    assert_type(found, L2Argmin)
+    for tensor in (value, index, found.value, found.index):
+        assert_type(tensor, Tensor)
+    l2_argmin(x, y, potential=0.0)  # type: ignore[arg-type]
+    assert_type(otkernels.available_impls("l2_argmin"), list[str])
+
+
+def transport(x: Tensor, z: Tensor) -> None:
+    forest = otkernels.nn.SoftForest(128)
+    assert_type(forest, SoftForest)
+    assert_type(forest(z), Tensor)
+    assert_type(soft_forest(z, forest.thresholds, forest.leaves), Tensor)
+    fitted = fit_transport(x, z, forest.thresholds, forest.leaves, AdamState.zeros_like(forest.leaves), iters=2)
+    assert_type(fitted, FitTransport)
+    assert_type(fitted.cost, Tensor)
+    fit_transport(x, z, forest.thresholds, forest.leaves, (x, x, x))  # type: ignore[arg-type]
