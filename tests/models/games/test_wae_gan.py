@@ -41,6 +41,7 @@ def test_losses_by_hand():
     assert loss.terms["adversary"].item() == pytest.approx(adversary)
     assert loss.value.item() == pytest.approx(10 + 3 * adversary)
     torch.testing.assert_close(game.sample(noise).detach(), torch.tensor([[1.0, 0.0], [3.0, -2.0]]))
+    torch.testing.assert_close(game.reconstruct(real).detach(), torch.tensor([[2.0, -1.0], [3.0, -2.0]]))
 
 
 def test_the_squared_error_is_summed_over_an_image():
