@@ -69,14 +69,15 @@ def about(game: str) -> str:
     kind = GAMES[game]
     stated = ", ".join(f"{name} {value}" for name, value in kind.defaults.items())
     own = f"Stated by its paper: {stated}; other" if stated else "The"
-    return (
-        f"{summary(kind)} Optimizer: {kind.optimizer.__name__}. {own} rates and batch are POT-GAN's. "
-        "[stated] behind a field: its default is the value in the paper; [open]: the paper gives none, and the default "
-        "is our choice. "
-        f"Also: --preset NAME starts from named settings ({', '.join(profiles(game))}); --resume DIR continues the run "
-        "in DIR with its settings. Fields given beside either override it (a resumed run keeps its folder, its seed, "
-        "its data and what its networks are made of). --other-data, with --resume: go on with other data than the run "
-        "was trained on, such as a folder that has grown."
+    return "\n".join(
+        [
+            f"{summary(kind)} Optimizer: {kind.optimizer.__name__}. {own} rates and batch are POT-GAN's.",
+            "[stated]: a field's default is the value in the paper. [open]: the paper gives none; the default is ours.",
+            f"--preset NAME starts from named settings: {', '.join(profiles(game))}.",
+            "--resume DIR continues the run in DIR with its settings. It keeps its folder, its seed, its data and what "
+            "its networks are made of; other fields may be given anew. --other-data, beside it: go on with other data "
+            "than the run was trained on, such as a folder that has grown.",
+        ]
     )
 
 
