@@ -15,7 +15,7 @@ from typing import get_args
 from models.games import GAMES
 from train.cli import play_game, summary
 from train.data.cache import cache_main
-from train.data.datasets import DataName
+from train.data.config import DataName
 from train.recipes import PROFILES
 
 USAGE = """usage: python -m train GAME [--preset NAME | --resume DIR] [--FIELD VALUE ...]

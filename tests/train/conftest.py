@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.games import Game, Loss, Turn
-from train.data.datasets import DataConfig, load
+from train.data.config import DataConfig, load
 from train.run.config import TrainConfig
 from train.run.trainer import Trainer
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from models.games import ThreePlayerWgan
 from train.cli import parse_fields
-from train.data.datasets import PointSet, load
+from train.data.config import load
+from train.data.datasets import PointSet
 from train.data.distributions import ring8
 from train.recipes import profile
 from train.reproduce.start import start

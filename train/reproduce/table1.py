@@ -21,7 +21,7 @@ import torch
 
 from models.config import from_dict
 from train.cli import parse_fields
-from train.data.datasets import DISTRIBUTIONS
+from train.data.config import DISTRIBUTIONS
 from train.report.page import flatten
 from train.reproduce.cells import ROWS, SETTINGS, cell_config
 from train.reproduce.start import start

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from scipy.stats import chi2
 
-from train.data.datasets import DISTRIBUTIONS
+from train.data.config import DISTRIBUTIONS
 from train.report import plots
 from train.report.page import flatten
 from train.reproduce.cells import MAIN_ROWS, ROWS, SETTINGS

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from models.games import GAMES, Game
-from train.data.datasets import Dataset, load
+from train.data.config import load
+from train.data.datasets import Dataset
 from train.run.config import TrainConfig, save_config, torch_device
 from train.run.directory import RUN_FILE, locked, new_directory
 from train.run.memory import check_fits

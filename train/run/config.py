@@ -15,7 +15,7 @@ import torch
 
 from models.config import check_fields, from_dict
 from models.games import GAMES, Game
-from train.data.datasets import DataConfig
+from train.data.config import DataConfig
 from train.run.directory import RUN_FILE
 from train.run.files import write_json
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.games import GAMES, Game, Loss
 from models.stack import stack
-from train.data.datasets import load
+from train.data.config import load
 from train.run.config import TrainConfig, torch_device
 from train.run.ema import Ema
 from train.run.source import Batches, Source, StackedSource

@@ -13,7 +13,8 @@ import pytest
 import torch
 import torchvision
 
-from train.data.datasets import DataConfig, ImageSet, evenly_spaced, load
+from train.data.config import DataConfig, load
+from train.data.datasets import ImageSet, evenly_spaced
 from train.data.readers import fit, read_idx_images
 
 

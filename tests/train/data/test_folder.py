@@ -15,7 +15,7 @@ from PIL import Image
 
 from train.data import folder as module
 from train.data.archives import ArchiveError, Member
-from train.data.datasets import DataConfig, load
+from train.data.config import DataConfig, load
 from train.data.decode import decode, decode_on
 from train.data.folder import load_folder
 

@@ -15,7 +15,8 @@ from models.games import GAMES, PotGan, VaeGame
 from models.games.potgan import ForestConfig, PotGanConfig
 from models.games.vae import VaeConfig
 from models.networks import NetworkConfig
-from train.data.datasets import DataConfig, ImageSet
+from train.data.config import DataConfig
+from train.data.datasets import ImageSet
 from train.errors import Stopped
 from train.run import checkpoint
 from train.run.build import make_trainer

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.games.potgan import ForestConfig
-from train.data.datasets import DataConfig
+from train.data.config import DataConfig
 from train.recipes import profile
 from train.run.build import load_data, make_trainer
 from train.run.loop import side_by_side
