@@ -163,7 +163,11 @@ def _outcome(item: tuple[str, Callable[[], Decoded]]) -> tuple[str, Decoded | Ex
     try:
         return name, result()
     except Exception as error:  # a damaged image can raise nearly anything
-        return name, error.with_traceback(None)  # whose frames hold the file
+        link: BaseException | None = error
+        while link is not None:  # frames of the error, and of what it was raised from, hold the file
+            link.__traceback__ = None
+            link = link.__cause__ or link.__context__
+        return name, error
 
 
 def _why_empty(path: Path, subset: str | None, folders: set[str], notes: Notes) -> str:

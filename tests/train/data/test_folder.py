@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
+import sys
 import tarfile
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -402,3 +405,13 @@ def test_an_unreadable_file_is_named_and_not_an_object_of_ours(folder, tmp_path,
     told = capsys.readouterr().err
     assert "skipped text.png: it is no image in one of the formats JPEG, PNG" in told
     assert "BytesIO" not in told
+
+
+def test_the_error_of_a_refused_file_does_not_keep_the_file():
+    """A zip of many large files that are no images would else hold one more of them in memory."""
+    data = bytes(range(256)) * 40
+    before = sys.getrefcount(data)
+    name, error = module._outcome(("a.png", partial(decode_on, data, 8, "white")))
+    assert (name, str(error)[:14]) == ("a.png", "it is no image")
+    gc.collect()
+    assert sys.getrefcount(data) == before
