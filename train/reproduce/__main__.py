@@ -11,11 +11,12 @@ if __name__ == "__main__":  # before PyTorch is imported
 
 from collections.abc import Callable, Sequence
 
-from train.reproduce import mover, rates, table1
+from train.reproduce import mover, rates, studies, table1
 
 EXPERIMENTS: dict[str, tuple[Callable[[Sequence[str], str], None], str]] = {
     "table1": (table1.main, "POT-GAN's Table 1 and Fig. 3: reverse KL on 8 Gaussians and on a ball, all games"),
     "mover": (mover.main, "3P-WGAN's Fig. 1: real, generated and moved points along training"),
+    "studies": (studies.main, "how the tuned settings of the toys were found: one setting changed at a time"),
     "rates": (rates.main, "POT-GAN's Proposition 1: how W1 between samples falls with their number, by dimension"),
 }
 
