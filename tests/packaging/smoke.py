@@ -1,4 +1,4 @@
-"""What an installed otkernels must do without a compiler. `make wheel` runs it in a clean environment; pytest does not."""
+"""What an installed otkernels must do without a compiler. Run by `make wheel` in a clean environment, not by pytest."""
 
 from __future__ import annotations
 
