@@ -14,6 +14,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import _native
 
@@ -66,6 +67,7 @@ def is_plain_call(*tensors: Tensor | None) -> bool:
         or torch._C._get_tracing_state() is not None
         or torch._C._len_torch_dispatch_stack() != 0
         or torch._C._functorch.maybe_current_level() is not None
+        or forward_ad._current_level >= 0
     ):
         return False
     recording = torch.is_grad_enabled()
