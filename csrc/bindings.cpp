@@ -68,6 +68,16 @@ auto bound(Problem (*describe)(Described...), Result (*function)(const Problem&,
   return [=](Described... described, Wire<Rest>... rest) { return function(describe(described...), unwire<Rest>(rest)...); };
 }
 
+// CMakeLists.txt writes these texts; an empty one names what this build lacks.
+py::dict build_info() {
+  py::dict info;
+  info["compiler"] = OTK_COMPILER;
+  info["cpu"] = OTK_CPU_BUILT;
+  info["openmp"] = OTK_OPENMP_BUILT;
+  info["cuda"] = OTK_CUDA_BUILT;
+  return info;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -99,5 +109,6 @@ PYBIND11_MODULE(_C, module) {
   module.def("fit_transport_cuda_workspace", bound(&transport<float>, &otk::fit_transport_cuda_workspace), unlocked);
 #endif
   module.def("built_with_cuda", [] { return bool(OTK_WITH_CUDA); }, "Whether the CUDA kernels are in this build.");
+  module.def("build_info", &build_info, "What was compiled into this module; empty texts for what was not.");
   module.def("cpu_isa", [] { return otk::name(otk::chosen_isa()); }, "The instruction set that the CPU kernels use here.");
 }

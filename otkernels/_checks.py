@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch._C import _functorch
-from torch.autograd import forward_ad
 
 HALVES = (torch.float16, torch.bfloat16)
 FLOATS = (torch.float32, torch.float64, *HALVES)
@@ -54,31 +52,6 @@ def alike(op: str, **tensors: Tensor) -> None:
             raise ValueError(
                 f"{op}: {name} must be on {first_name}'s device {first.device}, got {tensor.device} {shape(tensor)}"
             )
-    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors.values()):
-        # torch.library would drop the tangent and report a derivative of zero.
-        raise NotImplementedError(
-            f"{op}: forward-mode derivatives (torch.func.jvp) are not supported; use reverse mode"
-        )
-    if (
-        torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and _functorch.maybe_current_level() is not None
-        and any(_differentiated(t) for t in tensors.values())
-    ):
-        # torch.library registers derivatives for torch.autograd alone; its own refusal would not name the op.
-        raise NotImplementedError(
-            f"{op}: derivatives by torch.func (grad, vjp, jacrev) are not supported; use torch.autograd: "
-            "backward() or torch.autograd.grad"
-        )
-
-
-def _differentiated(tensor: Tensor) -> bool:
-    """Whether some level of torch.func.grad, at any depth, records what happens to the tensor."""
-    while _functorch.is_functorch_wrapped_tensor(tensor):
-        if _functorch.is_gradtrackingtensor(tensor) and tensor.requires_grad:
-            return True
-        tensor = _functorch.get_unwrapped(tensor)
-    return False
 
 
 def choice(op: str, name: str, value: object, choices: tuple[str, ...]) -> None:

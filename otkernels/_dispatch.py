@@ -14,6 +14,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import _native
 
@@ -53,10 +54,7 @@ def _choose(op: str, setting: str, impl: str, device: torch.device, dtype: torch
             raise RuntimeError(f"{op}: {setting}={impl!r} cannot run here: {reason}")
         return impl, module(op, impl)
     for name in ORDER[op]:
-        # In Triton's interpreter `auto` would be a surprise: only tests ask for it, by name.
-        if name == "triton" and device.type != "cuda":
-            continue
-        if not why_not(op, name, device, dtype):
+        if not why_auto_skips(op, name, device, dtype):
             return name, module(op, name)
     raise RuntimeError(f"{op}: no implementation runs on {device} with {dtype}")
 
@@ -69,6 +67,7 @@ def is_plain_call(*tensors: Tensor | None) -> bool:
         or torch._C._get_tracing_state() is not None
         or torch._C._len_torch_dispatch_stack() != 0
         or torch._C._functorch.maybe_current_level() is not None
+        or forward_ad._current_level >= 0
     ):
         return False
     recording = torch.is_grad_enabled()
@@ -84,6 +83,13 @@ def is_plain_call(*tensors: Tensor | None) -> bool:
         ):
             return False
     return True
+
+
+def why_auto_skips(op: str, impl: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Why `auto` does not consider `impl`; the empty string when it does."""
+    if impl == "triton" and device.type != "cuda":  # only tests ask for it, by name; auto does not import it to see
+        return "off CUDA Triton has its interpreter alone, which runs only by name"
+    return why_not(op, impl, device, dtype)
 
 
 def why_not(op: str, impl: str, device: torch.device, dtype: torch.dtype) -> str:

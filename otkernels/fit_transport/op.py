@@ -9,7 +9,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
-from .. import _checks, _dispatch
+from .. import _checks, _dispatch, _transforms
 from .state import AdamState
 
 PAIRINGS = ("cover", "literal")
@@ -74,6 +74,7 @@ def fit_transport(
         ValueError: a shape, dtype, device, layout or option is wrong, or what is updated in place shares memory with
             another argument; the message names it.
         RuntimeError: the named impl cannot run here.
+        NotImplementedError: an input carries a forward-mode tangent.
     """
     lead = _check(z_r, z_g, thresholds, leaves, state)
     _checks.choice("fit_transport", "pairing", pairing, PAIRINGS)
@@ -102,6 +103,7 @@ def _check(z_r: Tensor, z_g: Tensor, thresholds: Tensor, leaves: Tensor, state: 
         raise ValueError(f"{op}: state must be an otkernels.AdamState, got {type(state).__name__}")
     trained = {"leaves": leaves, "state.exp_avg": state.exp_avg, "state.exp_avg_sq": state.exp_avg_sq}
     _checks.alike(op, z_r=z_r, z_g=z_g, thresholds=thresholds, **trained)
+    _transforms.refuse_tangents(op, z_r, z_g, thresholds, *trained.values())
     if z_r.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"{op}: z_r must be float32 or float64, got {z_r.dtype} {_checks.shape(z_r)}")
     if z_r.dim() < 2 or 0 in z_r.shape[-2:]:

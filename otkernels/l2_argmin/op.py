@@ -8,7 +8,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
-from .. import _checks, _dispatch
+from .. import _checks, _dispatch, _transforms
 from . import reference
 from .native import PRECISIONS
 
@@ -45,13 +45,14 @@ def l2_argmin(
         value [..., N] in the inputs' dtype (float32 for half precisions) and index [..., N] int64. Squared units of x.
         A row whose costs hold a NaN gives NaN and -1.
 
-    Gradients reach x, y and potential through the winning pair (Danskin), twice. NaN rows give x a NaN gradient and
-    leave y and potential alone. Memory is O(N + M). Under autocast half precisions become float32.
+    Gradients reach x, y and potential through the winning pair (Danskin), twice; torch.func and forward mode work, too.
+    NaN rows give x a NaN gradient and leave y and potential alone. Memory is O(N + M). Under autocast half precisions
+    become float32.
 
     Raises:
         ValueError: a shape, dtype, device or option is wrong; the message names it.
         RuntimeError: the named impl cannot run here.
-        NotImplementedError: an input carries a forward-mode tangent or is differentiated by torch.func.
+        NotImplementedError: forward mode inside forward mode, or inside torch.compile.
     """
     x, y, potential = _checks.autocast(x, y, potential)
     _check(x, y, potential, precision)
@@ -67,7 +68,7 @@ def l2_argmin(
     elif len(lead) > 1:
         x, y = x.flatten(0, -3), y.flatten(0, -3)
         potential = None if potential is None else potential.flatten(0, -2)
-    value, index = torch.ops.otkernels.l2_argmin(x, y, potential, precision, impl)
+    value, index = _call(x, y, potential, precision, impl)
     return L2Argmin(value.view(*lead, n), index.view(*lead, n))
 
 
@@ -141,14 +142,27 @@ def _vmap(
 
     x, y = front(x, in_dims[0]), front(y, in_dims[1])
     offsets = None if potential is None else front(potential, in_dims[2]).flatten(0, 1)
-    value, index = torch.ops.otkernels.l2_argmin(x.flatten(0, 1), y.flatten(0, 1), offsets, precision, impl)
+    value, index = _call(x.flatten(0, 1), y.flatten(0, 1), offsets, precision, impl)
     lead = x.shape[:2]
     return (value.unflatten(0, lead), index.unflatten(0, lead)), (0, 0)
+
+
+def _jvp(ctx: Any, dx: Tensor | None, dy: Tensor | None, dpotential: Tensor | None, *_: None) -> tuple[Tensor, None]:
+    """The derivative of value at the fixed index along (dx, dy, dpotential), in differentiable torch ops."""
+    x, y, index = (reference.widen(tensor) for tensor in ctx.saved_tensors)
+    safe = index.clamp_min(0)
+    pairs = safe[..., None].expand_as(x)  # [B, N, D]
+    moved = torch.zeros_like(x) if dx is None else reference.widen(dx)
+    if dy is not None:
+        moved = moved - reference.widen(dy).gather(1, pairs)
+    tangent = 2 * ((x - y.gather(1, pairs)) * moved).sum(-1)
+    if dpotential is not None:
+        tangent = tangent - reference.widen(dpotential).gather(1, safe)
+    return torch.where(index < 0, torch.nan, tangent), None
 
 
 NAME = "otkernels::l2_argmin"
 torch.library.define(NAME, "(Tensor x, Tensor y, Tensor? potential, str precision, str impl) -> (Tensor, Tensor)")
 torch.library.impl(NAME, ("cpu", "cuda"), _forward)
 torch.library.register_fake(NAME, _fake)
-torch.library.register_autograd(NAME, _backward, setup_context=_setup_context)
-torch.library.register_vmap(NAME, _vmap)
+_call = _transforms.register("l2_argmin", _setup_context, _backward, _jvp, _vmap)

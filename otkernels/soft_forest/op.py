@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _checks, _dispatch
+from .. import _checks, _dispatch, _transforms
 from . import reference
 
 
@@ -29,13 +30,14 @@ def soft_forest(z: Tensor, thresholds: Tensor, leaves: Tensor, *, impl: str = "a
     Returns:
         [..., N, d_out] in the inputs' dtype, in the leaves' units.
 
-    Differentiable in all three, any number of times; gradients are deterministic, the first and second have kernels
-    (impl="triton" runs the reference's formula for the second). Under autocast half precisions become float32.
+    Differentiable in all three, any number of times, also by torch.func and in forward mode. Gradients are
+    deterministic; the first and second have kernels (impl="triton" runs the reference's formula for the second). Under
+    autocast half precisions become float32.
 
     Raises:
         ValueError: a shape, dtype, device or option is wrong; the message names it.
         RuntimeError: the named impl cannot run here.
-        NotImplementedError: an input carries a forward-mode tangent or is differentiated by torch.func.
+        NotImplementedError: forward mode inside forward mode, or inside torch.compile.
     """
     z, thresholds, leaves = _checks.autocast(z, thresholds, leaves)
     shared = _check(z, thresholds, leaves)
@@ -46,7 +48,7 @@ def soft_forest(z: Tensor, thresholds: Tensor, leaves: Tensor, *, impl: str = "a
         thresholds, leaves = thresholds[None], leaves[None]
     else:
         z, thresholds, leaves = z.flatten(0, -3), thresholds.flatten(0, -3), leaves.flatten(0, -4)
-    out = torch.ops.otkernels.soft_forest(z, thresholds, leaves, impl)
+    out = _call(z, thresholds, leaves, impl)
     return out.view(*lead, n, out.shape[-1])
 
 
@@ -92,8 +94,15 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.otkernels.soft_forest_backward(grad_out, *ctx.saved_tensors, ctx.impl)
+    grads = _call_backward(grad_out, *ctx.saved_tensors, ctx.impl)
     return (*grads, None)
+
+
+def _jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+    """The first result of the double backward pass: what the tangents give however they are weighed."""
+    z, thresholds, leaves = ctx.saved_tensors
+    weights = z.new_zeros(*z.shape[:2], leaves.shape[-1])
+    return _call_double_backward(*tangents[:3], weights, z, thresholds, leaves, ctx.impl)[0]
 
 
 def _forward_backward(
@@ -117,7 +126,18 @@ def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Ten
 
 
 def _double_backward(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
-    return (*torch.ops.otkernels.soft_forest_double_backward(*tangents, *ctx.saved_tensors, ctx.impl), None)
+    return (*_call_double_backward(*tangents, *ctx.saved_tensors, ctx.impl), None)
+
+
+def _jvp_backward(ctx: Any, dgrad_out: Tensor | None, *rest: Tensor | None) -> tuple[Tensor, ...]:
+    """Gradients are linear in grad_out, and what the double backward pass gives is also their derivative (symmetry)."""
+    grad_out, *inputs = ctx.saved_tensors
+    parts = []
+    if dgrad_out is not None:
+        parts.append(_call_backward(dgrad_out, *inputs, ctx.impl))
+    if any(tangent is not None for tangent in rest[:3]):
+        parts.append(_call_double_backward(*rest[:3], grad_out, *inputs, ctx.impl)[1:])
+    return tuple(sum(terms) for terms in zip(*parts, strict=True))
 
 
 def _forward_double_backward(
@@ -148,14 +168,26 @@ def _setup_double_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tu
 
 def _triple_backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
     """Differentiates the reference's formula: [B, N, T, 2^D] in memory, never times d_out."""
-
-    def formula(*given: Tensor) -> tuple[Tensor, ...]:
-        inputs = dict(zip(ctx.given, given, strict=True))
-        return reference.soft_forest_double_backward(*(inputs.get(k) for k in range(7)))  # type: ignore[arg-type]
-
-    _, pull, *_ = torch.func.vjp(formula, *ctx.saved_tensors)
+    _, pull, *_ = torch.func.vjp(_formula(ctx.given), *ctx.saved_tensors)
     grads = dict(zip(ctx.given, pull(cotangents), strict=True))
     return tuple(grads.get(k) for k in range(8))
+
+
+def _jvp_double_backward(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+    saved = ctx.saved_tensors
+    along = (tangents[k] for k in ctx.given)
+    moved = tuple(torch.zeros_like(t) if d is None else d for t, d in zip(saved, along, strict=True))
+    return torch.func.jvp(_formula(ctx.given), saved, moved)[1]
+
+
+def _formula(given: list[int]) -> Callable[..., tuple[Tensor, ...]]:
+    """The double backward pass as a function of those of its inputs that are tensors."""
+
+    def formula(*tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs = dict(zip(given, tensors, strict=True))
+        return reference.soft_forest_double_backward(*(inputs.get(k) for k in range(7)))  # type: ignore[arg-type]
+
+    return formula
 
 
 def _front(tensor: Tensor, dim: int | None, size: int) -> Tensor:
@@ -164,7 +196,7 @@ def _front(tensor: Tensor, dim: int | None, size: int) -> Tensor:
 
 def _vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
     tensors = [_front(t, dim, info.batch_size) for t, dim in zip(inputs[:3], in_dims[:3], strict=True)]
-    out = torch.ops.otkernels.soft_forest(*(t.flatten(0, 1) for t in tensors), inputs[3])
+    out = _call(*(t.flatten(0, 1) for t in tensors), inputs[3])
     return out.unflatten(0, tensors[0].shape[:2]), 0
 
 
@@ -172,7 +204,7 @@ def _vmap_backward(
     info: Any, in_dims: tuple[int | None, ...], *inputs: Any
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
     tensors = [_front(t, dim, info.batch_size) for t, dim in zip(inputs[:4], in_dims[:4], strict=True)]
-    grads = torch.ops.otkernels.soft_forest_backward(*(t.flatten(0, 1) for t in tensors), inputs[4])
+    grads = _call_backward(*(t.flatten(0, 1) for t in tensors), inputs[4])
     return tuple(grad.unflatten(0, tensors[0].shape[:2]) for grad in grads), (0, 0, 0)
 
 
@@ -182,7 +214,7 @@ def _vmap_double_backward(
     given = zip(inputs[:7], in_dims[:7], strict=True)
     tensors = [None if t is None else _front(t, dim, info.batch_size) for t, dim in given]
     flat = (None if t is None else t.flatten(0, 1) for t in tensors)
-    grads = torch.ops.otkernels.soft_forest_double_backward(*flat, inputs[7])
+    grads = _call_double_backward(*flat, inputs[7])
     lead = _front(inputs[4], in_dims[4], info.batch_size).shape[:2]
     return tuple(grad.unflatten(0, lead) for grad in grads), (0, 0, 0, 0)
 
@@ -192,16 +224,16 @@ DOUBLE_BACKWARD = "otkernels::soft_forest_double_backward"
 torch.library.define(FORWARD, "(Tensor z, Tensor thresholds, Tensor leaves, str impl) -> Tensor")
 torch.library.impl(FORWARD, ("cpu", "cuda"), _forward)
 torch.library.register_fake(FORWARD, _fake)
-torch.library.register_autograd(FORWARD, _backward, setup_context=_setup_context)
-torch.library.register_vmap(FORWARD, _vmap)
+_call = _transforms.register("soft_forest", _setup_context, _backward, _jvp, _vmap)
 torch.library.define(
     BACKWARD,
     "(Tensor grad_out, Tensor z, Tensor thresholds, Tensor leaves, str impl) -> (Tensor, Tensor, Tensor)",
 )
 torch.library.impl(BACKWARD, ("cpu", "cuda"), _forward_backward)
 torch.library.register_fake(BACKWARD, _fake_backward)
-torch.library.register_autograd(BACKWARD, _double_backward, setup_context=_setup_backward_context)
-torch.library.register_vmap(BACKWARD, _vmap_backward)
+_call_backward = _transforms.register(
+    "soft_forest_backward", _setup_backward_context, _double_backward, _jvp_backward, _vmap_backward
+)
 torch.library.define(
     DOUBLE_BACKWARD,
     "(Tensor? dz, Tensor? dthresholds, Tensor? dleaves, Tensor grad_out, Tensor z, Tensor thresholds, Tensor leaves, "
@@ -209,5 +241,10 @@ torch.library.define(
 )
 torch.library.impl(DOUBLE_BACKWARD, ("cpu", "cuda"), _forward_double_backward)
 torch.library.register_fake(DOUBLE_BACKWARD, _fake_double_backward)
-torch.library.register_autograd(DOUBLE_BACKWARD, _triple_backward, setup_context=_setup_double_backward_context)
-torch.library.register_vmap(DOUBLE_BACKWARD, _vmap_double_backward)
+_call_double_backward = _transforms.register(
+    "soft_forest_double_backward",
+    _setup_double_backward_context,
+    _triple_backward,
+    _jvp_double_backward,
+    _vmap_double_backward,
+)

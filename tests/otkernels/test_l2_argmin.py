@@ -428,12 +428,6 @@ def test_negated_views_are_read_negated(randn):
     assert torch.equal(l2_argmin(torch._neg_view(x), y).index, l2_argmin(-x, y).index)
 
 
-def test_forward_mode_is_refused_rather_than_wrong(randn):
-    x, y = randn(7, 5), randn(9, 5)
-    with pytest.raises(NotImplementedError, match="l2_argmin: forward-mode derivatives"):
-        torch.func.jvp(lambda a: l2_argmin(a, y).value, (x,), (x,))
-
-
 def test_autocast_leaves_float64_alone(randn):
     x = randn(5, 3, dtype=torch.float64)
     with torch.autocast("cpu", dtype=torch.bfloat16):

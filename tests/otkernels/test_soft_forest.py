@@ -258,12 +258,6 @@ def test_vmap_over_nothing_is_empty():
     assert out.shape == (0, 3, 4)
 
 
-def test_forward_mode_is_refused_rather_than_wrong(randn):
-    z, thresholds, leaves = (t.detach() for t in forest(6, 2, 2, 3, 2, randn))
-    with pytest.raises(NotImplementedError, match="soft_forest: forward-mode derivatives"):
-        torch.func.jvp(lambda a: soft_forest(a, thresholds, leaves), (z,), (z,))
-
-
 def test_mixed_dtypes_meet_in_float32_under_autocast(randn):
     z, thresholds, leaves = forest(6, 2, 2, 3, 2, randn)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -166,31 +166,6 @@ def test_exported(name, needed, strict, randn):
 
 
 @plain_cases
-def test_functional_gradients_are_refused_by_name(name, randn):
-    """torch.library's derivatives serve torch.autograd alone. What torch.func does not differentiate passes."""
-    call, (first, *rest) = inputs(randn, name)
-
-    def loss(rows: Tensor) -> Tensor:
-        return call(rows, *rest)[0].square().sum()
-
-    op = "soft_forest" if "forest" in name else "l2_argmin"
-    message = f"{op}: derivatives by torch.func .* are not supported; use torch.autograd"
-    for transform in (torch.func.grad(loss), torch.func.jacrev(loss), lambda rows: torch.func.vjp(loss, rows)):
-        with pytest.raises(NotImplementedError, match=message):
-            transform(first)
-    batch = torch.stack((first, first + 0.1))
-    for transform in (torch.vmap(torch.func.grad(loss)), torch.func.grad(lambda rows: torch.vmap(loss)(rows).sum())):
-        with pytest.raises(NotImplementedError, match=message):
-            transform(batch)
-    with pytest.raises(NotImplementedError, match=f"{op}: forward-mode derivatives"):
-        torch.func.jacfwd(loss)(first)
-    aside = torch.func.grad(lambda scale: scale * loss(first))(torch.tensor(2.0))
-    assert torch.equal(aside, loss(first))
-    stopped = torch.func.grad(lambda rows: (rows.sum() * loss(rows.detach())).sum())(first)
-    assert torch.equal(stopped, torch.full_like(first, loss(first).item()))
-
-
-@plain_cases
 def test_vmap_in_vmap(name, randn):
     call, (first, *rest) = inputs(randn, name)
     grid = torch.stack([torch.stack([first + 0.1 * (i + 3 * j) for i in range(3)]) for j in range(2)])
