@@ -36,7 +36,7 @@ lint: $(READY)
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
-	@echo build/site/index.html
+	@echo 'build/site/index.html is ready; for search, serve it: python3 -m http.server -d build/site'
 
 bench: $(READY)
 	$(RUN) -m benchmarks
