@@ -1,6 +1,7 @@
 # make demo    POT-GAN and WGAN-GP on the 8-Gaussian ring, on the CPU: a table, a picture, a report
 # make test    every test that this machine can run
 # make lint    ruff and mypy
+# make docs    the site, into build/site
 # make bench   kernel benchmarks into benchmarks/results/
 # make gpu     the tests that need an NVIDIA GPU
 # make wheel   a manylinux wheel and a source archive in dist/, each installed and tried out in a clean environment;
@@ -12,7 +13,7 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 READY  := $(VENV)/ready
 
-.PHONY: demo test test-python test-cpp lint bench gpu wheel clean
+.PHONY: demo test test-python test-cpp lint docs bench gpu wheel clean
 
 demo: $(READY)
 	$(RUN) -m train.demo
@@ -32,6 +33,10 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(RUN) -m mypy
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	@echo 'build/site/index.html is ready; for search, serve it: python3 -m http.server -d build/site'
 
 bench: $(READY)
 	$(RUN) -m benchmarks

@@ -80,6 +80,9 @@ def extension() -> Rows:
     if _native.extension is None:
         yield "otkernels._C", f"absent: {_native.missing_reason}"
         return
+    if not hasattr(_native.extension, "build_info"):  # an editable install whose sources have moved on
+        yield "otkernels._C", "present, but older than these sources: build it again"
+        return
     built = _native.extension.build_info()
     yield "otkernels._C", f"present, compiled by {built['compiler']}"
     yield "cpu kernels for", built["cpu"]

@@ -55,6 +55,11 @@ def test_choices_are_those_of_the_dispatch_table(op):
     assert shown["reference"] == f"can run; auto takes {chosen}"
 
 
+def test_an_extension_older_than_its_sources_is_named(monkeypatch):
+    monkeypatch.setattr(_native, "extension", SimpleNamespace(cpu_isa=lambda: "avx2"))
+    assert dict(info.extension()) == {"otkernels._C": "present, but older than these sources: build it again"}
+
+
 def test_without_the_extension_and_without_triton():
     text = run("sys.modules['otkernels._C'] = sys.modules['triton'] = None")
     assert rows(text, "compiled extension")["otkernels._C"].startswith(

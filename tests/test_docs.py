@@ -1,0 +1,106 @@
+"""The README and the site: links lead somewhere, the site builds without a warning, and what the pages show runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from benchmarks.options import parse as benchmark_options
+from models.games import GAMES
+from train.cli import parse
+from train.reproduce.__main__ import EXPERIMENTS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(page and number, text) of every code block in that language."""
+    found = []
+    for page in PAGES:
+        texts = [text for kind, text in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
+        found += [(f"{page.relative_to(ROOT)}-{i}", text) for i, text in enumerate(texts)]
+    return found
+
+
+def commands() -> list[str]:
+    """Every line of the shell blocks, without its comment."""
+    lines = [line for _, text in blocks("sh") for line in text.splitlines()]
+    return list(dict.fromkeys(line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()))
+
+
+@pytest.mark.parametrize(("name", "text"), [pytest.param(*block, id=block[0]) for block in blocks("python")])
+def test_python_blocks_run(name, text):
+    module = types.ModuleType("block")  # where dataclasses look up their annotations
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "block", module)
+        exec(compile(text, name, "exec"), vars(module))
+
+
+@pytest.mark.parametrize("line", commands())
+def test_shell_lines_name_commands_that_exist(line):
+    words = [word for word in shlex.split(line) if not re.fullmatch(r"[A-Z_]+=\S+", word)]
+    match words:
+        case ["make", target]:
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        case ["python", "-m", "train", "list"] | ["python", "-m", "train", "data", "--cache"]:
+            pass
+        case ["python", "-m", "train", game, "--help"]:
+            assert game in GAMES
+        case ["python", "-m", "train", game, *rest]:
+            check_run(game, rest)
+        case ["python", "train/potgan.py", *rest]:
+            check_run("potgan", rest)
+        case ["python", "-m", "train.reproduce", experiment, *_]:
+            assert experiment in EXPERIMENTS
+        case ["python", "-m", "benchmarks", *rest]:
+            benchmark_options(rest)
+        case ["python", "-m", "otkernels.info" | "benchmarks.on_gpu"]:
+            assert (ROOT / f"{words[2].replace('.', '/')}.py").exists()
+        case ["python", path]:
+            assert (ROOT / path).exists()
+        case ["pip", "install", *_] | ["git", *_]:
+            pass
+        case _:
+            pytest.fail(f"the pages show a command that this test does not know: {line}")
+
+
+def check_run(game: str, rest: list[str]) -> None:
+    """The settings are of the game; a run that is resumed is somebody's own."""
+    if rest[0] != "--resume":
+        parse(game, rest, "test")
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+            assert (ROOT / link).exists(), link
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    """mkdocs checks pages, anchors and links; strict makes each warning an error."""
+    build = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert build.returncode == 0, build.stderr
+    assert build.stderr == ""
+    fetched = re.compile(r"""<(?:script|link|img)[^>]+(?:src|href)=["'](?:https?:)?//""")
+    for page in (tmp_path / "site").rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not fetched.search(text), page  # it is read without a network
+    api = (tmp_path / "site" / "api.html").read_text(encoding="utf-8")
+    assert "the c-transform of a potential" in api
