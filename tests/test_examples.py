@@ -47,13 +47,13 @@ def test_kmeans_finds_the_clusters_of_scikit_learn(figures):
 
 
 def test_vector_quantizer_learns_digits(figures, tmp_path):
-    found = figures("vector_quantization.py", str(tmp_path / "digits.png"))
+    found = figures("vq_layer.py", str(tmp_path / "digits.png"))
     assert found["variance explained"] > 0.5  # without the straight-through gradient it is 0.03
     assert (tmp_path / "digits.png").stat().st_size > 0
 
 
 def test_soft_forest_beats_a_linear_model(figures):
-    found = figures("soft_forest_regression.py")
+    found = figures("forest_layer.py")
     assert found["linear regression  R^2"] + 0.1 < found["soft forest        R^2"] <= found["the noise allows   R^2"]
 
 

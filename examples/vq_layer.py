@@ -1,6 +1,6 @@
 """A vector-quantisation layer (van den Oord et al. 2017, VQ-VAE) whose nearest code is found by l2_argmin.
 
-    python examples/vector_quantization.py [PICTURE.png]
+    python examples/vq_layer.py [PICTURE.png]
 
 Trains a small auto-encoder of 8 x 8 handwritten digits through 4 discrete codes of 64, that is 24 bits an image, and
 prints how much of the pixels' variance the reconstructions of unseen digits explain.

@@ -1,6 +1,6 @@
 """A soft decision forest as a layer: regression on Friedman's first problem (Friedman 1991), y = f(5 of 10 features).
 
-    python examples/soft_forest_regression.py
+    python examples/forest_layer.py
 
 Prints R^2, the share of variance explained, on unseen points, beside that of linear regression.
 """
