@@ -18,7 +18,7 @@
 
 #include "common/memory.h"
 #include "common/thread.h"
-#include "l2_argmin/candidates.h"
+#include "l2_argmin/groups.h"
 #include "l2_argmin/low_dimension.h"
 
 namespace otk::OTK_ISA {
@@ -29,6 +29,8 @@ constexpr int64_t kTaskBytes = 96 << 10;     // packed x of one task: stays in L
 constexpr int64_t kCentreRows = 32;          // rows of y that the centre is averaged over
 constexpr int64_t kProbeRows = 64;           // rows that decide whether bfloat16 candidates pay
 constexpr int64_t kBf16Dimension = 16;       // below, the products are too short to win anything
+constexpr int64_t kGroupProbe = 512;         // rows of x that do so for groups
+constexpr double kLargeWork = 1 << 28;       // multiply-adds from which looking for duplicates and clusters costs little
 constexpr double kThreadedWork = 4e6;        // multiply-adds below which a second thread costs more than it brings
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -95,35 +97,82 @@ int64_t solve_rows(const Points<T>& points, const Columns& columns, int64_t from
   return considered;
 }
 
+template <class T>
+bool finite(const Points<T>& p) {
+  return all_finite(p.x, p.n * p.d) && all_finite(p.y, p.m * p.d) && (!p.potential || all_finite(p.potential, p.m));
+}
+
 // Whether the points are few-dimensional and finite, so that they were solved without candidates.
 template <class T, int d = kLowDimension>
 bool solved_directly(const Points<T>& p, int threads) {
   if (p.d > d) return false;
   if constexpr (d > 1)
     if (p.d < d) return solved_directly<T, d - 1>(p, threads);
-  if (!all_finite(p.x, p.n * d) || !all_finite(p.y, p.m * d) || (p.potential && !all_finite(p.potential, p.m))) return false;
+  if (!finite(p)) return false;
   solve_low<d>(p.x, p.y, p.potential, p.value, p.index, p.n, p.m, threads);
   return true;
 }
 
+// Whether `considered` re-sums cost less than what float32 products would have cost more than bfloat16's: a product takes
+// d / 32 cycles more, a re-sum d / 4 + 60.
+[[maybe_unused]] bool pays(int64_t considered, int64_t rows, double pairs, int64_t d) {
+  return double(considered) <= 16 * double(rows) + pairs * double(d) / double(8 * d + 2000);
+}
+
+// Solves rows [done, n) in the best precision.
 template <class T>
-void solve(const Points<T>& points, int threads) {
-  if (solved_directly(points, threads)) return;
-  const Columns columns{nullptr, points.m};
-  int64_t done = 0;
+void solve_from(const Points<T>& points, const Columns& columns, int64_t done, int threads) {
 #if defined(__AVX512BF16__)
   if constexpr (sizeof(T) == 4) {
     if (points.d >= kBf16Dimension) {
-      done = points.n < 16 * kProbeRows ? points.n : kProbeRows;
-      const int64_t considered = solve_rows<Bf16>(points, columns, 0, done, threads);
-      if (considered <= done * (16 + points.m / 64)) {
+      const int64_t rest = points.n - done, probe = rest < 16 * kProbeRows ? rest : kProbeRows;
+      const int64_t considered = solve_rows<Bf16>(points, columns, done, done + probe, threads);
+      done += probe;
+      if (pays(considered, probe, double(probe) * double(columns.count), points.d)) {
         solve_rows<Bf16>(points, columns, done, points.n, threads);
-        done = points.n;
+        return;
       }
     }
   }
 #endif
   solve_rows<Plain<T>>(points, columns, done, points.n, threads);
+}
+
+// Solves rows while groups pay; returns how many.
+template <class T>
+int64_t solve_in_groups(const Points<T>& p, const Columns& columns, Groups<T>& groups, int threads) {
+  Scratch<int64_t> order(columns.count);
+  form_groups(p, columns, groups, order.get(), threads);
+  [[maybe_unused]] bool rounded = p.d >= kBf16Dimension;
+  for (int64_t from = 0, count; from < p.n; from += count) {
+    count = std::min(from ? kGroupRows : kGroupProbe, p.n - from);
+    Block<T> block(p, groups, from, count, threads);
+    if (block.pairs > kMostPairs * double(count) * double(columns.count)) return from;
+#if defined(__AVX512BF16__)
+    if constexpr (sizeof(T) == 4) {
+      if (rounded) {
+        const int64_t considered = solve_block<Bf16>(p, groups, order.get(), block, threads, kChunkBytes);
+        rounded = pays(considered, count, block.pairs, p.d);
+        continue;
+      }
+    }
+#endif
+    solve_block<Plain<T>>(p, groups, order.get(), block, threads, kChunkBytes);
+  }
+  return p.n;
+}
+
+template <class T>
+void solve(const Points<T>& points, int threads) {
+  if (solved_directly(points, threads)) return;
+  if (double(points.n) * double(points.m) * double(points.d) < kLargeWork) return solve_from(points, {nullptr, points.m}, 0, threads);
+  const bool listed = has_duplicates(points);
+  Scratch<int64_t> list(listed ? points.m : 0);
+  const Columns columns{listed ? list.get() : nullptr, listed ? list_distinct(points, list.get(), threads) : points.m};
+  Groups<T> groups;
+  choose_pivots(points, columns, groups);
+  const bool grouped = groups.count > 1 && T(points.d) * std::numeric_limits<T>::epsilon() < T(0.25) && finite(points);
+  solve_from(points, columns, grouped ? solve_in_groups(points, columns, groups, threads) : 0, threads);
 }
 
 template <class T>
