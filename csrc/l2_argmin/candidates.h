@@ -98,8 +98,8 @@ struct Candidates : Points<T> {
     absolute = 4 * (T(d) + 1) * Product::kFlush;
   }
 
-  // sqrt(square) or more, where squares may have vanished.
-  T length(T square) const { return grow * std::sqrt(square + T(d) * std::numeric_limits<T>::min()); }
+  // The square roots or more, where squares may have vanished.
+  vec<T> lengths(vec<T> squares) const { return grow * square_root<T>(squares + T(d) * std::numeric_limits<T>::min()); }
 
   T* place_panels(T* memory, int64_t count) {
     panels = memory;
@@ -131,9 +131,9 @@ struct Candidates : Points<T> {
         if constexpr (Product::kRounds) lost = std::max(lost, norms.lost[l]);
       }
     }
-    const T longest = length(square);
-    norm[panel] = T(1.01) * longest;
-    along[panel] = unit * longest + (Product::kRounds ? T(1.01) * length(lost) : T(0));
+    const vec<T> longest = lengths(vec<T>{square, lost});
+    norm[panel] = T(1.01) * longest[0];
+    along[panel] = unit * longest[0] + (Product::kRounds ? T(1.01) * longest[1] : T(0));
     fixed[panel] = unit * rest + absolute;
   }
 
@@ -144,12 +144,11 @@ struct Candidates : Points<T> {
     for (int64_t first = 0; first < padded; first += L) {
       const Norms<T> norms =
           pack_points<Product, kRows>([&](int64_t r) { return x + row_at(r) * d; }, first, count, d, centre, x_panels);
-      for (int64_t l = 0; l < L; ++l) {
-        const int64_t r = first + l;
-        x_square[r] = norms.squares[l];
-        x_norm[r] = length(norms.squares[l]);
-        x_lost[r] = Product::kRounds ? length(norms.lost[l]) : T(0);
-        x_fixed[r] = 2 * std::numeric_limits<T>::epsilon() * norms.squares[l];
+      store<T>(x_square + first, norms.squares);
+      store<T>(x_norm + first, lengths(norms.squares));
+      store<T>(x_lost + first, Product::kRounds ? lengths(norms.lost) : vec<T>{});
+      store<T>(x_fixed + first, 2 * std::numeric_limits<T>::epsilon() * norms.squares);
+      for (int64_t r = first; r < first + L; ++r) {
         lower[r] = r < count ? -kInf<T> : kInf<T>;
         if (r < count) raise(r, row_at(r));
       }
@@ -203,17 +202,16 @@ struct Candidates : Points<T> {
   template <class RowAt>
   __attribute__((noinline)) void visit(const Tile<T>& tile, RowAt&& row_at, int64_t r0, int64_t rows, int64_t first,
                                        int64_t count, const T* error) {
+    const uint64_t exist = (uint64_t(2) << (count - 1)) - 1;
     for (int64_t k = 0; k < rows; ++k) {
       const int64_t r = r0 + k;
       const vec<T> s0 = tile.acc[k][0], s1 = tile.acc[k][1];
-      const uint64_t exist = (uint64_t(2) << (count - 1)) - 1;
       const auto above = [&](T bar) { return (not_less<T>(s0, bar) | uint64_t(not_less<T>(s1, bar)) << L) & exist; };
-      uint64_t candidates = above(lower[r] - error[k]);
-      if (!candidates) continue;
+      if (!(not_less<T>(s0, lower[r] - error[k]) | not_less<T>(s1, lower[r] - error[k]))) continue;
       const int64_t i = row_at(r);
       const T best = max_lane<T>(s0 > s1 ? s0 : s1);
       if (best - error[k] > lower[r]) lower[r] = best - error[k];
-      candidates = above(lower[r] - error[k]);
+      uint64_t candidates = above(lower[r] - error[k]);
       if (candidates & (candidates - 1)) {
         const uint64_t leader = above(best) & candidates;
         if (leader) {
