@@ -162,10 +162,9 @@ int64_t solve_in_groups(const Points<T>& p, const Columns& columns, Groups<T>& g
   return p.n;
 }
 
+// The same where it costs little to look for duplicates and clusters first.
 template <class T>
-void solve(const Points<T>& points, int threads) {
-  if (solved_directly(points, threads)) return;
-  if (double(points.n) * double(points.m) * double(points.d) < kLargeWork) return solve_from(points, {nullptr, points.m}, 0, threads);
+__attribute__((noinline)) void solve_large(const Points<T>& points, int threads) {
   const bool listed = has_duplicates(points);
   Scratch<int64_t> list(listed ? points.m : 0);
   const Columns columns{listed ? list.get() : nullptr, listed ? list_distinct(points, list.get(), threads) : points.m};
@@ -173,6 +172,15 @@ void solve(const Points<T>& points, int threads) {
   choose_pivots(points, columns, groups);
   const bool grouped = groups.count > 1 && T(points.d) * std::numeric_limits<T>::epsilon() < T(0.25) && finite(points);
   solve_from(points, columns, grouped ? solve_in_groups(points, columns, groups, threads) : 0, threads);
+}
+
+template <class T>
+void solve(const Points<T>& points, int threads) {
+  if (solved_directly(points, threads)) return;
+  if (double(points.n) * double(points.m) * double(points.d) < kLargeWork)
+    solve_from(points, {nullptr, points.m}, 0, threads);
+  else
+    solve_large(points, threads);
 }
 
 template <class T>
