@@ -24,16 +24,6 @@ struct Norms {
   vec<T> squares, lost;
 };
 
-// lane r of the result is the sum of rows[r]'s lanes.
-template <class T>
-inline vec<T> sum_rows(vec<T>* rows) {
-  transpose<T>(rows);
-  vec<T> sum = rows[0];
-#pragma GCC unroll 16
-  for (int l = 1; l < simd<T>::lanes; ++l) sum += rows[l];
-  return sum;
-}
-
 template <class T>
 struct Plain {
   static constexpr bool kRounds = false;
@@ -106,8 +96,8 @@ inline Norms<T> pack_points(RowAt&& row_at, int64_t first, int64_t count, int64_
       return Product::fetch(row[r], centre, k, squares[r], lost[r],
                             [d](const T* p, int64_t at) { return load_tail<T>(p, at, d); });
     });
-  if constexpr (Product::kRounds) return {sum_rows<T>(squares), sum_rows<T>(lost)};
-  return {sum_rows<T>(squares), vec<T>{}};
+  if constexpr (Product::kRounds) return {sum_each<T>(squares), sum_each<T>(lost)};
+  return {sum_each<T>(squares), vec<T>{}};
 }
 
 }  // namespace otk::OTK_ISA
