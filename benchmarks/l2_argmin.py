@@ -116,8 +116,8 @@ def as_numpy(inputs: Inputs) -> tuple[Any, ...]:
 METHOD = (
     "float32. GFLOP/s counts 2 N M D. The FMA peak is float32 multiply-adds in registers, measured just before and "
     "after each case; candidates found in bfloat16 (then re-summed in float32) and pairs that need no product can "
-    "exceed it. Excess cost: the largest (cost of the chosen pair - minimum) / minimum, in float64. otkernels and reference are "
-    "timed only if it is within 2 (D + 2) 2^-24; the others only if the excess is within "
+    "exceed it. Excess cost: the largest (cost of the chosen pair - minimum) / minimum, in float64. otkernels and "
+    "reference are timed only if it is within 2 (D + 2) 2^-24; the others only if the excess is within "
     "4 (D + 4) 2^-24 (|x|^2 + max |y|^2), which their |x|^2 + |y|^2 - 2xy allows. Contestants: `otkernels.l2_argmin` "
     "(float32-exact values and indices); `torch.cdist(x, y).argmin(1)`; `torch.addmm(...).min(1)` over blocks of rows "
     "whose matrix takes 16 MiB; `faiss.knn(x, y, 1)`;"
