@@ -30,7 +30,13 @@ def test_every_instruction_set_passes_the_op_tests(isa):
         pytest.skip(f"this machine has no {isa}")
     assert asked.stdout.strip() == isa
     chosen = "(cpu-cpu or l2_argmin_data) and not compiles and not opcheck and not gradcheck"
-    files = ("test_l2_argmin.py", "test_l2_argmin_data.py", "test_soft_forest.py", "test_soft_forest_double.py", "test_fit_transport.py")
+    files = (
+        "test_l2_argmin.py",
+        "test_l2_argmin_data.py",
+        "test_soft_forest.py",
+        "test_soft_forest_double.py",
+        "test_fit_transport.py",
+    )
     tests = run(isa, "-m", "pytest", "-q", "-x", "-k", chosen, *files)
     assert tests.returncode == 0, tests.stdout[-4000:]
     assert " passed" in tests.stdout
