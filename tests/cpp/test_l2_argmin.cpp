@@ -61,9 +61,7 @@ void test_l2_argmin() {
   compare<float>(1, 1100, 1500, 20, false, 2);   // the probe rows, then threads
   compare<float>(1, 40, 70, 9000, false, 2);     // several chunks of y
   compare<float>(70, 9, 11, 5, true, 3);         // many small problems
-  for (const bool potential : {false, true}) {   // large enough for copies and clusters to be looked for
-    compare<float>(1, 700, 3001, 130, potential, 3, 6);
-    compare<double>(1, 700, 3001, 130, potential, 3, 6);
-  }
+  compare<float>(1, 700, 3001, 130, true, 3, 6);   // large enough for copies and clusters to be looked for
+  compare<double>(1, 700, 3001, 130, true, 3, 6);
   compare<float>(1, 300, 600, 1600, false, 3, 6);  // clusters in several chunks
 }
