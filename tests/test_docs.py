@@ -65,7 +65,7 @@ def test_shell_lines_name_commands_that_exist(line):
             benchmark_options(rest)
         case ["python", "-m", "otkernels.info" | "benchmarks.on_gpu"]:
             assert (ROOT / f"{words[2].replace('.', '/')}.py").exists()
-        case ["python", path]:
+        case ["python", path] | ["python", path, _]:
             assert (ROOT / path).exists()
         case ["pip", "install", *_] | ["git", *_]:
             pass
