@@ -39,7 +39,7 @@ class ForestConfig:
     thresholds: Literal["zeros", "latents"] = "latents"
     """Thresholds fixed at zero, or drawn from the real latents of the first batch. [open]"""
     leaves: Literal["normal", "identity"] = "identity"
-    """Leaves start as noise, or fitted so that F is near the identity; docs/forest.md has the numbers. [open]"""
+    """Leaves start as noise, or fitted so that F is near the identity: docs/studies/forest.md. [open]"""
     learn_thresholds: bool = False
     """Also train the thresholds; the paper trains the leaves. [stated: False]"""
     lr: float = 2e-4

@@ -57,7 +57,7 @@ class MoverConfig:
     """lambda rises linearly from 0.1 to this. [stated]"""
     batch_norm: Literal["both", "generator", "none"] = FIGURE_1.game.batch_norm
     """Batch norm in the layers of generator and critic. [stated: both], with which ours is slow and unstable:
-    docs/toy.md."""
+    docs/studies/settings.md."""
     seed: int = 0
     """Seed of weights, noise and data."""
     every: int = 50

@@ -45,7 +45,8 @@ class Table1Config:
     targets: tuple[str, ...] = tuple(DISTRIBUTIONS)
     """Some of the default."""
     settings: tuple[str, ...] = tuple(SETTINGS)
-    """paper: what POT-GAN states (3P-WGAN: its own paper), ours elsewhere; best: tuned by us, see docs/toy.md."""
+    """paper: what POT-GAN states (3P-WGAN: its own paper), ours elsewhere; best: tuned by us,
+    see docs/studies/settings.md."""
     rows: tuple[str, ...] = tuple(ROWS)
     """Some of the default: games, POT-GAN with another F or pairing, 3P-WGAN with h = identity."""
     iterations: int | None = None

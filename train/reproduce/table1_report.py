@@ -111,8 +111,8 @@ def _preamble(cells: Cells) -> str:
         "score. *covered*: modes with at least a tenth of their due share of samples. *3 sigma*: share of samples "
         "within 3 sigma of a mode. *POT-GAN's stated settings* are those of its image experiments (rate, betas, batch, "
         "weights); networks, forest, critic steps and iterations are ours; 3P-WGAN has its own paper's rate and betas, "
-        "first weights N(0, 0.02^2), and batch norm in the generator alone (docs/toy.md). *Our tuned settings*: "
-        "docs/toy.md says how they were found.\n"
+        "first weights N(0, 0.02^2), and batch norm in the generator alone "
+        "(docs/studies/settings.md, which also says how *our tuned settings* were found).\n"
     )
 
 
