@@ -36,7 +36,7 @@ lint: $(READY)
 	$(VENV)/bin/clang-format --dry-run --Werror $$(find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build
 	@echo 'build/site/index.html is ready; for search, serve it: python3 -m http.server -d build/site'
 
 bench: $(READY)
