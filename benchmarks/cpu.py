@@ -89,7 +89,8 @@ def suited(suite: Suite, case: Case, workers: Sequence[Worker]) -> list[Worker]:
 
 def expectations(suite: Suite, case: Case, scratch: Path) -> list[str]:
     """Files with what the judge of each input set needs; computed once per case, whatever the thread count."""
-    paths = [scratch / f"{case.op}-{case.n}-{case.m}-{case.d}-{case.mode}-{number}.pt" for number in range(SETS)]
+    name = "-".join(str(field) for field in dataclasses.astuple(case))
+    paths = [scratch / f"{name}-{number}.pt" for number in range(SETS)]
     for number, path in enumerate(paths):
         if not path.exists():
             torch.save(suite.expect(suite.draw(case, number), case), path)

@@ -1,7 +1,8 @@
-"""l2_argmin against torch.cdist + argmin, blocked addmm + min, faiss and scikit-learn, on normal clouds in float32."""
+"""l2_argmin against torch.cdist + argmin, blocked addmm + min, faiss and scikit-learn: by size, and by kind of data."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import otkernels
 
+from . import clouds
 from .contestants import OURS, Case, Contestant, Inputs, Run, Suite, Verdict
 
 UNIT = 2.0**-24  # float32's unit roundoff
@@ -19,6 +21,8 @@ JUDGE_BYTES = 64 << 20  # of a block that the judge computes in float64
 SIZES = ((64, 64), (1024, 1024), (4096, 4096), (65536, 4096))
 DIMENSIONS = (2, 16, 128)
 QUICK = ((64, 64, 128), (1024, 1024, 16), (4096, 4096, 128))
+DATA_SIZE, DATA_DIMENSIONS = (4096, 4096), (32, 128, 512, 1024)
+SLOW = ("scikit-learn", "reference")  # left out where the data vary: several times the time of the others
 REFERENCE_LIMIT = 1024 * 1024 * 16  # N M D beyond which the definition takes seconds a call
 
 
@@ -65,9 +69,8 @@ def sklearn_argmin(case: Case) -> Run:
 def draw(case: Case, number: int, device: str = "cpu") -> Inputs:
     """x [N, D] and y [M, D]."""
     generator = torch.Generator(device).manual_seed(number)
-    shapes = (case.n, case.d), (case.m, case.d)
-    draws = (torch.randn(*shape, generator=generator, device=device) for shape in shapes)
-    return tuple(tensor.to(case.torch_dtype()) for tensor in draws)
+    pair = clouds.draw(case.data, case.n, case.m, case.d, generator)
+    return tuple(tensor.to(case.torch_dtype()) for tensor in pair)
 
 
 def expect(inputs: Inputs, case: Case) -> Inputs:
@@ -110,6 +113,16 @@ def as_numpy(inputs: Inputs) -> tuple[Any, ...]:
     return tuple(tensor.numpy() for tensor in inputs)
 
 
+METHOD = (
+    "float32. GFLOP/s counts 2 N M D. The FMA peak is float32 multiply-adds in registers, measured just before and "
+    "after each case; candidates found in bfloat16 (then re-summed in float32) and pairs that need no product can "
+    "exceed it. Excess cost: the largest (cost of the chosen pair - minimum) / minimum, in float64. otkernels and "
+    "reference are timed only if it is within 2 (D + 2) 2^-24; the others only if the excess is within "
+    "4 (D + 4) 2^-24 (|x|^2 + max |y|^2), which their |x|^2 + |y|^2 - 2xy allows. Contestants: `otkernels.l2_argmin` "
+    "(float32-exact values and indices); `torch.cdist(x, y).argmin(1)`; `torch.addmm(...).min(1)` over blocks of rows "
+    "whose matrix takes 16 MiB; `faiss.knn(x, y, 1)`;"
+)
+
 SUITE = Suite(
     op="l2_argmin",
     cases=tuple(Case("l2_argmin", n, m, d) for (n, m), d in itertools.product(SIZES, DIMENSIONS)),
@@ -128,13 +141,16 @@ SUITE = Suite(
     flops=lambda case: 2.0 * case.n * case.m * case.d,
     error_name="excess cost",
     about=(
-        "float32, normal clouds, `N x M x D`. Contestants: `otkernels.l2_argmin` (float32-exact values and indices); "
-        "`torch.cdist(x, y).argmin(1)`; `torch.addmm(...).min(1)` over blocks of rows whose matrix takes 16 MiB; "
-        "`faiss.knn(x, y, 1)`; `sklearn.metrics.pairwise_distances_argmin`; `reference`, the definition in plain "
-        "PyTorch, on small sizes only. GFLOP/s counts 2 N M D. The FMA peak is float32 multiply-adds in registers, "
-        "measured just before and after each case; candidates found in bfloat16 (then re-summed in float32) can exceed "
-        "it. Excess cost: the largest (cost of the chosen pair - minimum) / minimum, in float64. otkernels and "
-        "reference are timed only if it is within 2 (D + 2) 2^-24; the others only if the excess is within "
-        "4 (D + 4) 2^-24 (|x|^2 + max |y|^2), which their |x|^2 + |y|^2 - 2xy allows."
+        f"Normal clouds, `N x M x D`. {METHOD} `sklearn.metrics.pairwise_distances_argmin`; `reference`, the "
+        "definition in plain PyTorch, on small sizes only."
     ),
+)
+
+DATA_SUITE = dataclasses.replace(
+    SUITE,
+    op="l2_argmin_data",
+    cases=tuple(Case("l2_argmin_data", *DATA_SIZE, d, data=data) for d in DATA_DIMENSIONS for data in clouds.CLOUDS),
+    quick=tuple(Case("l2_argmin_data", 1024, 1024, 128, data=data) for data in clouds.CLOUDS),
+    contestants=tuple(contestant for contestant in SUITE.contestants if contestant.name not in SLOW),
+    about=f"`N x M x D`, x and y of one law. {clouds.ABOUT} {METHOD[:-1]}.",
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .contestants import OURS
+from .l2_argmin import DATA_SUITE
 
 Row = dict[str, Any]
 MARKERS = "os^Dvx*P<>hp"
@@ -49,14 +50,14 @@ def _panel(ax: Any, rows: list[Row], names: list[str], roofline: dict[str, Any] 
     from matplotlib.ticker import LogLocator
 
     ordered = sorted(rows, key=lambda row: row["n"] * max(1, row["m"]))
-    sizes = list(dict.fromkeys(_size(row) for row in ordered))
+    sizes = list(dict.fromkeys(_tick(row) for row in ordered))
     if roofline is None:
         ax.axhline(1, color="black", linewidth=1.5, label=OURS)
     else:
         _floor(ax, ordered, sizes, roofline)
     for color, name in enumerate(names):
         points = [
-            (sizes.index(_size(row)), _height(row)) for row in ordered if row["contestant"] == name and _height(row)
+            (sizes.index(_tick(row)), _height(row)) for row in ordered if row["contestant"] == name and _height(row)
         ]
         mine = roofline is not None and name.startswith(OURS)
         style = {"color": COLORS[color % len(COLORS)], "marker": MARKERS[color % len(MARKERS)], "markersize": 5}
@@ -80,7 +81,7 @@ def _floor(ax: Any, rows: list[Row], sizes: list[str], roofline: dict[str, Any])
     for row in rows:
         share = row.get("peak_share", row.get("bandwidth_share"))
         if share:
-            floors[sizes.index(_size(row))] = 1e6 * row["median_s"] * share
+            floors[sizes.index(_tick(row))] = 1e6 * row["median_s"] * share
     if floors:
         at = sorted(floors)
         ax.plot(at, [floors[x] for x in at], color="black", linestyle=":", label="at the measured product or copy rate")
@@ -102,5 +103,7 @@ def _kind(row: Row) -> str:
     return row["mode"] if row["m"] == 0 else f"d = {row['d']}"
 
 
-def _size(row: Row) -> str:
+def _tick(row: Row) -> str:
+    if row["op"] == DATA_SUITE.op:
+        return str(row["data"])
     return f"N = {row['n']}" if row["m"] == 0 else f"{row['n']} x {row['m']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -154,7 +155,7 @@ def line(row: Row) -> str:
 
 
 def case_of(row: Row) -> Case:
-    return Case(row["op"], row["n"], row["m"], row["d"], row["mode"], row.get("dtype", "float32"))
+    return Case(**{field.name: row[field.name] for field in dataclasses.fields(Case) if field.name in row})
 
 
 def seconds(value: float) -> str:

@@ -11,6 +11,8 @@ Row = dict[str, Any]
 PRODUCT_SHARE, EXACT_FACTOR, COPY_SHARE = 0.7, 1.5, 0.7
 PEER_FACTORS = {64: 5.0}  # of the fastest peer's time, by n
 PEER_FACTOR, PEER_FROM = 1.5, 1024
+DATA_FACTORS = {"faiss.knn": 1.5, "torch.cdist + argmin": 2.0}  # of the peer's time, from DATA_FROM dimensions on
+DATA_FROM = 128
 STEP_SECONDS, STEP_FACTOR, CPU_STEP_FACTOR = 10e-6, 10.0, 5.0
 ACCURACY = ("exact", "float32", "tf32", "bf16")  # best first
 
@@ -31,6 +33,7 @@ def check(rows: Sequence[Row], machine: dict[str, Any]) -> list[Target]:
         ("soft_forest", "cuda"): forest,
         ("fit_transport", "cuda"): fit_on_gpu,
         ("fit_transport", "cpu"): fit_on_cpu,
+        ("l2_argmin_data", "cpu"): nearest_by_data,
     }
     chosen = checks.get((rows[0]["op"], rows[0]["device"]))
     return list(chosen(timed)) if chosen else []
@@ -135,6 +138,23 @@ def fit_on_cpu(rows: list[Row]) -> Iterator[Target]:
             "than the composed ops",
             value(peer, "ratio_to_ours"), "{:.1f}x", lambda factor: factor >= CPU_STEP_FACTOR,
         )  # fmt: skip
+
+
+def nearest_by_data(rows: list[Row]) -> Iterator[Target]:
+    """Per dimension and peer the kind of data where the peer comes closest, on the most threads that were measured."""
+    most = max(row["threads"] for row in rows)
+    for d in sorted({row["d"] for row in rows}):
+        for peer, factor in DATA_FACTORS.items():
+            least = factor if d >= DATA_FROM else 1.0
+            timed = [row for row in rows if (row["d"], row["threads"], row["contestant"]) == (d, most, peer)]
+            row = min(
+                (row for row in timed if row["ratio_to_ours"]), key=lambda row: row["ratio_to_ours"], default=None
+            )
+            yield judged(
+                f"d = {d}, {most} thread{'s' * (most > 1)}: at least {least:g} times faster than {peer} on all data",
+                value(row, "ratio_to_ours"), "{:.2f}x", lambda times, least=least: times >= least,
+                f" ({row['data']})" if row else "",
+            )  # fmt: skip
 
 
 def ours(rows: Iterable[Row]) -> list[Row]:

@@ -99,7 +99,7 @@ def persist(
 def open_rows(options: Options, machine: dict[str, Any], files: contextlib.ExitStack) -> dict[str, output.Rows]:
     """OP-GPU.jsonl for every op."""
     found = {}
-    for op in options.ops:
+    for op in (op for op in options.ops if op in GPU_SUITES):
         suite = GPU_SUITES[op]
         path = options.output / f"{op}-{slug(machine['gpu'])}.jsonl"
         cases = suite.quick if options.quick else suite.cases

@@ -4,6 +4,7 @@
 // macros saying what it has. Everything lives in namespace otk::OTK_ISA, so no inline function of one build can be
 // linked into another. Arithmetic, comparisons and blends are the language's; only what it lacks is an intrinsic.
 #pragma once
+#include <cmath>
 #include <cstdint>
 #include <utility>
 #if defined(__AVX2__)
@@ -55,6 +56,24 @@ inline void store(T* p, vec<T> v) {
 template <class T>
 inline vec<T> broadcast(T s) {
   return s - vec<T>{};
+}
+
+template <class T>
+inline vec<T> square_root(vec<T> v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm512_maskz_sqrt_ps(__mmask16(-1), (__m512)v);
+  else
+    return (vec<T>)_mm512_maskz_sqrt_pd(__mmask8(-1), (__m512d)v);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm256_sqrt_ps((__m256)v);
+  else
+    return (vec<T>)_mm256_sqrt_pd((__m256d)v);
+#else
+  for (int l = 0; l < simd<T>::lanes; ++l) v[l] = std::sqrt(v[l]);
+  return v;
+#endif
 }
 
 // Bit l is set where !(v[l] < s): NaN counts.
@@ -115,14 +134,13 @@ inline T max_lane(vec<T> v) {
   }
 }
 
-// The sum of the lanes, always in the same order.
-template <class T>
+// The sum of the lanes, always in the same order: halves onto each other.
+template <class T, int step = simd<T>::lanes / 2>
 inline T sum_lanes(vec<T> v) {
-  T lane[simd<T>::lanes];
-  store<T>(lane, v);
-  for (int width = simd<T>::lanes / 2; width > 0; width /= 2)
-    for (int l = 0; l < width; ++l) lane[l] += lane[l + width];
-  return lane[0];
+  if constexpr (step == 0)
+    return v[0];
+  else
+    return sum_lanes<T, step / 2>(v + rotate<step>(v, std::make_integer_sequence<int, simd<T>::lanes>()));
 }
 
 // Halves every group of 2 * width lanes of a, then of b, and adds each half to its other: groups of `width` lanes remain.

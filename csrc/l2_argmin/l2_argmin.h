@@ -7,17 +7,28 @@
 //
 // Numerics. u is the unit roundoff (2^-24 or 2^-53). Candidates come from the product form
 //     s_ij = x_i . y_j - (|y_j|^2 - potential_j) / 2,     cost_ij = |x_i|^2 - 2 s_ij,
-// on points moved by a common centre c, so that a cloud far from the origin keeps its digits. fl(x - c) is within
-// u |x - c| of x - c, which moves a cost by at most 4 u (|x'|^2 + |y'|^2) to first order, s by half of that. The sums
-// |y'|^2 and the chain of d multiply-adds that starts at the half norm err by at most (d + 2) u times the sum of the
-// terms' magnitudes:
-//     |fl(s) - s| <= (d + 2) u (|y'|^2 + |p|)/2 + (d + 2) u ((|y'|^2 + |p|)/2 + |x'| |y'|) + 2 u (|x'|^2 + |y'|^2)
-//                 <= e_ij := 2 (d + 16) u (|x'_i|^2 + |y'_j|^2 + |p_j|) + underflow,
-// with room for second-order terms, for the rounding of e itself and for d u < 1/8. Let L_i be the largest
-// fl(s_ij) - e_ij seen so far. It never exceeds the true maximum of s_i, so a j with fl(s_ij) + e_ij < L_i cannot be
-// nearest and every other j is a candidate: its distance is summed again from the differences of the points as given,
-// and decides. Candidates may also be formed from bfloat16 products; product.h says what e grows by. Comparisons are
-// written so that NaN and infinity (overflowed norms, too) make candidates, never losers.
+// on points moved by a common centre c, so that a cloud far from the origin keeps its digits. With x' = fl(x - c), Cauchy
+// and Schwarz bound what s errs by, each norm being that of the moved points:
+//     centring     fl(x - c) is within u |x - c| of x - c, which moves a cost by at most 4 u (|x'|^2 + |y'|^2) to first
+//                  order, s by half of that
+//     half norm    (d + 2) u (|y'|^2 + |p|) / 2
+//     products     d multiply-adds that start at the half norm: (d + 2) u ((|y'|^2 + |p|) / 2 + |x'| |y'|)
+//     rounding     x' and y' may be rounded to h(x') and h(y') before they are multiplied; what that took, r = x' - h(x'),
+//                  is exact in float32, and product.h shows that it moves s by at most 1.004 (|r_x| |y'| + |x'| |r_y|)
+// together at most
+//     e_ij := 1.01 (|r_x| |y'| + |x'| |r_y|) + 1.25 (d + 16) u (|y'|^2 + |p| + |x'| |y'|) + 4 u |x'|^2 + underflow,
+// with room for second-order terms (d u < 1/8, beyond which e is infinite), for subnormals that an instruction takes for
+// zero, and for the roundings of e and of its comparisons. Norms are rounded up by 1 + 2 (d + 16) u, their squares by d of
+// the smallest normal number before the root is taken, so that squares that vanish do not count as nothing. Over a panel of
+// columns the largest |y'|, |r_y| and |y'|^2 + |p| are taken.
+//     A row's L_i is the largest of two lower bounds of the true maximum of s_i that were seen so far:
+//     from products     fl(s_ij) - e_ij
+//     from a settled    (|x'|^2 - v) / 2 - (d + 16) u (|x'|^2 + |v| + |p_j|) - underflow, where v = fl(cost_ij) was summed from
+//     pair              differences: these err by (d + 3) u (|v| + |p_j|), |x'|^2 by (d + 6) u of itself, half of each counts
+// So a j with fl(s_ij) + e_ij < L_i cannot be nearest and every other j is a candidate: its distance is summed from the
+// differences of the points as given, and decides; equal costs go to the lower index. Comparisons are written so that NaN
+// and infinity (overflowed norms, too) make candidates, never losers. Two kinds of columns are left out before: copies of
+// earlier points (duplicates.h) and, in clouds of clusters, those that the triangle inequality rules out (groups.h).
 //
 // On a GPU the candidates come from tensor-core products of bfloat16. With N = |x'|^2 + |y'|^2 and
 // G = sum_k |x'_k y'_k| <= N / 2 they err by

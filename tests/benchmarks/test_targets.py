@@ -116,3 +116,20 @@ def test_a_picture_of_each_op(tmp_path):
         rows = [row(op, "otkernels cuda", 10.0, n=n, peak_share=0.5) for n in (64, 1024)] + [row(op, "absent", None)]
         plots.plot(rows, MACHINE, tmp_path / f"{op}.png")
         assert (tmp_path / f"{op}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_data_targets_name_the_kind_where_a_peer_comes_closest():
+    def row(data: str, contestant: str, ratio: float, threads: int = 2) -> dict:
+        case = {"op": "l2_argmin_data", "n": 4096, "m": 4096, "d": 128, "data": data, "device": "cpu"}
+        return case | {"contestant": contestant, "threads": threads, "status": "ok", "ratio_to_ours": ratio}
+
+    rows = [
+        row("gaussian", "faiss.knn", 2.6), row("gaussian", "faiss.knn", 0.5, threads=1),
+        row("tight clusters", "faiss.knn", 1.25),
+        row("gaussian", "torch.cdist + argmin", 4.0), row("clusters", "torch.cdist + argmin", 2.5),
+    ]  # fmt: skip
+    faiss, cdist = targets.check(rows, {})
+    assert faiss.target == "d = 128, 2 threads: at least 1.5 times faster than faiss.knn on all data"
+    assert faiss[1:] == ("1.25x (tight clusters)", False)
+    assert cdist.measured == "2.50x (clusters)"
+    assert cdist.met

@@ -12,38 +12,10 @@ from torch import Tensor
 
 from otkernels import l2_argmin, soft_forest
 from tests.otkernels.cases import devices_and_impls
+from tests.otkernels.nearest import assert_nearest, costs, summation_bound
 
 everywhere = pytest.mark.parametrize(("device", "impl"), devices_and_impls("l2_argmin"))
 INF, NAN = math.inf, math.nan
-
-
-def costs(x: Tensor, y: Tensor, potential: Tensor | None = None) -> Tensor:
-    """[..., N, M] in float64: exact for float32 inputs to about 2^-52."""
-    cost = (x.double()[..., :, None, :] - y.double()[..., None, :, :]).square().sum(-1)
-    return cost if potential is None else cost - potential.double()[..., None, :]
-
-
-def summation_bound(cost: Tensor, d: int, dtype: torch.dtype, potential: Tensor | None = None) -> Tensor:
-    """Error of a distance summed from differences: d additions, a difference and a square each lose at most u.
-
-    Higham 2002, eq. 3.4: (d + 2) u times the sum of the (positive) terms, to first order; d squares may vanish.
-    """
-    info = torch.finfo(dtype)
-    size = cost.abs() if potential is None else cost.abs() + 2 * potential.double().abs().amax(-1, keepdim=True)
-    return 1.01 * (d + 3) * info.eps / 2 * size + d * info.smallest_normal * info.eps
-
-
-def assert_nearest(value: Tensor, index: Tensor, x: Tensor, y: Tensor, potential: Tensor | None = None) -> None:
-    """The index attains the float64 minimum, and the value is its cost, both within the summation bound."""
-    cost = costs(x, y, potential)
-    assert index.dtype == torch.int64
-    assert ((index >= 0) & (index < y.shape[-2])).all()
-    chosen = cost.gather(-1, index[..., None])[..., 0]
-    dtype = value.dtype
-    # both the chosen and the best cost were summed with that error: twice the bound, near ties may swap
-    slack = summation_bound(chosen, x.shape[-1], dtype, potential)
-    assert (chosen - cost.amin(-1) <= 2 * slack).all()
-    assert ((value.double() - chosen).abs() <= slack).all()
 
 
 @everywhere
