@@ -1,6 +1,6 @@
 # make demo    POT-GAN and WGAN-GP on the 8-Gaussian ring, on the CPU: a table, a picture, a report
 # make test    every test that this machine can run
-# make lint    ruff and mypy
+# make lint    ruff, mypy, clang-format
 # make docs    the site, into build/site
 # make bench   kernel benchmarks into benchmarks/results/
 # make gpu     the tests that need an NVIDIA GPU
@@ -33,9 +33,10 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/clang-format --dry-run --Werror $$(find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build
 	@echo 'build/site/index.html is ready; for search, serve it: python3 -m http.server -d build/site'
 
 bench: $(READY)

@@ -121,7 +121,16 @@ def module(op: str, impl: str) -> ModuleType:
 
 
 def available_impls(op: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> list[str]:
-    """Names of the implementations of `op` that run on `device` with `dtype`, fastest first."""
+    """Names of the implementations of an op that run here, in the order in which "auto" tries them.
+
+    Args:
+        op: "l2_argmin", "soft_forest" or "fit_transport".
+        device: where the tensors would be.
+        dtype: theirs.
+
+    Raises:
+        ValueError: there is no op of that name.
+    """
     if op not in ORDER:
         raise ValueError(f"available_impls: op must be one of {', '.join(ORDER)}, got {op!r}")
     return [name for name in ORDER[op] if not why_not(op, name, torch.device(device), dtype)]

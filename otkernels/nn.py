@@ -23,21 +23,22 @@ class SoftForest(nn.Module):
         forest = SoftForest(dim=128, trees=18, depth=3)
         forest(torch.randn(64, 128)).shape  # [64, 128]
 
+    A call takes z [..., N, dim] to F(z) [..., N, out_dim] in the same dtype.
+
     Args:
         dim: size of z. Nodes take features in turn: those beyond the first T * (2^D - 1) are never read.
-        trees, depth: T >= 1 trees of depth D in 1..16.
+        trees: T >= 1.
+        depth: D of every tree, in 1..16.
         out_dim: size of F(z); None stands for dim.
         scale: how sharply z routes; 1 is the paper's sigmoid(z - t), which hardly separates points closer than 4.
         learn_thresholds: whether thresholds are a parameter or, as in the paper, a buffer.
-        device, dtype: of leaves and thresholds, as every torch.nn module takes them; z must have the same.
+        device: of leaves and thresholds, as every torch.nn module takes it; z must be there too.
+        dtype: of leaves and thresholds; z must have the same.
 
     Attributes:
         leaves: parameter [T, 2^D, out_dim], in the units of F. They start as N(0, T): the mean over trees is then of
             unit size.
         thresholds: [T, 2^D - 1], in units of scale * z. They start at zero.
-
-    Call:
-        z [..., N, dim] -> F(z) [..., N, out_dim] in the same dtype.
 
     Raises:
         ValueError: a size or an option is wrong, or z has another shape, dtype or device; the message names it.

@@ -47,8 +47,11 @@ def fit_transport(
 ) -> FitTransport:
     """Algorithm 1 of POT-GAN (Avraham et al. 2019) in one call: moves the leaves of F towards a transport map.
 
-        `iters` times:  index_i = argmin_j |z_r[i] - F(z_g[j])|^2, then one Adam step on the leaves for the matched cost
-        cover:    mean_i |z_r[i] - F(z_g[index_i])|^2     literal:  mean_i |z_r[index_i] - F(z_g[i])|^2  (N = M)
+        iters times:  index_i = argmin_j |z_r[i] - F(z_g[j])|^2
+                      one Adam step on the leaves for the matched cost
+
+        matched cost, cover:    mean_i |z_r[i] - F(z_g[index_i])|^2
+        matched cost, literal:  mean_i |z_r[index_i] - F(z_g[i])|^2, N = M
 
     F is `soft_forest(., thresholds, leaves)`; the paper calls the index rho. Pairs are held fixed in the
     gradient; thresholds do not move.
@@ -60,8 +63,12 @@ def fit_transport(
         leaves: [..., T, 2^D, d_out], one forest per batch element; contiguous, updated in place.
         state: Adam's moments, contiguous and shaped like leaves, and its count of steps, which grows by iters; all are
             updated in place. `AdamState.zeros_like(leaves)` is the state before the first step.
-        iters, lr, betas, eps: inner steps, and Adam's settings as torch.optim.Adam takes them.
-        pairing: "cover" or "literal".
+        iters: inner steps, at least 1.
+        lr: Adam's learning rate.
+        betas: Adam's decay rates of both moments, in [0, 1).
+        eps: what Adam adds to the denominator.
+        pairing: "cover" (section 4.1: every real latent has a generated one near it) or "literal" (Algorithm 1 as
+            printed).
         impl: "auto", "cpu", "cuda" or "reference"; one that cannot run raises and says why.
 
     Returns:

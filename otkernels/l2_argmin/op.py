@@ -14,7 +14,7 @@ from .native import PRECISIONS
 
 
 class L2Argmin(NamedTuple):
-    """value [..., N] and index [..., N] (int64)."""
+    """What l2_argmin returns: value [..., N] and index [..., N] (int64), which unpack as a tuple."""
 
     value: Tensor
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody misses here
@@ -30,7 +30,8 @@ def l2_argmin(
 ) -> L2Argmin:
     """Nearest assignment without the N x M matrix: the c-transform of a potential (Peyre & Cuturi 2019, ch. 5).
 
-        value_i = min_j |x_i - y_j|^2 - potential_j,    index_i = the lowest j that attains it
+        value_i = min_j |x_i - y_j|^2 - potential_j
+        index_i = the lowest j that attains it
 
     Args:
         x: [..., N, D] queries; float32, float64, float16 or bfloat16.
