@@ -26,13 +26,13 @@ class Case:
     d: int
     mode: str = "forward"
     dtype: str = "float32"
-    data: str = "gaussian"
+    data: str = ""
     """The law of the points, where a suite has several: one of clouds.CLOUDS."""
 
     def label(self) -> str:
         size = f"{self.mode}, N = {self.n}" if self.m == 0 else f"{self.n} x {self.m} x {self.d}"
         size = size if self.dtype == "float32" else f"{size} {self.dtype}"
-        return size if self.data == "gaussian" else f"{size}, {self.data}"
+        return f"{size}, {self.data}" if self.data else size
 
     def torch_dtype(self) -> torch.dtype:
         return getattr(torch, self.dtype)

@@ -69,7 +69,7 @@ def sklearn_argmin(case: Case) -> Run:
 def draw(case: Case, number: int, device: str = "cpu") -> Inputs:
     """x [N, D] and y [M, D]."""
     generator = torch.Generator(device).manual_seed(number)
-    pair = clouds.draw(case.data, case.n, case.m, case.d, generator)
+    pair = clouds.draw(case.data or "gaussian", case.n, case.m, case.d, generator)
     return tuple(tensor.to(case.torch_dtype()) for tensor in pair)
 
 
@@ -149,8 +149,8 @@ SUITE = Suite(
 DATA_SUITE = dataclasses.replace(
     SUITE,
     op="l2_argmin_data",
-    cases=tuple(Case("l2_argmin_data", *DATA_SIZE, d, data=data) for d in DATA_DIMENSIONS for data in clouds.CLOUDS),
-    quick=tuple(Case("l2_argmin_data", 1024, 1024, 128, data=data) for data in clouds.CLOUDS),
+    cases=tuple(Case("l2_argmin_data", *DATA_SIZE, d, data=data) for data in clouds.CLOUDS for d in DATA_DIMENSIONS),
+    quick=tuple(Case("l2_argmin_data", 2048, 2048, 128, data=data) for data in clouds.CLOUDS),
     contestants=tuple(contestant for contestant in SUITE.contestants if contestant.name not in SLOW),
     about=f"`N x M x D`, x and y of one law. {clouds.ABOUT} {METHOD[:-1]}.",
 )

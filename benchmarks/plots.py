@@ -51,6 +51,7 @@ def _panel(ax: Any, rows: list[Row], names: list[str], roofline: dict[str, Any] 
 
     ordered = sorted(rows, key=lambda row: row["n"] * max(1, row["m"]))
     sizes = list(dict.fromkeys(_tick(row) for row in ordered))
+    by_data = bool(rows) and rows[0]["op"] == DATA_SUITE.op  # kinds have no order that a line could follow
     if roofline is None:
         ax.axhline(1, color="black", linewidth=1.5, label=OURS)
     else:
@@ -60,10 +61,11 @@ def _panel(ax: Any, rows: list[Row], names: list[str], roofline: dict[str, Any] 
             (sizes.index(_tick(row)), _height(row)) for row in ordered if row["contestant"] == name and _height(row)
         ]
         mine = roofline is not None and name.startswith(OURS)
+        line = "-" if mine or roofline is None else "--"
         style = {"color": COLORS[color % len(COLORS)], "marker": MARKERS[color % len(MARKERS)], "markersize": 5}
         ax.plot(
             [x for x, _ in points], [y for _, y in points], label=name, linewidth=2 if mine else 1,
-            linestyle="-" if mine or roofline is None else "--", **style,
+            linestyle="" if by_data else line, **style,
         )  # fmt: skip
     ax.set_yscale("log")
     slant = {"rotation": 30, "ha": "right"} if len(sizes) > 4 else {}

@@ -145,7 +145,7 @@ def peak_sentence(peak: dict[str, Any]) -> str:
 def line(row: Row) -> str:
     """One row for the terminal."""
     where = f"{row['threads']} thr" if row["device"] == "cpu" else f"{row['call']:<5}"
-    head = f"{row['op']}  {where}  {case_of(row).label():<26} {row['contestant']:<22}"
+    head = f"{row['op']}  {where}  {case_of(row).label():<36} {row['contestant']:<22}"
     if row["status"] != "ok":
         return f"{head} {row['status']}: {row.get('reason', row.get('error'))}"
     ratio = "" if row["ratio_to_ours"] is None else f"{row['ratio_to_ours']:8.2f}x"

@@ -151,7 +151,7 @@ def nearest_by_data(rows: list[Row]) -> Iterator[Target]:
                 (row for row in timed if row["ratio_to_ours"]), key=lambda row: row["ratio_to_ours"], default=None
             )
             yield judged(
-                f"d = {d}, {most} thread{'s' * (most > 1)}: at least {least:g} times faster than {peer} on all data",
+                f"d = {d}, {most} thread{'s' * (most > 1)}: {peer} takes at least {least:g} times as long on all data",
                 value(row, "ratio_to_ours"), "{:.2f}x", lambda times, least=least: times >= least,
                 f" ({row['data']})" if row else "",
             )  # fmt: skip
