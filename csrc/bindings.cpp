@@ -27,15 +27,36 @@ T* pointer(Address address) {
 template <class T>
 otk::L2Argmin<T> l2_problem(Address x, Address y, Address potential, Address value, Address index, int64_t batch, int64_t n,
                             int64_t m, int64_t d, int64_t x_stride, int64_t y_stride, int64_t potential_stride) {
-  return {pointer<const T>(x), pointer<const T>(y), pointer<const T>(potential), pointer<T>(value), pointer<int64_t>(index),
-          batch, n, m, d, x_stride, y_stride, potential_stride};
+  return {pointer<const T>(x),
+          pointer<const T>(y),
+          pointer<const T>(potential),
+          pointer<T>(value),
+          pointer<int64_t>(index),
+          batch,
+          n,
+          m,
+          d,
+          x_stride,
+          y_stride,
+          potential_stride};
 }
 
 template <class T>
 otk::SoftForest<T> forest(Address z, Address thresholds, Address leaves, int64_t batch, int64_t n, int64_t d, int64_t trees,
-                          int64_t depth, int64_t d_out, int64_t z_stride, int64_t thresholds_stride, int64_t leaves_stride) {
-  return {pointer<const T>(z), pointer<const T>(thresholds), pointer<const T>(leaves), batch, n, d, trees, depth, d_out,
-          z_stride, thresholds_stride, leaves_stride};
+                          int64_t depth, int64_t d_out, int64_t z_stride, int64_t thresholds_stride,
+                          int64_t leaves_stride) {
+  return {pointer<const T>(z),
+          pointer<const T>(thresholds),
+          pointer<const T>(leaves),
+          batch,
+          n,
+          d,
+          trees,
+          depth,
+          d_out,
+          z_stride,
+          thresholds_stride,
+          leaves_stride};
 }
 
 template <class T>
@@ -44,9 +65,27 @@ otk::FitTransport<T> transport(Address z_r, Address z_g, Address thresholds, Add
                                int64_t m, int64_t d, int64_t trees, int64_t depth, int64_t d_out, int64_t iters,
                                int64_t z_r_stride, int64_t z_g_stride, int64_t thresholds_stride, bool literal, double lr,
                                double beta1, double beta2, double eps) {
-  return {pointer<const T>(z_r), pointer<const T>(z_g), pointer<const T>(thresholds), pointer<T>(leaves),
-          pointer<T>(exp_avg), pointer<T>(exp_avg_sq), pointer<float>(step), pointer<int64_t>(index), pointer<T>(cost),
-          batch, n, m, d, trees, depth, d_out, iters, z_r_stride, z_g_stride, thresholds_stride, literal,
+  return {pointer<const T>(z_r),
+          pointer<const T>(z_g),
+          pointer<const T>(thresholds),
+          pointer<T>(leaves),
+          pointer<T>(exp_avg),
+          pointer<T>(exp_avg_sq),
+          pointer<float>(step),
+          pointer<int64_t>(index),
+          pointer<T>(cost),
+          batch,
+          n,
+          m,
+          d,
+          trees,
+          depth,
+          d_out,
+          iters,
+          z_r_stride,
+          z_g_stride,
+          thresholds_stride,
+          literal,
           {lr, beta1, beta2, eps}};
 }
 
@@ -65,7 +104,8 @@ P unwire(Wire<P> wire) {
 // `function` as Python calls it: the arguments of `describe`, which make its problem, then its further ones.
 template <class Problem, class... Described, class Result, class... Rest>
 auto bound(Problem (*describe)(Described...), Result (*function)(const Problem&, Rest...)) {
-  return [=](Described... described, Wire<Rest>... rest) { return function(describe(described...), unwire<Rest>(rest)...); };
+  return
+      [=](Described... described, Wire<Rest>... rest) { return function(describe(described...), unwire<Rest>(rest)...); };
 }
 
 // CMakeLists.txt writes these texts; an empty one names what this build lacks.
@@ -89,10 +129,10 @@ PYBIND11_MODULE(_C, module) {
   module.def("soft_forest_cpu_f64", bound(&forest<double>, &otk::soft_forest_cpu<double>), unlocked);
   module.def("soft_forest_backward_cpu_f32", bound(&forest<float>, &otk::soft_forest_backward_cpu<float>), unlocked);
   module.def("soft_forest_backward_cpu_f64", bound(&forest<double>, &otk::soft_forest_backward_cpu<double>), unlocked);
-  module.def("soft_forest_double_backward_cpu_f32",
-             bound(&forest<float>, &otk::soft_forest_double_backward_cpu<float>), unlocked);
-  module.def("soft_forest_double_backward_cpu_f64",
-             bound(&forest<double>, &otk::soft_forest_double_backward_cpu<double>), unlocked);
+  module.def("soft_forest_double_backward_cpu_f32", bound(&forest<float>, &otk::soft_forest_double_backward_cpu<float>),
+             unlocked);
+  module.def("soft_forest_double_backward_cpu_f64", bound(&forest<double>, &otk::soft_forest_double_backward_cpu<double>),
+             unlocked);
   module.def("fit_transport_cpu_f32", bound(&transport<float>, &otk::fit_transport_cpu<float>), unlocked);
   module.def("fit_transport_cpu_f64", bound(&transport<double>, &otk::fit_transport_cpu<double>), unlocked);
 #if OTK_WITH_CUDA
@@ -100,9 +140,9 @@ PYBIND11_MODULE(_C, module) {
   module.def("l2_argmin_cuda_workspace", bound(&l2_problem<float>, &otk::l2_argmin_cuda_workspace), unlocked);
   module.def("soft_forest_cuda", bound(&forest<float>, &otk::soft_forest_cuda), unlocked);
   module.def("soft_forest_backward_cuda", bound(&forest<float>, &otk::soft_forest_backward_cuda), unlocked);
-  module.def("soft_forest_backward_cuda_workspace", bound(&forest<float>, &otk::soft_forest_backward_cuda_workspace), unlocked);
-  module.def("soft_forest_double_backward_cuda",
-             bound(&forest<float>, &otk::soft_forest_double_backward_cuda), unlocked);
+  module.def("soft_forest_backward_cuda_workspace", bound(&forest<float>, &otk::soft_forest_backward_cuda_workspace),
+             unlocked);
+  module.def("soft_forest_double_backward_cuda", bound(&forest<float>, &otk::soft_forest_double_backward_cuda), unlocked);
   module.def("soft_forest_double_backward_cuda_workspace",
              bound(&forest<float>, &otk::soft_forest_double_backward_cuda_workspace), unlocked);
   module.def("fit_transport_cuda", bound(&transport<float>, &otk::fit_transport_cuda), unlocked);

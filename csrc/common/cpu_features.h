@@ -13,8 +13,7 @@ enum class Isa { portable, avx2, avx512, avx512bf16 };
 inline bool runs(Isa isa) {
   switch (isa) {
 #if OTK_HAS_avx512bf16
-    case Isa::avx512bf16:
-      return __builtin_cpu_supports("avx512bf16") && runs(Isa::avx512);
+    case Isa::avx512bf16: return __builtin_cpu_supports("avx512bf16") && runs(Isa::avx512);
 #endif
 #if OTK_HAS_avx512
     case Isa::avx512:
@@ -22,13 +21,10 @@ inline bool runs(Isa isa) {
              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 #endif
 #if OTK_HAS_avx2
-    case Isa::avx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case Isa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
-    case Isa::portable:
-      return true;
-    default:
-      return false;
+    case Isa::portable: return true;
+    default: return false;
   }
 }
 
@@ -44,8 +40,9 @@ inline Isa chosen_isa() {
       if (asked && std::strcmp(asked, name(candidate)) != 0) continue;
       if (runs(candidate)) return candidate;
     }
-    throw std::runtime_error("OTKERNELS_CPU must be avx512bf16, avx512, avx2 or portable, and one that this machine has; got " +
-                             std::string(asked));
+    throw std::runtime_error(
+        "OTKERNELS_CPU must be avx512bf16, avx512, avx2 or portable, and one that this machine has; got " +
+        std::string(asked));
   }();
   return isa;
 }
@@ -71,10 +68,10 @@ inline Isa chosen_isa() {
 #else
 #define OTK_CASE_avx2(call)
 #endif
-#define OTK_ON_CHOSEN_ISA(call)        \
-  switch (otk::chosen_isa()) {         \
-    OTK_CASE_avx512bf16(call)          \
-    OTK_CASE_avx512(call)              \
-    OTK_CASE_avx2(call)                \
+#define OTK_ON_CHOSEN_ISA(call)          \
+  switch (otk::chosen_isa()) {           \
+    OTK_CASE_avx512bf16(call)            \
+    OTK_CASE_avx512(call)                \
+    OTK_CASE_avx2(call)                  \
     default: return otk::portable::call; \
   }

@@ -61,10 +61,10 @@ __device__ inline void wait_barrier(BytesBarrier* barrier, int parity) {
 
 // Global to shared memory, by one thread; addresses and bytes are multiples of 16.
 __device__ inline void copy_bulk(void* to, const void* from, uint32_t bytes, BytesBarrier* barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                   shared_address(to)),
-               "l"(from), "r"(bytes), "r"(shared_address(barrier))
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
 }
 
 // Registers a thread of this warpgroup may use from here on; a multiple of 8. The block's sum must fit.
@@ -91,16 +91,16 @@ __device__ inline void wait_products(float (&acc)[64]) {
 
 #define OTK_FOUR(a, k) "+f"(a[k]), "+f"(a[k + 1]), "+f"(a[k + 2]), "+f"(a[k + 3])
 #define OTK_SIXTEEN(a, k) OTK_FOUR(a, k), OTK_FOUR(a, k + 4), OTK_FOUR(a, k + 8), OTK_FOUR(a, k + 12)
-#define OTK_WARPGROUP_PRODUCT(shape, tail)                                                                  \
-  asm volatile(                                                                                             \
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"                                                      \
-      "wgmma.mma_async.sync.aligned." shape                                                                 \
-      " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                            \
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                    \
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                    \
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "                   \
-      "%64, %65, add, 1, 1" tail ";\n}"                                                                     \
-      : OTK_SIXTEEN(acc, 0), OTK_SIXTEEN(acc, 16), OTK_SIXTEEN(acc, 32), OTK_SIXTEEN(acc, 48)               \
+#define OTK_WARPGROUP_PRODUCT(shape, tail)                                                    \
+  asm volatile(                                                                               \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"                                        \
+      "wgmma.mma_async.sync.aligned." shape                                                   \
+      " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "              \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "      \
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "      \
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "     \
+      "%64, %65, add, 1, 1" tail ";\n}"                                                       \
+      : OTK_SIXTEEN(acc, 0), OTK_SIXTEEN(acc, 16), OTK_SIXTEEN(acc, 32), OTK_SIXTEEN(acc, 48) \
       : "l"(a), "l"(b), "r"(int(add)))
 
 // acc = A B^T, or += where `add`; asynchronous. Element is Bf16 (16 coordinates a step) or Tf32 (8).

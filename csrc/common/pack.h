@@ -58,7 +58,8 @@ inline void to_columns(const T* rows, int64_t count, int64_t width, T* columns) 
   constexpr int V = simd<T>::lanes;
   for (int64_t first = 0; first < kCols<T>; first += V)
     if (first + V <= count && width % V == 0)
-      pack_block<T, kCols<T>>(first, width, columns, [&](int r, int64_t k) { return load<T>(rows + (first + r) * width + k); });
+      pack_block<T, kCols<T>>(first, width, columns,
+                              [&](int r, int64_t k) { return load<T>(rows + (first + r) * width + k); });
     else
       pack_block<T, kCols<T>>(first, width, columns, [&](int r, int64_t k) {
         return first + r < count ? load_tail<T>(rows + (first + r) * width, k, width) : vec<T>{};

@@ -174,7 +174,7 @@ inline vec<T> load_first(const T* p, int64_t count) {
   using Ints = typename simd<T>::ints;
   Ints lane;
   for (int l = 0; l < simd<T>::lanes; ++l) lane[l] = l;
-  const Ints chosen = lane < (decltype(lane[0] + 0))(count) - Ints{};
+  const Ints chosen = lane < (decltype(lane[0] + 0))(count)-Ints{};
   if constexpr (sizeof(T) == 4)
     return (vec<T>)_mm256_maskload_ps(p, (__m256i)chosen);
   else

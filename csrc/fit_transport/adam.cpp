@@ -24,7 +24,8 @@ void adam(int64_t count, const T* __restrict grad, T* __restrict leaf, T* __rest
   const bool small = s.beta1_share < T(0.5);
   for (int64_t k = 0; k < count; ++k) {
     const T g = grad[k], difference = g - exp_avg[k];
-    const T m = small ? multiply_add(s.beta1_share, difference, exp_avg[k]) : multiply_add(-difference, 1 - s.beta1_share, g);
+    const T m =
+        small ? multiply_add(s.beta1_share, difference, exp_avg[k]) : multiply_add(-difference, 1 - s.beta1_share, g);
     const T v = multiply_add(s.beta2_share * g, g, exp_avg_sq[k] * s.beta2);
     exp_avg[k] = m;
     exp_avg_sq[k] = v;

@@ -161,7 +161,8 @@ class Fit {
   }
 
   const FitTransport<T>& p_;
-  const int64_t leaves_, all_, rows_, points_, panels_;  // leaves of a tree, K, K in whole tiles, m in blocks, d_out in panels
+  const int64_t leaves_, all_, rows_, points_,
+      panels_;  // leaves of a tree, K, K in whole tiles, m in blocks, d_out in panels
   const int threads_;
   const T *z_r_, *z_g_, *thresholds_;
   T *leaf_values_, *exp_avg_, *exp_avg_sq_;

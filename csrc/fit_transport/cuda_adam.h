@@ -29,7 +29,8 @@ __device__ inline float route(const FitTransport<float>& p, const float* z, cons
 struct AdamPowers {
   double power1, power2;
 
-  __device__ AdamPowers(const Adam& a, float steps) : power1(pow(a.beta1, double(steps))), power2(pow(a.beta2, double(steps))) {}
+  __device__ AdamPowers(const Adam& a, float steps)
+      : power1(pow(a.beta1, double(steps))), power2(pow(a.beta2, double(steps))) {}
 
   __device__ AdamStep<float> next(const Adam& a) {
     power1 *= a.beta1;

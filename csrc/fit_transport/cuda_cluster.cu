@@ -113,7 +113,8 @@ struct Fit {
       }
 #pragma unroll
       for (int q = 0; q < 4; ++q)
-        store4(scores + (group * width + c + q) * point_stride + j, make_float4(sum[q][0], sum[q][1], sum[q][2], sum[q][3]));
+        store4(scores + (group * width + c + q) * point_stride + j,
+               make_float4(sum[q][0], sum[q][1], sum[q][2], sum[q][3]));
     }
     __syncthreads();
     const float scale = 1.0f / float(p.trees);

@@ -13,7 +13,8 @@
 namespace otk {
 namespace {
 
-constexpr int kThreads = GridPlan::kThreads, kTile = GridPlan::kTile, kDepth = 16, kStride = kTile + 4, kWarps = kThreads / 32;
+constexpr int kThreads = GridPlan::kThreads, kTile = GridPlan::kTile, kDepth = 16, kStride = kTile + 4,
+              kWarps = kThreads / 32;
 
 struct Product {
   static __device__ void add(float& sum, float a, float b) { sum += a * b; }
@@ -58,7 +59,8 @@ struct Fit {
 #pragma unroll
       for (int k = 0; k < kDepth; ++k)
 #pragma unroll
-        for (int q = 0; q < 16; ++q) Op::add(sum[q / 4][q % 4], a[k * kStride + 4 * y + q / 4], b[k * kStride + 4 * x + q % 4]);
+        for (int q = 0; q < 16; ++q)
+          Op::add(sum[q / 4][q % 4], a[k * kStride + 4 * y + q / 4], b[k * kStride + 4 * x + q % 4]);
       __syncthreads();
     }
   }
@@ -77,7 +79,8 @@ struct Fit {
 
   __device__ void make_routes() const {
     const int64_t size = all * p.m;
-    for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < p.batch * size; at += int64_t(gridDim.x) * kThreads) {
+    for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < p.batch * size;
+         at += int64_t(gridDim.x) * kThreads) {
       const int64_t entry = at / size, k = at % size / p.m, j = at % p.m;
       mu[at] = route(p, p.z_g + entry * p.z_g_stride + j * p.d, p.thresholds + entry * p.thresholds_stride, k);
     }
@@ -129,9 +132,11 @@ struct Fit {
 
   // index, and the row's cost where `cover` matches it
   __device__ void search() const {
-    for (int64_t row = int64_t(blockIdx.x) * kThreads + threadIdx.x; row < p.batch * p.n; row += int64_t(gridDim.x) * kThreads) {
+    for (int64_t row = int64_t(blockIdx.x) * kThreads + threadIdx.x; row < p.batch * p.n;
+         row += int64_t(gridDim.x) * kThreads) {
       Nearest best{0.0f, -1, false};
-      for (int64_t part = 0; part < parts; ++part) best.offer(part_value[row * parts + part], part_index[row * parts + part]);
+      for (int64_t part = 0; part < parts; ++part)
+        best.offer(part_value[row * parts + part], part_index[row * parts + part]);
       p.index[row] = best.nan ? -1 : best.index;
       row_cost[row] = best.nan ? __int_as_float(0x7fc00000) : best.cost;
     }
@@ -140,7 +145,8 @@ struct Fit {
   // G, a warp a point: its pairs in order. Index -1 stands for the last row and makes NaN.
   __device__ void pair() const {
     const int lane = int(threadIdx.x) % 32;
-    for (int64_t at = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32; at < p.batch * p.m; at += int64_t(gridDim.x) * kWarps) {
+    for (int64_t at = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32; at < p.batch * p.m;
+         at += int64_t(gridDim.x) * kWarps) {
       const int64_t entry = at / p.m, j = at % p.m;
       const int64_t* index = p.index + entry * p.n;
       float* to = pull + at * p.d_out;
@@ -176,7 +182,8 @@ struct Fit {
   // The mean of the rows' costs, a warp a batch entry
   __device__ void report(int64_t step) const {
     const int lane = int(threadIdx.x) % 32;
-    for (int64_t entry = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32; entry < p.batch; entry += int64_t(gridDim.x) * kWarps) {
+    for (int64_t entry = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32; entry < p.batch;
+         entry += int64_t(gridDim.x) * kWarps) {
       float sum = 0.0f;
       for (int64_t i = lane; i < p.n; i += 32) sum += row_cost[entry * p.n + i];
       sum = warp_sum(sum);
@@ -203,7 +210,8 @@ struct Fit {
   }
 };
 
-__global__ void __launch_bounds__(kThreads, 1) fit_in_grid(const FitTransport<float> p, const GridPlan plan, unsigned char* workspace) {
+__global__ void __launch_bounds__(kThreads, 1)
+    fit_in_grid(const FitTransport<float> p, const GridPlan plan, unsigned char* workspace) {
   const Fit fit(p, plan, workspace);
   AdamStep<float>* adam_step = reinterpret_cast<AdamStep<float>*>(shared_memory<float>() + 2 * kDepth * kStride);
   AdamPowers powers(p.adam, threadIdx.x == 0 ? *p.step : 0.0f);
@@ -228,7 +236,8 @@ __global__ void __launch_bounds__(kThreads, 1) fit_in_grid(const FitTransport<fl
 
 }  // namespace
 
-void fit_transport_grid(const FitTransport<float>& p, int64_t blocks, void* workspace, const std::string& what, void* stream) {
+void fit_transport_grid(const FitTransport<float>& p, int64_t blocks, void* workspace, const std::string& what,
+                        void* stream) {
   const size_t shared = (2 * kDepth * kStride + 16) * sizeof(float);
   launch({what, blocks, kThreads, shared, stream, 1, true}, fit_in_grid, p, GridPlan(p, blocks),
          static_cast<unsigned char*>(workspace));

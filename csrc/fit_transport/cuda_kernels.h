@@ -11,6 +11,7 @@ namespace otk {
 int fit_transport_cluster_blocks(const FitTransport<float>& p, const Device& device);
 
 void fit_transport_cluster(const FitTransport<float>& p, int blocks, const std::string& what, void* stream);
-void fit_transport_grid(const FitTransport<float>& p, int64_t blocks, void* workspace, const std::string& what, void* stream);
+void fit_transport_grid(const FitTransport<float>& p, int64_t blocks, void* workspace, const std::string& what,
+                        void* stream);
 
 }  // namespace otk

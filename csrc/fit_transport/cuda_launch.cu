@@ -13,8 +13,8 @@ std::string describe(const FitTransport<float>& p) {
     for (const int64_t size : sizes) text += (text.empty() ? "[" : ", ") + std::to_string(size);
     return text + "]";
   };
-  return "fit_transport (cuda) z_r " + shape({p.batch, p.n, p.d_out}) + ", z_g " + shape({p.batch, p.m, p.d}) + ", leaves " +
-         shape({p.batch, p.trees, int64_t(1) << p.depth, p.d_out});
+  return "fit_transport (cuda) z_r " + shape({p.batch, p.n, p.d_out}) + ", z_g " + shape({p.batch, p.m, p.d}) +
+         ", leaves " + shape({p.batch, p.trees, int64_t(1) << p.depth, p.d_out});
 }
 
 }  // namespace

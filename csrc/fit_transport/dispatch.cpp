@@ -5,9 +5,9 @@
 
 namespace otk {
 
-#define OTK_DECLARE(isa)                            \
-  namespace isa {                                   \
-  template <class T>                                \
+#define OTK_DECLARE(isa)                           \
+  namespace isa {                                  \
+  template <class T>                               \
   void fit_transport(const FitTransport<T>&, int); \
   }
 OTK_DECLARE(portable)

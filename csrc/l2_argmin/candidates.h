@@ -71,9 +71,9 @@ struct Candidates : Points<T> {
 
   // The chunk's y, panel after panel.
   T* panels;
-  T* half;   // -(|y'_j|^2 - potential_j) / 2, -inf beyond the last column
+  T* half;  // -(|y'_j|^2 - potential_j) / 2, -inf beyond the last column
   T* along;  // what |x'| is multiplied by in e_ij, per panel
-  T* norm;   // what |r_x| is multiplied by
+  T* norm;  // what |r_x| is multiplied by
   T* fixed;  // the rest
   // This thread's rows of x.
   T* x_panels;
@@ -247,7 +247,8 @@ struct Candidates : Points<T> {
         uint32_t hit = 0;
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) hit |= not_less<T>(tile.acc[r][0], bar[r]) | not_less<T>(tile.acc[r][1], bar[r]);
-        if (hit) visit(tile, row_at, r0, std::min<int64_t>(kRows, count - r0), first, std::min<int64_t>(C, last - first), error);
+        if (hit)
+          visit(tile, row_at, r0, std::min<int64_t>(kRows, count - r0), first, std::min<int64_t>(C, last - first), error);
       }
     }
   }

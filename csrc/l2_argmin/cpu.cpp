@@ -22,14 +22,14 @@
 namespace otk::OTK_ISA {
 namespace {
 
-constexpr int64_t kChunkBytes = 2 << 20;     // packed y at a time
-constexpr int64_t kTaskBytes = 96 << 10;     // packed x of one task: stays in L2
-constexpr int64_t kCentreRows = 32;          // rows of y that the centre is averaged over
-constexpr int64_t kProbeRows = 64;           // rows that decide whether bfloat16 candidates pay
-constexpr int64_t kBf16Dimension = 16;       // below, the products are too short to win anything
-constexpr int64_t kGroupProbe = 512;         // rows of x that do so for groups
-constexpr double kLargeWork = 1 << 28;       // multiply-adds from which looking for duplicates and clusters costs little
-constexpr double kThreadedWork = 4e6;        // multiply-adds below which a second thread costs more than it brings
+constexpr int64_t kChunkBytes = 2 << 20;  // packed y at a time
+constexpr int64_t kTaskBytes = 96 << 10;  // packed x of one task: stays in L2
+constexpr int64_t kCentreRows = 32;  // rows of y that the centre is averaged over
+constexpr int64_t kProbeRows = 64;  // rows that decide whether bfloat16 candidates pay
+constexpr int64_t kBf16Dimension = 16;  // below, the products are too short to win anything
+constexpr int64_t kGroupProbe = 512;  // rows of x that do so for groups
+constexpr double kLargeWork = 1 << 28;  // multiply-adds from which looking for duplicates and clusters costs little
+constexpr double kThreadedWork = 4e6;  // multiply-adds below which a second thread costs more than it brings
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
@@ -53,7 +53,8 @@ template <class Product, class T>
 int64_t solve_rows(const Points<T>& points, const Columns& columns, int64_t from, int64_t to, int threads) {
   constexpr int64_t C = kCols<T>, L = simd<T>::lanes;
   using Solver = Candidates<T, Product>;
-  const int64_t n = to - from, m = columns.count, d = points.d, words = Product::words(d), bytes = words * int64_t(sizeof(T));
+  const int64_t n = to - from, m = columns.count, d = points.d, words = Product::words(d),
+                bytes = words * int64_t(sizeof(T));
   if (n <= 0) return 0;
   const int64_t chunk_panels = std::clamp<int64_t>(kChunkBytes / (C * bytes), 1, divide_up(m, C));
   const int64_t per_thread = divide_up(n, int64_t(threads) * (threads > 1 ? 4 : 1));
@@ -183,8 +184,14 @@ void solve(const Points<T>& points, int threads) {
 
 template <class T>
 Points<T> at(const L2Argmin<T>& p, int64_t entry) {
-  return {p.x + entry * p.x_stride, p.y + entry * p.y_stride, p.potential ? p.potential + entry * p.potential_stride : nullptr,
-          p.value + entry * p.n, p.index + entry * p.n, p.n, p.m, p.d};
+  return {p.x + entry * p.x_stride,
+          p.y + entry * p.y_stride,
+          p.potential ? p.potential + entry * p.potential_stride : nullptr,
+          p.value + entry * p.n,
+          p.index + entry * p.n,
+          p.n,
+          p.m,
+          p.d};
 }
 
 }  // namespace

@@ -58,8 +58,8 @@ __device__ inline int column_of(int column, int i) { return column + 8 * (i / 2)
 
 // kSide: 0 for row g, 2 for row g + 8. `row` counts within the work item. Called by all lanes of the warp.
 template <int N, int kSide>
-__device__ __forceinline__ void take(const float (&acc)[4 * N], const float2 (&h)[N], RowState<true>& state,
-                                     float spread, int column, bool collect, const Lists& lists, int row) {
+__device__ __forceinline__ void take(const float (&acc)[4 * N], const float2 (&h)[N], RowState<true>& state, float spread,
+                                     int column, bool collect, const Lists& lists, int row) {
   if (!(spread < infinity())) {
     if (threadIdx.x % 4 == 0) atomicAdd(lists.counts + row, lists.capacity + 1);
     return;
@@ -86,8 +86,8 @@ __device__ __forceinline__ void take(const float (&acc)[4 * N], const float2 (&h
 }
 
 template <int N, int kSide>
-__device__ __forceinline__ void take(const float (&acc)[4 * N], const float2 (&h)[N], RowState<false>& state,
-                                     float spread, int column, bool, const Lists&, int) {
+__device__ __forceinline__ void take(const float (&acc)[4 * N], const float2 (&h)[N], RowState<false>& state, float spread,
+                                     int column, bool, const Lists&, int) {
   if (!(spread < infinity())) {
     state.best = infinity();
     return;

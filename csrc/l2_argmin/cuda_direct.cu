@@ -124,8 +124,7 @@ __global__ void __launch_bounds__(kThreads, kRows < 8 || kVector ? 2 : 1)
 }
 
 template <int kRows>
-void run(const L2Argmin<float>& p, const Undecided& rows, Meeting meeting, int64_t per_entry, int64_t parts,
-         void* stream) {
+void run(const L2Argmin<float>& p, const Undecided& rows, Meeting meeting, int64_t per_entry, int64_t parts, void* stream) {
   const size_t bytes = sizeof(Key) * kWarps * kRows + 16;
   const Launch l{describe("direct", p), p.batch * per_entry, kThreads, bytes, stream};
   const bool vector = aligned_rows(p.x, p.d, p.x_stride) && aligned_rows(p.y, p.d, p.y_stride);
@@ -157,8 +156,7 @@ void launch_direct(const L2Argmin<float>& p, const Direct& plan, Meeting meeting
   with.operator()<1>();
 }
 
-void launch_undecided(const L2Argmin<float>& p, const Undecided& rows, Meeting meeting, int multiprocessors,
-                      void* stream) {
+void launch_undecided(const L2Argmin<float>& p, const Undecided& rows, Meeting meeting, int multiprocessors, void* stream) {
   run<8>(p, rows, meeting, divide_up(2 * multiprocessors, p.batch), 0, stream);
 }
 

@@ -77,8 +77,8 @@ __device__ __forceinline__ void multiply_chunk(float (&acc)[64], uint64_t a, uin
 
 // acc = products of 64 rows, whose chunks start at x, with the tile whose first chunk is at `ring`: one group.
 template <class Element, bool kWait>
-__device__ __forceinline__ void multiply_tile(float (&acc)[64], const Schedule& s, Ring ring, uint32_t x,
-                                              uint32_t stages, Shared& shared) {
+__device__ __forceinline__ void multiply_tile(float (&acc)[64], const Schedule& s, Ring ring, uint32_t x, uint32_t stages,
+                                              Shared& shared) {
   const int last = s.chunks - 1;
 #pragma unroll 1
   for (int c = 0; c < last; ++c, ring.advance(), x += kSlotBytes) {

@@ -24,8 +24,7 @@ __host__ __device__ constexpr size_t shared_bytes(int rows) {
 
 // Points [j0, j0 + count) into points [kTile, kWidth] and offsets [kTile].
 template <int kWidth>
-__device__ void stage(const float* y, const float* potential, int64_t j0, int count, int d, float* points,
-                      float* offsets) {
+__device__ void stage(const float* y, const float* potential, int64_t j0, int count, int d, float* points, float* offsets) {
   for (int e = threadIdx.x; e < count * kWidth; e += kThreads) {
     const int c = e / kWidth, k = e % kWidth;
     points[e] = k < d ? y[(j0 + c) * d + k] : 0.0f;

@@ -47,8 +47,7 @@ __device__ Loaded load_candidate(const Products& w, int64_t entry, int64_t at, f
 // The lowest key among the row's candidates, in every lane; kNone where it is undecided. survivors: [kCapacity], the
 // warp's.
 template <bool kVector>
-__device__ Key settle_exact(const Products& w, int64_t entry, int64_t row, const float* x, float x_error,
-                            int* survivors) {
+__device__ Key settle_exact(const Products& w, int64_t entry, int64_t row, const float* x, float x_error, int* survivors) {
   const Schedule& s = w.schedule;
   const int lane = threadIdx.x % 32;
   float low = most_negative();
@@ -130,8 +129,6 @@ void run(const Products& w, void* stream) {
 
 }  // namespace
 
-void launch_settle(const Products& w, void* stream) {
-  w.schedule.exact ? run<true>(w, stream) : run<false>(w, stream);
-}
+void launch_settle(const Products& w, void* stream) { w.schedule.exact ? run<true>(w, stream) : run<false>(w, stream); }
 
 }  // namespace otk::l2

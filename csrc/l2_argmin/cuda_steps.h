@@ -35,8 +35,17 @@ inline Products products_at(const L2Argmin<float>& p, const Schedule& s, void* w
   unsigned char* const base = static_cast<unsigned char*>(workspace);
   const auto ints = [base](int64_t at) { return reinterpret_cast<int*>(base + at); };
   const auto floats = [base](int64_t at) { return reinterpret_cast<float*>(base + at); };
-  return {p, s, bound(s.d), base + r.x, base + r.y, floats(r.x_error), floats(r.half), floats(r.spread),
-          reinterpret_cast<Candidate*>(base + r.lists), ints(r.counts), {ints(r.undecided_count), ints(r.undecided)},
+  return {p,
+          s,
+          bound(s.d),
+          base + r.x,
+          base + r.y,
+          floats(r.x_error),
+          floats(r.half),
+          floats(r.spread),
+          reinterpret_cast<Candidate*>(base + r.lists),
+          ints(r.counts),
+          {ints(r.undecided_count), ints(r.undecided)},
           {reinterpret_cast<Key*>(base + r.keys), ints(r.tickets)}};
 }
 
@@ -55,8 +64,7 @@ inline std::string describe(const char* step, const L2Argmin<float>& p) {
 void launch_reset(const L2Argmin<float>& p, Meeting meeting, void* stream);
 void launch_direct(const L2Argmin<float>& p, const Direct& plan, Meeting meeting, void* stream);
 void launch_low(const L2Argmin<float>& p, const Direct& plan, Meeting meeting, void* stream);
-void launch_undecided(const L2Argmin<float>& p, const Undecided& rows, Meeting meeting, int multiprocessors,
-                      void* stream);
+void launch_undecided(const L2Argmin<float>& p, const Undecided& rows, Meeting meeting, int multiprocessors, void* stream);
 
 void launch_pack(const Products& w, Precision precision, void* stream);
 void launch_products(const Products& w, Precision precision, int multiprocessors, void* stream);

@@ -72,7 +72,8 @@ int64_t list_distinct(const Points<T>& p, int64_t* list, int threads) {
   int64_t count = 0;
   for (int64_t j = 0; j < p.m; ++j) {
     int64_t at = int64_t(hash[j] & uint64_t(slots - 1)), first;
-    while ((first = table.get()[at]) >= 0 && !(hash[first] == hash[j] && same_point(p, first, j))) at = (at + 1) & (slots - 1);
+    while ((first = table.get()[at]) >= 0 && !(hash[first] == hash[j] && same_point(p, first, j)))
+      at = (at + 1) & (slots - 1);
     if (first >= 0) continue;
     table.get()[at] = j;
     list[count++] = j;

@@ -17,19 +17,19 @@
 namespace otk::OTK_ISA {
 
 constexpr int64_t kGroupSample = 128, kMostGroups = 64;
-constexpr double kNear = 0.4;         // of the first radius
-constexpr double kMostPairs = 0.5;    // the share of pairs that may survive for groups to pay
+constexpr double kNear = 0.4;  // of the first radius
+constexpr double kMostPairs = 0.5;  // the share of pairs that may survive for groups to pay
 constexpr int64_t kGroupRows = 4096;  // rows of x whose distances from the pivots are kept
 constexpr int64_t kGroupTask = 64;
 
 template <class T>
 struct Groups {
-  int64_t count = 0, stride = 0;   // stride: count rounded up to whole vectors
-  const T* pivot[kMostGroups];     // points of y; the last repeated up to stride
-  int64_t column[kMostGroups];     // the pivots' indices in y
+  int64_t count = 0, stride = 0;  // stride: count rounded up to whole vectors
+  const T* pivot[kMostGroups];  // points of y; the last repeated up to stride
+  int64_t column[kMostGroups];  // the pivots' indices in y
   int64_t start[kMostGroups + 1];  // of each group in `order`
-  T radius[kMostGroups];           // r_g, rounded up
-  T potential[kMostGroups];        // the largest in the group
+  T radius[kMostGroups];  // r_g, rounded up
+  T potential[kMostGroups];  // the largest in the group
 
   int64_t size(int64_t g) const { return start[g + 1] - start[g]; }
 };
@@ -130,11 +130,11 @@ void form_groups(const Points<T>& p, const Columns& columns, Groups<T>& groups, 
 // A block of x's rows, sorted by their nearest pivots.
 template <class T>
 struct Block {
-  Scratch<T> squares;       // [count, groups.stride]
-  Scratch<uint8_t> own;     // [count]
-  Scratch<int64_t> order;   // [count]: numbers within the block
+  Scratch<T> squares;  // [count, groups.stride]
+  Scratch<uint8_t> own;  // [count]
+  Scratch<int64_t> order;  // [count]: numbers within the block
   int64_t from, count;
-  double pairs = 0;         // that survive the pivots' costs
+  double pairs = 0;  // that survive the pivots' costs
 
   Block(const Points<T>& p, const Groups<T>& groups, int64_t from, int64_t count, int threads)
       : squares(count * groups.stride), own(count), order(count), from(from), count(count) {
@@ -205,7 +205,8 @@ int64_t solve_block(const Points<T>& points, const Groups<T>& groups, const int6
         const Piece& piece = pieces[k];
 #pragma omp for schedule(static) nowait
         for (int64_t first = piece.first; first < piece.last; first += C)
-          mine.pack_panel(piece.panel + (first - piece.first) / C, first, std::min(C, piece.last - first), groups.pivot[piece.group]);
+          mine.pack_panel(piece.panel + (first - piece.first) / C, first, std::min(C, piece.last - first),
+                          groups.pivot[piece.group]);
       }
 #pragma omp barrier
 #pragma omp for schedule(dynamic)

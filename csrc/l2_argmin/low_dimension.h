@@ -31,7 +31,8 @@ inline bool all_finite(const T* values, int64_t count) {
 
 // The lowest cost of kLowRows rows over `count` columns, which start at column `start`; improves value and index.
 template <int d, class T>
-void scan_planes(const T* x, const T* planes, int64_t plane, const T* offset, int64_t start, int64_t count, T* value, int64_t* index) {
+void scan_planes(const T* x, const T* planes, int64_t plane, const T* offset, int64_t start, int64_t count, T* value,
+                 int64_t* index) {
   constexpr int L = simd<T>::lanes;
   using Ints = typename simd<T>::ints;
   vec<T> best[kLowRows];

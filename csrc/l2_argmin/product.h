@@ -52,13 +52,15 @@ struct Bf16 {
   static int64_t words(int64_t d) { return (d + 1) / 2; }
 
   template <class Load>
-  static vec<float> fetch(const float* row, const float* centre, int64_t word, vec<float>& squares, vec<float>& lost, Load&& load_at) {
+  static vec<float> fetch(const float* row, const float* centre, int64_t word, vec<float>& squares, vec<float>& lost,
+                          Load&& load_at) {
     const int64_t k = 2 * word, next = k + simd<float>::lanes;
     const vec<float> low = load_at(row, k) - load_at(centre, k), high = load_at(row, next) - load_at(centre, next);
     squares += low * low + high * high;
     const __m512bh rounded = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
     const vec<float> low_lost = low - (vec<float>)_mm512_cvtpbh_ps((__m256bh)_mm512_castsi512_si256((__m512i)rounded));
-    const vec<float> high_lost = high - (vec<float>)_mm512_cvtpbh_ps((__m256bh)_mm512_extracti64x4_epi64((__m512i)rounded, 1));
+    const vec<float> high_lost =
+        high - (vec<float>)_mm512_cvtpbh_ps((__m256bh)_mm512_extracti64x4_epi64((__m512i)rounded, 1));
     lost += low_lost * low_lost + high_lost * high_lost;
     return (vec<float>)rounded;
   }

@@ -26,7 +26,8 @@ int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
 // panels[(p * steps + k) * kRows + i] = scale * source[p * kRows + i, k], a [rows, steps] matrix with these strides.
 template <class T>
-void pack_panels(const T* source, int64_t rows, int64_t row_stride, int64_t steps, int64_t step_stride, T scale, T* panels) {
+void pack_panels(const T* source, int64_t rows, int64_t row_stride, int64_t steps, int64_t step_stride, T scale,
+                 T* panels) {
   for (int64_t p = 0; p < round_up(rows, kRows); p += kRows)
     for (int64_t k = 0; k < steps; ++k)
       for (int64_t i = 0; i < kRows; ++i)
@@ -48,8 +49,8 @@ struct Sizes {
 };
 
 template <class T>
-void forward_block(const SoftForest<T>& f, const Sizes<T>& s, const T* z, const T* thresholds, const T* panels, int64_t count,
-                   T* out, T* scratch) {
+void forward_block(const SoftForest<T>& f, const Sizes<T>& s, const T* z, const T* thresholds, const T* panels,
+                   int64_t count, T* out, T* scratch) {
   constexpr int64_t R = kCols<T>, V = simd<T>::lanes;
   T *columns = scratch, *mu = columns + f.d * R, *result = mu + s.group_leaves * R;
   to_columns<T>(z, count, f.d, columns);
@@ -77,7 +78,7 @@ struct Backward {
   const Sizes<T>& s;
   const T *z, *thresholds, *panels, *grad_out;
   T *grad_z, *grad_thresholds, *grad_leaves;  // of z's rows; this chunk's sums [trees * nodes, V] and [all leaves, width]
-  int64_t width;                              // d_out in whole tiles
+  int64_t width;  // d_out in whole tiles
 
   static constexpr int64_t R = kCols<T>, V = simd<T>::lanes;
 
@@ -97,7 +98,8 @@ struct Backward {
       std::memcpy(out_rows + r * width, grad_out + (first + r) * f.d_out, f.d_out * sizeof(T));
     const Routing<T> routing{f.d, s.nodes, columns, thresholds};
     for (int64_t tree = 0; tree < f.trees; tree += s.group_trees) {
-      const int64_t trees = std::min(s.group_trees, f.trees - tree), begin = tree * s.leaves, count_leaves = trees * s.leaves;
+      const int64_t trees = std::min(s.group_trees, f.trees - tree), begin = tree * s.leaves,
+                    count_leaves = trees * s.leaves;
       routing.forward(tree, trees, mu, left, slope);
       for (int64_t k = count_leaves; k < round_up(count_leaves, kRows); ++k) std::fill(mu + k * R, mu + (k + 1) * R, T(0));
       for (int64_t k = 0; k < count_leaves; k += kRows) {
@@ -166,7 +168,8 @@ void soft_forest(const SoftForest<T>& f, T* out, int threads) {
 }
 
 template <class T>
-void soft_forest_backward(const SoftForest<T>& f, const T* grad_out, T* grad_z, T* grad_thresholds, T* grad_leaves, int threads) {
+void soft_forest_backward(const SoftForest<T>& f, const T* grad_out, T* grad_z, T* grad_thresholds, T* grad_leaves,
+                          int threads) {
   constexpr int64_t R = kCols<T>, V = simd<T>::lanes;
   const Sizes<T> s(f);
   threads = useful_threads(f, s, threads);
@@ -191,9 +194,16 @@ void soft_forest_backward(const SoftForest<T>& f, const T* grad_out, T* grad_z, 
       const int64_t entry = task / chunks, chunk = task % chunks;
       T* mine = sums.get() + task * partial;
       std::fill(mine, mine + partial, T(0));
-      const Backward<T> backward{f, s, f.z + entry * f.z_stride, f.thresholds + entry * f.thresholds_stride,
+      const Backward<T> backward{f,
+                                 s,
+                                 f.z + entry * f.z_stride,
+                                 f.thresholds + entry * f.thresholds_stride,
                                  panels.get() + (forests > 1 ? entry : 0) * leaf_rows * f.d_out,
-                                 grad_out + entry * f.n * f.d_out, grad_z + entry * f.n * f.d, mine + leaf_rows * width, mine, width};
+                                 grad_out + entry * f.n * f.d_out,
+                                 grad_z + entry * f.n * f.d,
+                                 mine + leaf_rows * width,
+                                 mine,
+                                 width};
       for (int64_t block = chunk * s.blocks / chunks; block < (chunk + 1) * s.blocks / chunks; ++block)
         backward.block(block * R, std::min(R, f.n - block * R), scratch.get() + thread_number() * size);
     }
@@ -216,8 +226,8 @@ void soft_forest_backward(const SoftForest<T>& f, const T* grad_out, T* grad_z, 
   }
 }
 
-#define OTK_INSTANTIATE(T)                                          \
-  template void soft_forest<T>(const SoftForest<T>&, T*, int);      \
+#define OTK_INSTANTIATE(T)                                     \
+  template void soft_forest<T>(const SoftForest<T>&, T*, int); \
   template void soft_forest_backward<T>(const SoftForest<T>&, const T*, T*, T*, T*, int);
 OTK_INSTANTIATE(float)
 OTK_INSTANTIATE(double)

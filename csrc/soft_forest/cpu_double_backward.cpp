@@ -39,8 +39,8 @@ struct Problem {
   int64_t outputs = round_up(f.d_out, kRows), width = round_up(f.d_out, R);  // in whole tiles: rows, columns
   int64_t panels = leaf_rows * outputs;                                      // elements of the packed leaves
   int64_t partial = leaf_rows * width + f.trees * nodes * V;                 // of a chunk's sums
-  int64_t scratch = R * (3 * f.d + f.d_out + width + outputs + 4 * group_leaves +
-                         DoubleRouting<T>::kKept * group_trees * nodes);
+  int64_t scratch =
+      R * (3 * f.d + f.d_out + width + outputs + 4 * group_leaves + DoubleRouting<T>::kKept * group_trees * nodes);
 };
 
 // packed[(k / kRows * outputs + c) * kRows + k % kRows] = source[k, c] / trees, zeros past the last leaf and output.
@@ -82,7 +82,11 @@ class Blocks {
     const SoftForest<T>& f = p_.f;
     const int64_t row = entry_ * f.n + first;
     stage(first, count);
-    const DoubleRouting<T> routing{f.d, p_.nodes, z_, dz_, f.thresholds + entry_ * f.thresholds_stride,
+    const DoubleRouting<T> routing{f.d,
+                                   p_.nodes,
+                                   z_,
+                                   dz_,
+                                   f.thresholds + entry_ * f.thresholds_stride,
                                    p_.dthresholds ? p_.dthresholds + entry_ * f.trees * p_.nodes : nullptr};
     for (int64_t tree = 0; tree < f.trees; tree += p_.group_trees) {
       const int64_t trees = std::min(p_.group_trees, f.trees - tree), begin = tree * p_.leaves;
@@ -234,9 +238,9 @@ void soft_forest_double_backward(const SoftForest<T>& f, const T* grad_out, cons
   }
 }
 
-#define OTK_INSTANTIATE(T)                                                                                         \
-  template void soft_forest_double_backward<T>(const SoftForest<T>&, const T*, const T*, const T*, const T*, T*, T*, \
-                                               T*, T*, int);
+#define OTK_INSTANTIATE(T)                                                                                               \
+  template void soft_forest_double_backward<T>(const SoftForest<T>&, const T*, const T*, const T*, const T*, T*, T*, T*, \
+                                               T*, int);
 OTK_INSTANTIATE(float)
 OTK_INSTANTIATE(double)
 

@@ -103,8 +103,8 @@ struct Block {
   // Rows past the last are zeros: they add nothing.
   __device__ void stage_out(int64_t row, int first, float* to) const {
     const int rows = rows_from(row), count = outputs_from(first), padded = whole_from(first);
-    stage(to, stride(), grad_out + row * p.forest.d_out + first, p.forest.d_out, rows, count, padded, p.out_vector,
-          warp, kWarps);
+    stage(to, stride(), grad_out + row * p.forest.d_out + first, p.forest.d_out, rows, count, padded, p.out_vector, warp,
+          kWarps);
     stage(to + rows * stride(), stride(), grad_out, 0, kRows - rows, 0, padded, false, warp, kWarps);
   }
   __device__ void stage_z(int64_t row, float* to) const {
@@ -248,8 +248,7 @@ struct Block {
   }
 
   // Steps 3 and 4. Where p.rotate, the next tile's grad_out and z come to where this one's z and values are.
-  __device__ void push(const Group& group, Tiles tiles, int64_t row, int64_t next, bool first_tile,
-                       LeafSums& sums) const {
+  __device__ void push(const Group& group, Tiles tiles, int64_t row, int64_t next, bool first_tile, LeafSums& sums) const {
     if (p.rotate) stage_out(next, 0, tiles.z);
     add_features(group, tiles, row);
     add_thresholds(group, tiles.value, first_tile);
@@ -335,8 +334,8 @@ int64_t soft_forest_backward_cuda_workspace(const SoftForest<float>& forest) {
   return p.partials.bytes();
 }
 
-void soft_forest_backward_cuda(const SoftForest<float>& f, const float* grad_out, float* grad_z,
-                               float* grad_thresholds, float* grad_leaves, void* workspace, void* stream) {
+void soft_forest_backward_cuda(const SoftForest<float>& f, const float* grad_out, float* grad_z, float* grad_thresholds,
+                               float* grad_leaves, void* workspace, void* stream) {
   if (f.batch == 0) return;
   const std::string what = describe("soft_forest_backward", f);
   Backward p = plan(f, what);

@@ -104,8 +104,8 @@ struct Block {
     stage(to + rows * to_stride, to_stride, from, 0, kRows - rows, 0, padded, false, warp, kWarps);
   }
   __device__ void stage_out(int64_t row, int first) const {
-    stage_rows(p.grad_out + (entry * p.forest.n + row) * p.forest.d_out + first, row, p.forest.d_out,
-               outputs_from(first), whole_from(first), p.out_vector, out(), stride());
+    stage_rows(p.grad_out + (entry * p.forest.n + row) * p.forest.d_out + first, row, p.forest.d_out, outputs_from(first),
+               whole_from(first), p.out_vector, out(), stride());
   }
   __device__ void stage_z(int64_t row) const {
     const int d = int(p.forest.d);
@@ -338,9 +338,8 @@ int64_t soft_forest_double_backward_cuda_workspace(const SoftForest<float>& fore
 }
 
 void soft_forest_double_backward_cuda(const SoftForest<float>& f, const float* grad_out, const float* dz,
-                                      const float* dthresholds, const float* dleaves, float* grad_grad_out,
-                                      float* grad_z, float* grad_thresholds, float* grad_leaves, void* workspace,
-                                      void* stream) {
+                                      const float* dthresholds, const float* dleaves, float* grad_grad_out, float* grad_z,
+                                      float* grad_thresholds, float* grad_leaves, void* workspace, void* stream) {
   if (f.batch == 0) return;
   const std::string what = describe("soft_forest_double_backward", f);
   Double p = plan(f, what);

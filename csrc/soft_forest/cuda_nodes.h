@@ -104,8 +104,7 @@ __device__ inline Upper upper_node(const Group& group, int x) {
 __device__ inline float upper_gradient(const Group& group, int x, const Row& row, const float* columns) {
   const Upper upper = upper_node(group, x);
   float left = 0, right = 0;
-  for (int s = 0; s < upper.count; ++s)
-    (s < upper.half ? left : right) += columns[group.root_column(upper.start + s)];
+  for (int s = 0; s < upper.count; ++s) (s < upper.half ? left : right) += columns[group.root_column(upper.start + s)];
   const Shares share = row.at(upper.node.id);
   return share.right * left - share.left * right;
 }

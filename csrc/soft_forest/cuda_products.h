@@ -58,8 +58,7 @@ struct LeafSums {
 
   // += mu [rows, kStride]^T grad_out [rows, stride]; rows 2 t and 2 t + 1 of 8 are a lane's steps of the product's
   // depth
-  __device__ __forceinline__ void multiply(const float* mu, const float* grad_out, int stride, int rows,
-                                           int leaf_count) {
+  __device__ __forceinline__ void multiply(const float* mu, const float* grad_out, int stride, int rows, int leaf_count) {
     const int g = int(threadIdx.x) % 32 / 4, t = int(threadIdx.x) % 4;
     for (int k = 2 * t; k < rows; k += 8) {
       const float4 even = *reinterpret_cast<const float4*>(grad_out + k * stride + 4 * g);

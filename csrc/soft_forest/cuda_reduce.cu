@@ -7,9 +7,9 @@ namespace {
 
 constexpr int kSlices = 8, kReduced = 32;
 
-__global__ void __launch_bounds__(kSlices* kReduced) reduce_kernel(const __grid_constant__ Partials p, const float* data,
-                                                                    float* grad_thresholds, float* grad_leaves,
-                                                                    int64_t blocks) {
+__global__ void __launch_bounds__(kSlices* kReduced)
+    reduce_kernel(const __grid_constant__ Partials p, const float* data, float* grad_thresholds, float* grad_leaves,
+                  int64_t blocks) {
   const int64_t entry = int64_t(blockIdx.x) / blocks, leaves = int64_t(p.leaves) * p.width;
   const int64_t e = int64_t(blockIdx.x) % blocks * kReduced + int(threadIdx.x) % kReduced;
   const int slice = int(threadIdx.x) / kReduced;

@@ -6,13 +6,13 @@
 
 namespace otk {
 
-#define OTK_DECLARE(isa)                                                             \
-  namespace isa {                                                                    \
-  template <class T>                                                                 \
-  void soft_forest(const SoftForest<T>&, T*, int);                                   \
-  template <class T>                                                                 \
-  void soft_forest_backward(const SoftForest<T>&, const T*, T*, T*, T*, int);        \
-  template <class T>                                                                 \
+#define OTK_DECLARE(isa)                                                                                               \
+  namespace isa {                                                                                                      \
+  template <class T>                                                                                                   \
+  void soft_forest(const SoftForest<T>&, T*, int);                                                                     \
+  template <class T>                                                                                                   \
+  void soft_forest_backward(const SoftForest<T>&, const T*, T*, T*, T*, int);                                          \
+  template <class T>                                                                                                   \
   void soft_forest_double_backward(const SoftForest<T>&, const T*, const T*, const T*, const T*, T*, T*, T*, T*, int); \
   }
 OTK_DECLARE(portable)
@@ -27,10 +27,10 @@ void soft_forest_cpu(const SoftForest<T>& forest, T* out, int threads) {
 }
 
 template <class T>
-void soft_forest_backward_cpu(const SoftForest<T>& forest, const T* grad_out, T* grad_z, T* grad_thresholds,
-                              T* grad_leaves, int threads) {
-  OTK_ON_CHOSEN_ISA(soft_forest_backward<T>(forest, grad_out, grad_z, grad_thresholds, grad_leaves,
-                                            usable_threads(threads)))
+void soft_forest_backward_cpu(const SoftForest<T>& forest, const T* grad_out, T* grad_z, T* grad_thresholds, T* grad_leaves,
+                              int threads) {
+  OTK_ON_CHOSEN_ISA(
+      soft_forest_backward<T>(forest, grad_out, grad_z, grad_thresholds, grad_leaves, usable_threads(threads)))
 }
 
 template <class T>
@@ -41,11 +41,11 @@ void soft_forest_double_backward_cpu(const SoftForest<T>& forest, const T* grad_
                                                    grad_thresholds, grad_leaves, usable_threads(threads)))
 }
 
-#define OTK_INSTANTIATE(T)                                         \
-  template void soft_forest_cpu<T>(const SoftForest<T>&, T*, int); \
-  template void soft_forest_backward_cpu<T>(const SoftForest<T>&, const T*, T*, T*, T*, int); \
-  template void soft_forest_double_backward_cpu<T>(const SoftForest<T>&, const T*, const T*, const T*, const T*, T*, \
-                                                   T*, T*, T*, int);
+#define OTK_INSTANTIATE(T)                                                                                               \
+  template void soft_forest_cpu<T>(const SoftForest<T>&, T*, int);                                                       \
+  template void soft_forest_backward_cpu<T>(const SoftForest<T>&, const T*, T*, T*, T*, int);                            \
+  template void soft_forest_double_backward_cpu<T>(const SoftForest<T>&, const T*, const T*, const T*, const T*, T*, T*, \
+                                                   T*, T*, int);
 OTK_INSTANTIATE(float)
 OTK_INSTANTIATE(double)
 

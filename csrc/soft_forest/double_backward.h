@@ -48,8 +48,7 @@ void soft_forest_double_backward_cpu(const SoftForest<T>& forest, const T* grad_
 int64_t soft_forest_double_backward_cuda_workspace(const SoftForest<float>& forest);
 
 void soft_forest_double_backward_cuda(const SoftForest<float>& forest, const float* grad_out, const float* dz,
-                                      const float* dthresholds, const float* dleaves, float* grad_grad_out,
-                                      float* grad_z, float* grad_thresholds, float* grad_leaves, void* workspace,
-                                      void* stream);
+                                      const float* dthresholds, const float* dleaves, float* grad_grad_out, float* grad_z,
+                                      float* grad_thresholds, float* grad_leaves, void* workspace, void* stream);
 
 }  // namespace otk

@@ -9,10 +9,10 @@ struct DoubleRouting {
   static constexpr int R = kCols<T>, V = simd<T>::lanes;
   static constexpr int kKept = 5;  // arrays per node: left share, right share, its tangent, slope, its tangent
 
-  int64_t d, nodes;       // features of z, nodes of a tree
-  const T *z, *dz;        // [d, R]
-  const T* thresholds;    // [trees, nodes]
-  const T* dthresholds;   // likewise, or null
+  int64_t d, nodes;  // features of z, nodes of a tree
+  const T *z, *dz;  // [d, R]
+  const T* thresholds;  // [trees, nodes]
+  const T* dthresholds;  // likewise, or null
 
   // Leaf weights mu and tangents dmu [count * (nodes + 1), R] of trees [first, first + count), and what backward()
   // needs of their nodes: kept [count * nodes, kKept, R].

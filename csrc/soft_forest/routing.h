@@ -74,7 +74,8 @@ struct Routing {
 
   // value [count * (nodes + 1), R] holds <grad_out, leaf> per leaf and is overwritten. Adds to grad_z [d, R] and
   // grad_thresholds [trees * nodes, V], whose lanes are summed at the end.
-  void backward(int64_t first, int64_t count, const T* left, const T* slope, T* value, T* grad_z, T* grad_thresholds) const {
+  void backward(int64_t first, int64_t count, const T* left, const T* slope, T* value, T* grad_z,
+                T* grad_thresholds) const {
     for (int64_t t = 0; t < count; ++t) {
       T* tree = value + t * (nodes + 1) * R;
       for (int64_t width = (nodes + 1) / 2; width >= 1; width /= 2)

@@ -47,8 +47,8 @@ void soft_forest_cpu(const SoftForest<T>& forest, T* out, int threads);
 
 // Gradients of sum(grad_out * out); grad_out [batch, n, d_out] dense. All outputs dense, one per batch entry.
 template <class T>
-void soft_forest_backward_cpu(const SoftForest<T>& forest, const T* grad_out, T* grad_z, T* grad_thresholds,
-                              T* grad_leaves, int threads);
+void soft_forest_backward_cpu(const SoftForest<T>& forest, const T* grad_out, T* grad_z, T* grad_thresholds, T* grad_leaves,
+                              int threads);
 
 // out may not overlap the inputs.
 void soft_forest_cuda(const SoftForest<float>& forest, float* out, void* stream);

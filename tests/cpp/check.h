@@ -6,12 +6,12 @@
 
 inline int failures = 0;
 
-#define CHECK(condition)                                                       \
-  do {                                                                         \
-    if (!(condition)) {                                                        \
-      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);      \
-      ++failures;                                                              \
-    }                                                                          \
+#define CHECK(condition)                                                  \
+  do {                                                                    \
+    if (!(condition)) {                                                   \
+      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
+      ++failures;                                                         \
+    }                                                                     \
   } while (false)
 
 // `size` elements that start as poison, between guards that must still be there in the end.

@@ -29,32 +29,55 @@ State run(const Transport& t, const State& start, const std::vector<float>& z_r,
   std::copy(s.leaves.begin(), s.leaves.end(), leaves.data());
   std::copy(s.exp_avg.begin(), s.exp_avg.end(), exp_avg.data());
   std::copy(s.exp_avg_sq.begin(), s.exp_avg_sq.end(), exp_avg_sq.data());
-  const otk::FitTransport<float> p{
-      z_r.data(), z_g.data(), thresholds.data(), leaves.data(), exp_avg.data(), exp_avg_sq.data(), &s.step, index.data(), cost.data(),
-      t.batch, t.n, t.m, t.d, t.trees, t.depth, t.d_out, t.iters, t.n * t.d_out, t.m * t.d, t.trees * t.nodes(), t.literal, kAdam};
+  const otk::FitTransport<float> p{z_r.data(),
+                                   z_g.data(),
+                                   thresholds.data(),
+                                   leaves.data(),
+                                   exp_avg.data(),
+                                   exp_avg_sq.data(),
+                                   &s.step,
+                                   index.data(),
+                                   cost.data(),
+                                   t.batch,
+                                   t.n,
+                                   t.m,
+                                   t.d,
+                                   t.trees,
+                                   t.depth,
+                                   t.d_out,
+                                   t.iters,
+                                   t.n * t.d_out,
+                                   t.m * t.d,
+                                   t.trees * t.nodes(),
+                                   t.literal,
+                                   kAdam};
   Guarded<unsigned char> workspace(otk::fit_transport_cuda_workspace(p), 0xff);
   host_cuda::backward = backward;
   otk::fit_transport_cuda(p, workspace.data(), nullptr);
   host_cuda::backward = false;
-  CHECK(index.intact() && cost.intact() && leaves.intact() && exp_avg.intact() && exp_avg_sq.intact() && workspace.intact());
+  CHECK(index.intact() && cost.intact() && leaves.intact() && exp_avg.intact() && exp_avg_sq.intact() &&
+        workspace.intact());
   const auto copy = [](const auto& from, auto& to) {
     for (size_t k = 0; k < to.size(); ++k) to[k] = from[k];
   };
   s.index.resize(t.batch * t.n), s.cost.resize(t.batch * t.iters);
-  copy(leaves, s.leaves), copy(exp_avg, s.exp_avg), copy(exp_avg_sq, s.exp_avg_sq), copy(cost, s.cost), copy(index, s.index);
+  copy(leaves, s.leaves), copy(exp_avg, s.exp_avg), copy(exp_avg_sq, s.exp_avg_sq), copy(cost, s.cost),
+      copy(index, s.index);
   return s;
 }
 
 std::vector<float> narrow(const std::vector<double>& values) { return {values.begin(), values.end()}; }
 
-void compare(int64_t batch, int64_t n, int64_t m, int64_t d, int64_t trees, int64_t depth, int64_t d_out, bool literal, bool with_nan = false) {
+void compare(int64_t batch, int64_t n, int64_t m, int64_t d, int64_t trees, int64_t depth, int64_t d_out, bool literal,
+             bool with_nan = false) {
   Transport t{batch, n, m, d, trees, depth, d_out, 3, literal, {}, {}, {}, {}, {}, {}, {}, {}};
   const auto draw = [](int64_t count, unsigned seed) {
     const auto values = normal<float>(count, seed);
     return std::vector<double>(values.begin(), values.end());
   };
   t.z_r = draw(batch * n * d_out, 1), t.z_g = draw(batch * m * d, 2), t.thresholds = draw(batch * trees * t.nodes(), 3);
-  t.leaves = draw(batch * t.all() * d_out, 4), t.exp_avg = draw(t.leaves.size(), 5), t.exp_avg_sq = draw(t.leaves.size(), 6);
+  t.leaves = draw(batch * t.all() * d_out, 4), t.exp_avg = draw(t.leaves.size(), 5),
+  t.exp_avg_sq = draw(t.leaves.size(), 6);
   for (double& v : t.exp_avg_sq) v = double(float(v * v + 0.1));  // Adam divides by its root: kept away from zero
   if (with_nan) t.z_r[d_out / 2] = std::nan("");
   const State start{narrow(t.leaves), narrow(t.exp_avg), narrow(t.exp_avg_sq), {}, {}, t.step};
@@ -62,8 +85,10 @@ void compare(int64_t batch, int64_t n, int64_t m, int64_t d, int64_t trees, int6
   const State s = run(t, start, z_r, z_g, thresholds, false), reversed = run(t, start, z_r, z_g, thresholds, true);
   CHECK(same(s.leaves, reversed.leaves) && same(s.exp_avg, reversed.exp_avg) && same(s.exp_avg_sq, reversed.exp_avg_sq));
   CHECK(same(s.cost, reversed.cost) && s.index == reversed.index && s.step == t.step + 3);
-  const size_t first = with_nan ? t.leaves.size() / size_t(batch) : 0;  // the first batch entry's leaves are NaN, the others right
-  for (size_t k = 0; k < first; ++k) CHECK(std::isnan(s.leaves[k]) && std::isnan(s.exp_avg[k]) && std::isnan(s.exp_avg_sq[k]));
+  const size_t first =
+      with_nan ? t.leaves.size() / size_t(batch) : 0;  // the first batch entry's leaves are NaN, the others right
+  for (size_t k = 0; k < first; ++k)
+    CHECK(std::isnan(s.leaves[k]) && std::isnan(s.exp_avg[k]) && std::isnan(s.exp_avg_sq[k]));
   if (with_nan) CHECK(std::isnan(s.cost[0]) && std::isnan(s.cost[2]) && s.index[0] == -1);
   t.run(kAdam);
   // Sums of up to 500 terms of order 1, three steps: 1e-4 in float.
@@ -95,8 +120,8 @@ void test_plans() {
         const otk::ClusterPlan plan(sized(1, n, n + 3, 3, 2, d_out), blocks);
         CHECK(plan.width % 4 == 0 && plan.width * blocks >= d_out);
         CHECK(plan.point_stride % 8 == 4 && plan.point_stride >= n + 3 && plan.real_stride >= n);
-        const int64_t places[] = {plan.mu, plan.leaves, plan.exp_avg, plan.exp_avg_sq, plan.f, plan.pull, plan.z_r,
-                                  plan.scores, plan.index, plan.small, plan.floats};
+        const int64_t places[] = {plan.mu,  plan.leaves, plan.exp_avg, plan.exp_avg_sq, plan.f,     plan.pull,
+                                  plan.z_r, plan.scores, plan.index,   plan.small,      plan.floats};
         for (int k = 0; k < 10; ++k) CHECK(places[k] % 4 == 0 && places[k] < places[k + 1]);  // float4s, in order
         CHECK(plan.index - plan.scores >= n * plan.point_stride);
         CHECK(plan.index - plan.scores >= otk::ClusterPlan::kGroups * plan.width * plan.point_stride);

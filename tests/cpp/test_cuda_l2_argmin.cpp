@@ -45,8 +45,8 @@ struct Problem {
 
   L2Argmin<float> call(float* value, int64_t* index) const {
     const int64_t own = shared ? 0 : 1;
-    return {x.data(), y.data(), potential.empty() ? nullptr : potential.data(), value, index, batch, n, m, d,
-            n * d, own * m * d, own * m};
+    return {x.data(),    y.data(), potential.empty() ? nullptr : potential.data(), value, index, batch, n, m, d, n * d,
+            own * m * d, own * m};
   }
 };
 
@@ -156,13 +156,20 @@ void walk(int64_t batch, int64_t n, int64_t m, int64_t d, Precision precision, D
 void regions_are_apart(const l2::Schedule& s) {
   const l2::Regions r = l2::regions(s);
   const int64_t lists = s.batch * s.lists() * s.rows();
-  const int64_t starts[] = {r.x, r.y, r.x_error, r.half, r.spread, r.lists, r.counts, r.undecided_count, r.undecided,
-                            r.keys, r.tickets, r.bytes};
+  const int64_t starts[] = {r.x,         r.y,    r.x_error, r.half, r.spread, r.lists, r.counts, r.undecided_count,
+                            r.undecided, r.keys, r.tickets, r.bytes};
   const int64_t block = s.packed_block_bytes();
-  const int64_t sizes[] = {s.batch * s.row_blocks * block, s.batch * s.column_blocks * block,
-                           s.batch * s.rows() * 4, s.batch * s.columns() * 4, s.batch * s.column_blocks * 4,
-                           lists * s.capacity * 8, s.exact ? lists * 4 : 0, s.batch * 4, s.batch * s.n * 4,
-                           s.batch * s.n * 8, s.batch * s.n * 4};
+  const int64_t sizes[] = {s.batch * s.row_blocks * block,
+                           s.batch * s.column_blocks * block,
+                           s.batch * s.rows() * 4,
+                           s.batch * s.columns() * 4,
+                           s.batch * s.column_blocks * 4,
+                           lists * s.capacity * 8,
+                           s.exact ? lists * 4 : 0,
+                           s.batch * 4,
+                           s.batch * s.n * 4,
+                           s.batch * s.n * 8,
+                           s.batch * s.n * 4};
   for (int k = 0; k < 11; ++k) CHECK(starts[k] % 256 == 0 && sizes[k] >= 0 && starts[k] + sizes[k] <= starts[k + 1]);
 }
 

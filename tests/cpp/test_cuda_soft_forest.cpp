@@ -65,8 +65,7 @@ struct Exact {
         for (int64_t t = 0; t < s.trees; ++t) tree(s, f, input.grad_out.data() + s.offset, entry, i, t);
   }
 
-  void tree(const Shape& s, const otk::SoftForest<float>& f, const float* grad_out, int64_t entry, int64_t i,
-            int64_t t) {
+  void tree(const Shape& s, const otk::SoftForest<float>& f, const float* grad_out, int64_t entry, int64_t i, int64_t t) {
     const float* z = f.z + entry * f.z_stride + i * s.d;
     const float* thresholds = f.thresholds + entry * f.thresholds_stride + t * s.nodes();
     const float* leaves = f.leaves + entry * f.leaves_stride + t * s.leaves() * s.d_out;
@@ -187,8 +186,7 @@ void refuses_too_many_leaves() {
   } catch (const std::runtime_error& error) {
     message = error.what();
   }
-  CHECK(message ==
-        "soft_forest (cuda) z [1, 1, 1], leaves [1, 1048576, 2^16, 1]: trees must have 1 to 2^30 leaves in all");
+  CHECK(message == "soft_forest (cuda) z [1, 1, 1], leaves [1, 1048576, 2^16, 1]: trees must have 1 to 2^30 leaves in all");
 }
 
 }  // namespace

@@ -37,10 +37,18 @@ struct Input {
   }
   otk::SoftForest<float> forest(const Shape& s) const {
     const float *z_at = z.data() + s.offset, *threshold_at = thresholds.data() + s.offset;
-    return {z_at,    threshold_at, leaves.data() + s.offset,
-            s.batch, s.n,          s.d,
-            s.trees, s.depth,      s.d_out,
-            s.n * s.d, s.shared ? 0 : s.trees * s.nodes(), s.shared ? 0 : s.trees * s.leaves() * s.d_out};
+    return {z_at,
+            threshold_at,
+            leaves.data() + s.offset,
+            s.batch,
+            s.n,
+            s.d,
+            s.trees,
+            s.depth,
+            s.d_out,
+            s.n * s.d,
+            s.shared ? 0 : s.trees * s.nodes(),
+            s.shared ? 0 : s.trees * s.leaves() * s.d_out};
   }
 };
 
@@ -85,8 +93,7 @@ struct Exact {
       left.r = here.r * here.p, left.dr = here.dr * here.p + here.r * dp, left.R = here.R * here.p + size;
       right.r = here.r * here.q, right.dr = here.dr * here.q - here.r * dp, right.R = here.R * here.q + size;
     }
-    for (int64_t l = 0; l < count; ++l)
-      leaf(s, input, all, row, first * count + l, entry, t, l, node[size_t(count + l)]);
+    for (int64_t l = 0; l < count; ++l) leaf(s, input, all, row, first * count + l, entry, t, l, node[size_t(count + l)]);
     for (int64_t k = count - 1; k >= 1; --k) merge(s, row, t, first, k, node);
   }
 
@@ -146,7 +153,9 @@ bool same(const Guarded<float>& a, const Guarded<float>& b, size_t size) {
 struct Results {
   Guarded<float> grad_grad_out, grad_z, grad_thresholds, grad_leaves;
   explicit Results(const Shape& s)
-      : grad_grad_out(s.rows(s.d_out), -7), grad_z(s.rows(s.d), -7), grad_thresholds(s.of_nodes(), -7),
+      : grad_grad_out(s.rows(s.d_out), -7),
+        grad_z(s.rows(s.d), -7),
+        grad_thresholds(s.of_nodes(), -7),
         grad_leaves(s.of_leaves(), -7) {}
 };
 
@@ -163,8 +172,7 @@ void compare(const Shape& s, bool all) {
     otk::soft_forest_double_backward_cuda(
         forest, input.grad_out.data() + s.offset, input.dz.data() + s.offset,
         all ? input.dthresholds.data() + s.offset : nullptr, all ? input.dleaves.data() + s.offset : nullptr,
-        r.grad_grad_out.data(), r.grad_z.data(), r.grad_thresholds.data(), r.grad_leaves.data(), workspace.data(),
-        nullptr);
+        r.grad_grad_out.data(), r.grad_z.data(), r.grad_thresholds.data(), r.grad_leaves.data(), workspace.data(), nullptr);
   }
   CHECK(same(got.grad_grad_out, again.grad_grad_out, s.rows(s.d_out)));
   CHECK(same(got.grad_z, again.grad_z, s.rows(s.d)));

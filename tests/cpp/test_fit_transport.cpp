@@ -12,8 +12,8 @@ std::vector<T> cast(const std::vector<S>& values) {
 }
 
 template <class T>
-void compare(int64_t batch, int64_t n, int64_t m, int64_t d, int64_t trees, int64_t depth, int64_t d_out, bool literal, int threads,
-             double tolerance) {
+void compare(int64_t batch, int64_t n, int64_t m, int64_t d, int64_t trees, int64_t depth, int64_t d_out, bool literal,
+             int threads, double tolerance) {
   Transport t{batch, n, m, d, trees, depth, d_out, 3, literal, {}, {}, {}, {}, {}, {}, {}, {}};
   const int64_t size = batch * t.all() * d_out;
   // values that float holds, so that both precisions start alike
@@ -26,9 +26,28 @@ void compare(int64_t batch, int64_t n, int64_t m, int64_t d, int64_t trees, int6
   Guarded<int64_t> index(batch * n, -7);
   Guarded<T> cost(batch * t.iters, T(-7));
   float step = t.step;
-  otk::fit_transport_cpu<T>({z_r.data(), z_g.data(), thresholds.data(), leaves.data(), exp_avg.data(), exp_avg_sq.data(), &step,
-                             index.data(), cost.data(), batch, n, m, d, trees, depth, d_out, t.iters, n * d_out, m * d,
-                             trees * t.nodes(), literal, kAdam},
+  otk::fit_transport_cpu<T>({z_r.data(),
+                             z_g.data(),
+                             thresholds.data(),
+                             leaves.data(),
+                             exp_avg.data(),
+                             exp_avg_sq.data(),
+                             &step,
+                             index.data(),
+                             cost.data(),
+                             batch,
+                             n,
+                             m,
+                             d,
+                             trees,
+                             depth,
+                             d_out,
+                             t.iters,
+                             n * d_out,
+                             m * d,
+                             trees * t.nodes(),
+                             literal,
+                             kAdam},
                             threads);
   t.run(kAdam);
   CHECK(index.intact() && cost.intact() && step == t.step);

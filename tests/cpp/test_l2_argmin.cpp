@@ -23,8 +23,8 @@ void compare(int64_t batch, int64_t n, int64_t m, int64_t d, bool with_potential
   }
   Guarded<T> value(batch * n, T(-7));
   Guarded<int64_t> index(batch * n, -7);
-  otk::l2_argmin_cpu<T>({x.data(), y.data(), with_potential ? p.data() : nullptr, value.data(), index.data(), batch, n, m, d,
-                         n * d, m * d, m},
+  otk::l2_argmin_cpu<T>({x.data(), y.data(), with_potential ? p.data() : nullptr, value.data(), index.data(), batch, n, m,
+                         d, n * d, m * d, m},
                         threads);
   CHECK(value.intact() && index.intact());
   const double u = double(std::numeric_limits<T>::epsilon()) / 2;

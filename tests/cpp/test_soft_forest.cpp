@@ -38,14 +38,18 @@ void compare(const Shape& s, int threads) {
   Values z = normal<double>(s.n * s.d, 1), thresholds = normal<double>(s.trees * s.nodes(), 2);
   Values leaves = normal<double>(s.trees * s.leaves() * s.d_out, 3);
   const Values grad_out = normal<double>(s.n * s.d_out, 4);
-  const otk::SoftForest<double> forest{z.data(), thresholds.data(), leaves.data(), 1, s.n, s.d, s.trees, s.depth, s.d_out, 0, 0, 0};
-  Guarded<double> out(s.n * s.d_out, -7), grad_z(z.size(), -7), grad_thresholds(thresholds.size(), -7), grad_leaves(leaves.size(), -7);
+  const otk::SoftForest<double> forest{z.data(), thresholds.data(), leaves.data(), 1, s.n, s.d,
+                                       s.trees,  s.depth,           s.d_out,       0, 0,   0};
+  Guarded<double> out(s.n * s.d_out, -7), grad_z(z.size(), -7), grad_thresholds(thresholds.size(), -7),
+      grad_leaves(leaves.size(), -7);
   otk::soft_forest_cpu<double>(forest, out.data(), threads);
-  otk::soft_forest_backward_cpu<double>(forest, grad_out.data(), grad_z.data(), grad_thresholds.data(), grad_leaves.data(), threads);
+  otk::soft_forest_backward_cpu<double>(forest, grad_out.data(), grad_z.data(), grad_thresholds.data(), grad_leaves.data(),
+                                        threads);
   CHECK(out.intact() && grad_z.intact() && grad_thresholds.intact() && grad_leaves.intact());
   for (int64_t i = 0; i < s.n; ++i)
     for (int64_t c = 0; c < s.d_out; ++c)
-      CHECK(std::abs(out[i * s.d_out + c] - output(s, z, thresholds, leaves, i, c)) <= 1e-13);  // some hundred roundings of 1e-16
+      CHECK(std::abs(out[i * s.d_out + c] - output(s, z, thresholds, leaves, i, c)) <=
+            1e-13);  // some hundred roundings of 1e-16
 
   const auto objective = [&] {
     double total = 0;
@@ -65,7 +69,8 @@ void compare(const Shape& s, int threads) {
   // central differences err by step^2 (1e-10) times third derivatives of order 1, summed over the outputs, and by 1e-16 / step
   const double bound = 1e-9 * double(s.n * s.d_out);
   const auto probe = [&](Values& parameters, const Guarded<double>& grad) {  // some 20 of them: each costs two sums
-    for (size_t k = 0; k < parameters.size(); k += 1 + parameters.size() / 20) CHECK(std::abs(slope(parameters[k]) - grad[k]) <= bound);
+    for (size_t k = 0; k < parameters.size(); k += 1 + parameters.size() / 20)
+      CHECK(std::abs(slope(parameters[k]) - grad[k]) <= bound);
   };
   probe(z, grad_z);
   probe(thresholds, grad_thresholds);
@@ -86,8 +91,8 @@ void compare_double(const Shape& s, int threads, bool all) {
   Values leaves = normal<double>(leaf_values, 3), grad_out = normal<double>(rows * s.d_out, 4);
   const Values dz = normal<double>(z.size(), 5), dthresholds = normal<double>(2 * nodes, 6);
   const Values dleaves = normal<double>(2 * leaf_values, 7);
-  const otk::SoftForest<double> forest{z.data(), thresholds.data(), leaves.data(), 2, s.n, s.d, s.trees, s.depth,
-                                       s.d_out, s.n * s.d, 0, 0};
+  const otk::SoftForest<double> forest{z.data(), thresholds.data(), leaves.data(), 2,         s.n, s.d,
+                                       s.trees,  s.depth,           s.d_out,       s.n * s.d, 0,   0};
   Guarded<double> grad_grad_out(grad_out.size(), -7), grad_z(z.size(), -7);
   Guarded<double> grad_thresholds(2 * nodes, -7), grad_leaves(2 * leaf_values, -7);
   otk::soft_forest_double_backward_cpu<double>(forest, grad_out.data(), dz.data(), all ? dthresholds.data() : nullptr,
@@ -97,8 +102,7 @@ void compare_double(const Shape& s, int threads, bool all) {
 
   const auto objective = [&] {
     Values to_z(z.size()), to_thresholds(2 * nodes), to_leaves(2 * leaf_values);
-    otk::soft_forest_backward_cpu<double>(forest, grad_out.data(), to_z.data(), to_thresholds.data(), to_leaves.data(),
-                                          1);
+    otk::soft_forest_backward_cpu<double>(forest, grad_out.data(), to_z.data(), to_thresholds.data(), to_leaves.data(), 1);
     return dot(dz, to_z) + (all ? dot(dthresholds, to_thresholds) + dot(dleaves, to_leaves) : 0);
   };
   const auto probe = [&](Values& parameters, const Guarded<double>& grad, bool shared) {

@@ -69,7 +69,8 @@ struct Transport {
       for (int64_t j = 0; j < m; ++j)
         for (int64_t k = 0; k < all(); ++k)
           for (int64_t c = 0; c < d_out; ++c) grad[k * d_out + c] += mu[j * all() + k] * pull[j * d_out + c];
-      const double count = double(step) + double(t + 1), c1 = 1 - std::pow(adam.beta1, count), c2 = 1 - std::pow(adam.beta2, count);
+      const double count = double(step) + double(t + 1), c1 = 1 - std::pow(adam.beta1, count),
+                   c2 = 1 - std::pow(adam.beta2, count);
       for (int64_t k = 0; k < size; ++k) {
         double &first = exp_avg[from + k], &second = exp_avg_sq[from + k];
         first += (1 - adam.beta1) * (grad[k] - first);
