@@ -88,7 +88,7 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
-    """mkdocs checks pages, anchors and links; strict makes each warning an error (--quiet would hide and forgive them)."""
+    """mkdocs checks pages, anchors and links; strict makes each warning an error, which --quiet would hide."""
     build = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path / "site")],
         cwd=ROOT,
