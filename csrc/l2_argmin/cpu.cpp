@@ -6,10 +6,10 @@
 // (candidates.h). Where the machine multiplies bfloat16, these come from there: twice the rate. On clouds whose neighbours
 // lie closer than bfloat16 resolves, the first rows' candidates tell, and float32 takes over.
 //
-// 4096 x 4096 points on two threads of an AMD EPYC with AVX512_BF16, in ms, before -> with measured losses and settled
-// bounds -> with copies and clusters left out: ten clusters about centres from N(0, 3^2), spread 1, d = 128: 21 -> 13 -> 3.3,
-// d = 512: 80 -> 48 -> 10; of spread 0.05: 33 -> 26 -> 3.4, d = 512: 300 -> 190 -> 10; 64 copies of each point, d = 128:
-// 18 -> 1.7; normal points stay at 12 and 43.
+// 4096 x 4096 points on two threads of an AMD EPYC with AVX512_BF16, d = 128 and 512, in ms, with a bound of
+// 2^-8 (|x|^2 + |y|^2) and all columns -> with measured losses, settled pairs' bounds, copies and clusters left out: ten
+// clusters about centres from N(0, 3^2), spread 1: 22 and 78 -> 3.3 and 8.7, spread 0.05: 33 and 129 -> 3.2 and 8.9; 64 copies
+// of each point: 25 and 86 -> 0.5 and 2.5; normal points: 12 and 42 both times.
 #include "l2_argmin/l2_argmin.h"
 
 #include <algorithm>
