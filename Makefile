@@ -27,7 +27,7 @@ test-cpp: $(READY)
 	$(VENV)/bin/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
 	    -DPython_EXECUTABLE=$(abspath $(RUN)) -DOTKERNELS_CUDA=0 -DOTKERNELS_TESTS=ON -DOTKERNELS_WERROR=ON
 	$(VENV)/bin/cmake --build build/cpp --target otkernels_tests otkernels_cuda_on_host
-	$(VENV)/bin/ctest --test-dir build/cpp --output-on-failure
+	$(VENV)/bin/ctest --test-dir build/cpp --output-on-failure -j 2
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
