@@ -50,12 +50,12 @@ def composed(case: Case) -> Run:
         for _ in range(ITERS):
             optimizer.zero_grad(set_to_none=True)
             transformed = otkernels.soft_forest(z_g, thresholds, leaves)  # [N, d]
-            rho = otkernels.l2_argmin(z_r, transformed.detach()).index
-            cost = (z_r - transformed[rho]).square().sum(1).mean()
+            index = otkernels.l2_argmin(z_r, transformed.detach()).index
+            cost = (z_r - transformed[index]).square().sum(1).mean()
             cost.backward()
             optimizer.step()
             costs.append(cost.detach())
-        return (rho, torch.stack(costs), leaves.detach(), *moments)
+        return (index, torch.stack(costs), leaves.detach(), *moments)
 
     return run
 
@@ -100,9 +100,9 @@ def expect(inputs: Inputs, case: Case) -> Inputs:
     for _ in range(ITERS):
         transformed = routes @ leaves.flatten(0, 1)  # [N, d]
         pairs = (z_r[:, None] - transformed).square().sum(2)
-        least, rho = pairs.min(1)
+        least, index = pairs.min(1)
         costs.append(least.mean())
-        pull = torch.zeros_like(transformed).index_add(0, rho, 2 / case.n * (transformed[rho] - z_r))
+        pull = torch.zeros_like(transformed).index_add(0, index, 2 / case.n * (transformed[index] - z_r))
         gradient = (routes.T @ pull).view_as(leaves)
         step = step + 1
         exp_avg = BETAS[0] * exp_avg + (1 - BETAS[0]) * gradient
@@ -113,20 +113,20 @@ def expect(inputs: Inputs, case: Case) -> Inputs:
 
 
 def judge(contestant: Contestant, case: Case, inputs: Inputs, result: Any, expected: Inputs) -> Verdict:
-    """The leaves' largest difference from float64, relative to how far they move; rho, costs, moments and step too.
+    """The leaves' largest difference from float64, relative to how far they move; index, costs, moments and step too.
 
     A leaf may lose 2 roundings of its size a step, and 1e-3 of the movement: an Adam that is only nearly Adam's differs
-    by more. rho must attain the last step's least costs.
+    by more. index must attain the last step's least costs.
     """
-    rho, costs, leaves, exp_avg, exp_avg_sq, step = (tensor.detach() for tensor in result)
+    index, costs, leaves, exp_avg, exp_avg_sq, step = (tensor.detach() for tensor in result)
     pairs, *wanted, step_after = expected
-    if rho.shape != (case.n,) or rho.min() < 0 or rho.max() >= case.n or step != step_after:
+    if index.shape != (case.n,) or index.min() < 0 or index.max() >= case.n or step != step_after:
         return Verdict(False, float("inf"))
     start = inputs[3].double()
     moved = (wanted[1] - start).abs().max()
     error = float((leaves.double() - wanted[1]).abs().max() / moved)
     least = pairs.amin(1)
-    excess = pairs.gather(1, rho[:, None])[:, 0] - least
+    excess = pairs.gather(1, index[:, None])[:, 0] - least
     figures = zip((costs, exp_avg, exp_avg_sq), (wanted[0], wanted[2], wanted[3]), strict=True)
     right = (
         error <= 1e-3 + 2 * ITERS * UNIT * float(start.abs().max() / moved)
@@ -140,7 +140,7 @@ ABOUT = (
     f"float32, D = {DEPTH}, {ITERS} inner steps a call, pairing `cover`, Adam (lr {LR:g}, betas {BETAS}) from step "
     f"{STEP}; the state changes in place from call to call. Error: the leaves' largest difference from float64, "
     f"relative to how far they move in the call; timed only if within 1e-3 and {2 * ITERS} roundings of a leaf, and if "
-    f"rho attains the least costs and costs and moments are within {TOLERANCE:g}."
+    f"index attains the least costs and costs and moments are within {TOLERANCE:g}."
 )
 
 SUITE = Suite(

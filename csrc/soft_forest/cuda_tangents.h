@@ -1,6 +1,6 @@
 // cuda_tangents.h - a row of z with a tangent: shares, weights and values of trees, and their derivatives along it.
 //
-// double.h has the formulas. Here values come weighted: h(leaf) = mu v and its tangent dh(leaf) = dmu v + mu dv, which
+// double_backward.h has the formulas. Here values come weighted: h(leaf) = mu v and its tangent dh(leaf) = dmu v + mu dv, which
 // nodes sum over the leaves below them; a node's gradient is then q dh(left) - p dh(right) - dp (h(left) + h(right)).
 #pragma once
 #include "soft_forest/cuda_nodes.h"

@@ -1,4 +1,4 @@
-// double.h - the double backward of soft_forest: the derivative of its gradients, as a gradient penalty needs it.
+// double_backward.h - the double backward of soft_forest: the derivative of its gradients, as a gradient penalty needs it.
 //
 // soft_forest_backward is the gradient of <grad_out, out>. Cotangents of its three results act as tangents (dz,
 // dthresholds, dleaves) of the three inputs: the forward pass differentiated along them is the gradient to grad_out,

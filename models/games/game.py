@@ -85,7 +85,12 @@ class Game(nn.Module):
 
     @classmethod
     def build_on(cls, config: Any, shape: tuple[int, ...], earlier: Mapping[str, Game]) -> Game:
-        """The game on top of those of its ``phases`` that were played, by the phase's name."""
+        """The game on top of those of its ``phases`` that were played, by the phase's name.
+
+        A game with phases has its own.
+        """
+        if earlier:
+            raise NotImplementedError(f"{cls.__name__} has phases, and defines no build_on")
         return cls.build(config, shape)
 
     def loss(self, player: str, real: Tensor, noise: Tensor) -> Loss:
@@ -121,7 +126,10 @@ class Game(nn.Module):
         return None
 
     def parts(self) -> dict[str, Any]:
-        """What an export holds, as JSON, for ``rebuild``: the config of each phase's game that this one stands on."""
+        """What an export holds, as JSON, for ``rebuild``: the config of each phase's game that this one stands on.
+
+        A game with phases has its own.
+        """
         return {}
 
     @classmethod

@@ -70,7 +70,8 @@ class PotGanConfig(WganGpConfig):
     forest: ForestConfig = field(default_factory=ForestConfig)
     """F's size and training."""
     encoder: str = "identity"
-    """Q: the directory of an exported VAE, or "identity" for the sample itself. The paper takes a VAE. [stated]"""
+    """Q: the directory of an exported VAE; identity: the encoder of the VAE that was trained before (images), or the
+    sample itself (points, and images with vae.iterations 0). The paper takes a VAE. [stated]"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,7 +149,8 @@ class PotGan(WganGp):
         """
         if not self._vae or next(self._vae[0].vae.decoder.parameters()).is_meta:
             return None
-        return self._vae[0].to(real.device).eval().reconstruct(real)
+        decoder = self._vae[0].vae.decoder.to(next(self.encoder.parameters()).device).eval()  # moved beside Q once
+        return decoder(self.encoder(real))
 
     def train(self, mode: bool = True) -> PotGan:
         super().train(mode)

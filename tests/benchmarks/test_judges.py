@@ -98,7 +98,7 @@ def test_a_second_call_goes_on_from_the_state_of_the_first():
 
 
 SPOILS = {
-    "rho": (0, lambda rho: torch.where(torch.arange(len(rho)) == 5, (rho + 1) % len(rho), rho)),
+    "index": (0, lambda index: torch.where(torch.arange(len(index)) == 5, (index + 1) % len(index), index)),
     "costs": (1, lambda costs: costs * 1.001),
     "one leaf": (2, lambda leaves: leaves + 1e-4 * (torch.arange(leaves.numel()) == 77).view_as(leaves)),
     "exp_avg": (3, lambda moment: moment * 1.001),

@@ -1,4 +1,4 @@
-// The CUDA double backward of soft_forest in the emulator, against double.h's formulas in double within their bounds.
+// The CUDA double backward of soft_forest in the emulator, against double_backward.h's formulas in double within their bounds.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -13,8 +13,8 @@ namespace {
 struct Shape {
   int64_t batch, n, d, trees, depth, d_out;
   bool shared = false;  // one forest for the whole batch
-  int64_t offset = 0;   // floats that the inputs are moved by, to spoil their alignment
-  double spread = 1;    // of the logits
+  int64_t offset = 0;  // floats that the inputs are moved by, to spoil their alignment
+  double spread = 1;  // of the logits
   int64_t nodes() const { return (int64_t(1) << depth) - 1; }
   int64_t leaves() const { return int64_t(1) << depth; }
   size_t rows(int64_t width) const { return size_t(batch * n * width); }
@@ -59,7 +59,7 @@ struct Sized {
   void add(size_t at, double value, double magnitude) { exact[at] += value, size[at] += magnitude; }
 };
 
-// Formulas and magnitudes of double.h, tree by tree.
+// Formulas and magnitudes of double_backward.h, tree by tree.
 struct Exact {
   Sized grad_grad_out, grad_z, grad_thresholds, grad_leaves;
   double logit = 0;  // the largest

@@ -45,7 +45,7 @@ def load_folder(
 ) -> Tensor:
     """The images below ``path`` (a folder, tar or zip), sorted by name: uint8 [M, 3, size, size], RGB.
 
-    Each image is decoded as ``train.decode`` says. subset keeps images that lie below a folder of that name. An
+    Each image is decoded as ``train.data.decode`` says. subset keeps images that lie below a folder of that name. An
     unreadable image, or one beyond PIL's decompression limit, is named on stderr and skipped; what is no image is
     counted and named there, too. ValueError when there is no image.
     """

@@ -19,9 +19,10 @@ from models.config import from_dict
 from train.cli import parse_fields
 from train.data.config import DISTRIBUTIONS
 from train.recipes import merge, profile
+from train.report.page import flatten
 from train.reproduce.start import start
 from train.reproduce.statistics import summarise
-from train.reproduce.table1 import run_metrics
+from train.reproduce.table1 import plain, run_metrics
 from train.reproduce.table1_report import measured
 from train.run.config import TrainConfig
 from train.run.files import write_atomically
@@ -153,12 +154,14 @@ def row_config(row: Row, target: str, config: StudyConfig) -> TrainConfig:
 
 
 def is_of(found: Mapping[str, Any], target: str, row: Row, wanted: TrainConfig) -> bool:
-    """Whether a stored line is this row's; ValueError if it has the same name and another number of iterations."""
+    """Whether a stored line is this row's; ValueError if it has the same name and other settings."""
     if (found["target"], found["game"], found["label"]) != (target, row.game, row.label):
         return False
-    if found["iterations"] != wanted.iterations:
+    theirs, ours = dict(flatten(found["config"])), dict(flatten(plain(wanted)))
+    other = ", ".join(f"{name} {theirs.get(name)}" for name in ours if ours[name] != theirs.get(name))
+    if other:
         raise ValueError(
-            f"studies: {row.game}, {row.label}, has {found['iterations']} iterations there; choose another out"
+            f"studies: {target} {row.game}, {row.label}, has other settings there ({other}); choose another out"
         )
     return True
 
@@ -181,6 +184,7 @@ def train_row(target: str, row: Row, config: TrainConfig) -> dict[str, Any]:
         "game": row.game,
         "label": row.label,
         "iterations": config.iterations,
+        "config": plain(config),
         "seeds": list(SEEDS),
         "reverse_kl": values,
         "modes_covered": [run and run["modes_covered"] for run in metrics],

@@ -1,8 +1,8 @@
 """POT-GAN's Table 1: reverse KL of every game on two toy targets, over several seeds that train at once.
 
-A cell is a row (a game) with one setting on one target. It is trained as one ensemble and written to its own file, so
-that a run that is stopped goes on with the next cell. Several processes may share the work by ``--targets``, ``--rows``
-or ``--settings``; whoever comes last writes the tables from all cells that are there.
+A cell is a row (a game) with one setting on one target. Its runs are trained side by side and written to its own file,
+so that a run that is stopped goes on with the next cell. Several processes may share the work by ``--targets``,
+``--rows`` or ``--settings``; whoever comes last writes the tables from all cells that are there.
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ class PhaseConfig:
     known_as: ClassVar[str] = "phase"
 
     iterations: int = 100_000
-    """Steps; 0 skips the phase."""
+    """Steps; 0 skips the phase. It is skipped, too, where the game does not need it: POT-GAN's VAE for points, or if
+    game.encoder names one."""
     batch_size: int = 64
     """Samples in a batch."""
     lr: float = 2e-4

@@ -56,16 +56,16 @@ class Outputs:
         pictures = {"Samples": directory / "samples.png", "Losses": directory / "losses.png"}
         metrics = self._show(log, pictures["Samples"])
         plots.loss_curves(directory / METRICS, pictures["Losses"])
-        rebuilt = self.reconstructions()
-        if rebuilt is not None:
-            images, columns = rebuilt
-            pictures["Reconstructions"] = directory / "reconstructions.png"
-            plots.image_grid(images, pictures["Reconstructions"], columns=columns)
         try:
             with loop.sampling() as game:
                 save_game(directory / EXPORT, self._label, game, self._data.shape, write_atomically)
         except ValueError as error:
             raise TrainingError(printable(str(error))) from error
+        rebuilt = self.reconstructions()
+        if rebuilt is not None:
+            images, columns = rebuilt
+            pictures["Reconstructions"] = directory / "reconstructions.png"
+            plots.image_grid(images, pictures["Reconstructions"], columns=columns)
         write_report(
             directory / REPORT,
             title=f"{self._label} on {self._data.name}",
@@ -91,7 +91,7 @@ class Outputs:
     def reconstructions(self) -> tuple[Tensor, int] | None:
         """Up to 32 images in whole rows, each row above what the game rebuilds of it, and their columns.
 
-        None for points, and for a game that rebuilds nothing.
+        None for points, and for a game that rebuilds nothing. TrainingError if a rebuilt image is not finite.
         """
         if len(self._data.shape) != 3:
             return None
@@ -102,6 +102,8 @@ class Outputs:
             rebuilt = game.reconstruct(real)
         if rebuilt is None:
             return None
+        if not rebuilt.isfinite().all():
+            raise TrainingError(f"train: the reconstructions at step {self._loop.step} are not finite")
         rows = [part for pair in zip(real.split(columns), rebuilt.split(columns), strict=True) for part in pair]
         return torch.cat(rows), columns
 

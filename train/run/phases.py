@@ -40,7 +40,7 @@ def play_phases(
         if _is_done(folder):
             if past is not None and not checkpoints(directory / CHECKPOINTS):  # else the game's own state is asked
                 _check_data(folder, data, past.other_data)
-            played[phase] = load_game(folder / EXPORT, {game: declared.game})[0]
+            played[phase] = _exported(folder / EXPORT, game, data.shape)
         else:
             trainer = make_trainer(game, settings, data, folder)
             folder.mkdir(exist_ok=True)
@@ -50,6 +50,7 @@ def play_phases(
                 save_config(folder, game, trainer.config)
                 trainer.run(resume_command)
             played[phase] = trainer.loop.game
+            played[phase].zero_grad(set_to_none=True)  # else the last step's gradients stay in memory
         data.load_state_dict(start)
     return played
 
@@ -66,6 +67,14 @@ def fixed_by_phases(name: str, config: TrainConfig, directory: Path) -> Iterator
 def _registered(kind: type[Game]) -> str:
     """The name of a class of games in the registry."""
     return next(name for name, known in GAMES.items() if known is kind)
+
+
+def _exported(folder: Path, game: str, shape: tuple[int, ...]) -> Game:
+    """A phase's game from its export; ValueError unless it is for samples of ``shape``."""
+    loaded, theirs = load_game(folder, {game: GAMES[game]})
+    if theirs != tuple(shape):
+        raise ValueError(f"resume: {folder} is for samples of {list(theirs)}, the data have {list(shape)}")
+    return loaded
 
 
 def _is_done(folder: Path) -> bool:

@@ -10,12 +10,12 @@ from types import FrameType
 
 
 class Requests:
-    """The signal that asked the run to end, or None.
+    """Notes a signal that asks the run to end.
 
     In another thread than the main one, where Python takes no signals, they do what they would have done.
     """
 
-    asked: int | None = None
+    asked: int | None = None  # the signal's number
 
     @contextmanager
     def taken(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The form of a run's state, as ``Trainer.state_dict`` writes it: checked before anything is restored."""
+"""The form of a run's state, as ``snapshot.take`` writes it: checked before anything is restored."""
 
 from __future__ import annotations
 

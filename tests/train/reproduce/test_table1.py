@@ -104,7 +104,7 @@ def test_a_stopped_table_goes_on_with_the_missing_cells(tmp_path, monkeypatch, c
     assert trained == ["wae-gan"]
 
 
-def test_a_cell_is_the_ensembles_samples(tmp_path):
+def test_a_cell_is_the_samples_of_its_runs(tmp_path):
     run(tmp_path, "--rows", "gan", "--settings", "best")
     found = cell(tmp_path, "ring8-best-gan")
     loop = table1.side_by_side("gan", table1.replace(cell_config("ring8", "best", "gan"), iterations=2), range(2))

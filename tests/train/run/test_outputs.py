@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from train.data.datasets import ImageSet
+from train.errors import TrainingError
 from train.run.log import RunLog, read_rows
 from train.scores import toy
 
@@ -127,3 +129,22 @@ def test_a_resumed_run_makes_up_the_interval_in_which_it_was_killed(make_trainer
 
     assert measured(resumed) == measured(whole)
     assert [row["step"] for row in measured(resumed)] == [4, 8]
+
+
+def test_reconstructions_that_are_not_finite_are_a_failure_of_training(make_trainer, monkeypatch):
+    """The export is there by then, and the message names the last checkpoint."""
+    trainer = make_trainer()
+    images = ImageSet("few", torch.zeros(9, 1, 4, 4, dtype=torch.uint8), seed=0)
+    monkeypatch.setattr(trainer.outputs, "_data", images)
+    monkeypatch.setattr(trainer.outputs, "_show", lambda log, path: write_picture(path))
+    trainer.loop.game.reconstruct = lambda real: real * torch.nan
+    with pytest.raises(
+        TrainingError, match=r"^train: the reconstructions at step 10 are not finite; .*step_00000010.pt$"
+    ):
+        trainer.run("")
+    assert (trainer.directory / "export" / "config.json").exists()
+
+
+def write_picture(path) -> dict[str, float]:
+    Image.new("RGB", (4, 4)).save(path)
+    return {}

@@ -154,3 +154,28 @@ def test_the_vae_phase_is_locked_as_a_run_of_its_own(run, tmp_path, monkeypatch)
     monkeypatch.setattr(VaeGame, "step", look)
     run("whole")
     assert found
+
+
+def test_an_export_for_samples_of_another_shape_is_refused(run):
+    """Where the phase's checkpoints are gone, nothing else would tell."""
+    directory = run("whole")
+    shutil.rmtree(directory / "checkpoints")
+    shutil.rmtree(directory / "vae" / "checkpoints")
+    stored = load_config(directory, "potgan", POTGAN)
+    larger = replace(stored, data=replace(stored.data, size=16))
+    with pytest.raises(ValueError, match=r"vae/export is for samples of \[1, 8, 8\], the data have \[1, 16, 16\]"):
+        play("potgan", larger, Resume(directory, stored, other_data=True), "potgan")
+
+
+def test_what_is_handed_over_holds_no_gradients_and_stays_on_the_games_device(run, monkeypatch):
+    handed = []
+    build_on = PotGan.build_on.__func__
+
+    def look(kind, config, shape, earlier):
+        handed.extend(earlier.values())
+        return build_on(kind, config, shape, earlier)
+
+    monkeypatch.setattr(PotGan, "build_on", classmethod(look))
+    run("whole")
+    assert handed
+    assert all(parameter.grad is None for parameter in handed[-1].parameters())

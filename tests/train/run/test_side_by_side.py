@@ -1,4 +1,4 @@
-"""Run r of an loop is the run that the trainer makes with seed r."""
+"""Run r side by side with others is the run that the trainer makes with seed r."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def one_run(game, settings, directory, iterations):
 
 
 @pytest.mark.parametrize("game", ["gan", "veegan", "wae-gan", "3p-wgan", "wgan"])  # they draw nothing in their losses
-def test_a_run_of_an_loop_is_the_single_run_with_its_seed(game, tmp_path):
+def test_a_run_side_by_side_is_the_single_run_with_its_seed(game, tmp_path):
     # Biases before batch norm have gradient 0 but for rounding, which Adam makes a step of lr: without it here.
     settings = config(game, **({"batch_norm": "none"} if game == "3p-wgan" else {}))
     loop = side_by_side(game, settings, SEEDS)
