@@ -1,5 +1,5 @@
 # make demo    POT-GAN and WGAN-GP on the 8-Gaussian ring, on the CPU: a table, a picture, a report
-# make test    every test that this machine can run
+# make test    all tests but those that need a GPU or hours
 # make lint    ruff, mypy, clang-format
 # make docs    the site, into build/site
 # make bench   kernel benchmarks into benchmarks/results/

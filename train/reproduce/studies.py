@@ -81,6 +81,7 @@ GAMES = (
     Row("gan", "rate 4e-3", {"lr": 4e-3}),
     Row("veegan", "rate 1e-3", {"lr": 1e-3}),
     Row("veegan", "rate 4e-3", {"lr": 4e-3}),
+    _wgan_gp(1e-3, 5, 0.02),
     _wgan_gp(1e-3, 5, 0.1),
     _wgan_gp(1e-3, 5, 1.0),
     _wgan_gp(1e-3, 1, 0.1),
