@@ -15,13 +15,14 @@ from models.games import GAMES, PotGan, VaeGame
 from models.games.potgan import ForestConfig, PotGanConfig
 from models.games.vae import VaeConfig
 from models.networks import NetworkConfig
-from train.data.config import DataConfig
+from train.data.config import DataConfig, load
 from train.data.datasets import ImageSet
 from train.errors import Stopped
 from train.run import checkpoint
 from train.run.build import make_trainer
 from train.run.config import load_config, run_config
 from train.run.directory import locked
+from train.run.phases import play_phases
 from train.run.play import play
 from train.run.resume import Resume
 
@@ -179,3 +180,15 @@ def test_what_is_handed_over_holds_no_gradients_and_stays_on_the_games_device(ru
     run("whole")
     assert handed
     assert all(parameter.grad is None for parameter in handed[-1].parameters())
+
+
+def test_a_phase_leaves_the_data_where_they_were(tmp_path):
+    """The game begins with the first batch, whether its phase was played just now or is done."""
+    config = replace(DIGITS, out=str(tmp_path))
+    data = load(config.data, "cpu", config.seed)
+    first = load(config.data, "cpu", config.seed).batch(8)
+    before = data.state_dict()
+    for resume in (None, Resume(tmp_path, config)):
+        assert list(play_phases("potgan", config, data, tmp_path, resume, "")) == ["vae"]
+        assert data.state_dict() == before
+    assert torch.equal(data.batch(8), first)
