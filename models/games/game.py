@@ -90,7 +90,7 @@ class Game(nn.Module):
         A game with phases has its own.
         """
         if earlier:
-            raise NotImplementedError(f"{cls.__name__} has phases, and defines no build_on")
+            raise NotImplementedError(f"{cls.__name__} defines no build_on, and was given {', '.join(earlier)}")
         return cls.build(config, shape)
 
     def loss(self, player: str, real: Tensor, noise: Tensor) -> Loss:

@@ -179,3 +179,12 @@ def test_what_the_papers_state(name, defaults):
     assert GAMES[name].defaults == defaults
     assert set(defaults) <= {field.name for field in fields(TrainConfig)}
     assert GAMES[name].optimizer is (torch.optim.RMSprop if name == "wgan" else torch.optim.Adam)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in GAMES.items() if not kind.phases])
+def test_a_game_without_phases_takes_no_earlier_game(name):
+    """Else a phase would be trained, and nothing made of it."""
+    config = GAMES[name].Config(networks=NETWORKS["mlp"][0])
+    vae = GAMES["vae"].build(GAMES["vae"].Config(networks=NETWORKS["mlp"][0]), (2,))
+    with pytest.raises(NotImplementedError, match="defines no build_on, and was given vae$"):
+        GAMES[name].build_on(config, (2,), {"vae": vae})
