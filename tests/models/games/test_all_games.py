@@ -186,5 +186,5 @@ def test_a_game_without_phases_takes_no_earlier_game(name):
     """Else a phase would be trained, and nothing made of it."""
     config = GAMES[name].Config(networks=NETWORKS["mlp"][0])
     vae = GAMES["vae"].build(GAMES["vae"].Config(networks=NETWORKS["mlp"][0]), (2,))
-    with pytest.raises(NotImplementedError, match="defines no build_on, and was given vae$"):
+    with pytest.raises(NotImplementedError, match=r"defines no build_on, and was given vae$"):
         GAMES[name].build_on(config, (2,), {"vae": vae})
