@@ -9,19 +9,22 @@ if __name__ == "__main__":  # before PyTorch is imported
 
     sys.exit(run("train.__main__", lambda module: module.main(sys.argv[1:])))
 
+import importlib
 from collections.abc import Sequence
 from typing import get_args
 
 from models.games import GAMES
 from train.cli import play_game, summary
-from train.data.cache import cache_main
 from train.data.config import DataName
 from train.recipes import PROFILES
 
 USAGE = """usage: python -m train GAME [--preset NAME | --resume DIR] [--FIELD VALUE ...]
        python -m train GAME --help    every field of a game, with its default
-       python -m train list           games, presets and data sets
-       python -m train data --cache   decoded images that are kept, and how to clear them"""
+       python -m train list           games, presets and data sets"""
+# What is not a game: the function that runs it, "module:function", called with the arguments after its name; its usage.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "data": ("train.data.cache:cache_main", "data --cache   decoded images that are kept, and how to clear them"),
+}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,13 +33,14 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"train: which game? one of {', '.join(GAMES)}; see python -m train --help")
     name, rest = argv[0], argv[1:]
     if name in ("-h", "--help"):
-        print(USAGE)
+        print("\n".join([USAGE, *(f"       python -m train {usage}" for _, usage in COMMANDS.values())]))
     elif name == "list":
         print("games")
         for game, kind in GAMES.items():
             print(f"  {game:<8} {summary(kind)}")
         print(f"presets\n  {', '.join(PROFILES)}\ndata sets\n  {', '.join(get_args(DataName))}")
-    elif name == "data":
-        cache_main(rest)
+    elif name in COMMANDS:
+        module, function = COMMANDS[name][0].split(":")
+        getattr(importlib.import_module(module), function)(rest)
     else:
         play_game(name, rest, f"python -m train {name}")
