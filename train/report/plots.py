@@ -80,7 +80,7 @@ def side_by_side(samples: Mapping[str, Tensor], target: GaussianMixture, path: P
         note = f"{outside:,} of {len(shown):,} points lie outside {where}" if outside else ""
         axes.set_title(f"{name}\n{note}", fontsize=11, y=1.0 if target.dim == 2 else 1.05)
     figure.legend(handles=_legend(target), loc="lower center", ncols=3, frameon=False, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def loss_curves(metrics: Path, path: Path) -> None:
@@ -104,7 +104,7 @@ def loss_curves(metrics: Path, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=10)
     panels[-1].set_xlabel("iteration")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def clouds(
@@ -139,7 +139,7 @@ def clouds(
         for name, colour in zip(next(iter(snapshots.values())), (BLUE, RED, GREEN), strict=False)
     ]
     figure.legend(handles=dots, loc="upper center", ncols=len(dots), frameon=False, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def runs_by_row(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], path: Path) -> None:
@@ -168,7 +168,7 @@ def runs_by_row(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
         for kind, colour in zip(kinds, _cycle(COLOURS, len(kinds)), strict=True)
     ]
     figure.legend(handles=dots, loc="outside lower center", ncols=len(kinds), frameon=False, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_ring(axes: Axes, points: np.ndarray, target: GaussianMixture) -> int:
@@ -223,7 +223,7 @@ def _cycle(colours: Sequence[str], n: int) -> list[str]:
     return [colours[i % len(colours)] for i in range(n)]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """A figure without pyplot: drawn by Agg wherever it runs, and freed with its last reference; 256 colours do."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
