@@ -38,7 +38,7 @@ class ImagesConfig:
     """A paper's table on images: cell by cell, each row with the same data, networks, budget, seeds and scores."""
 
     preset: str = "cifar10"
-    """The recipe's profile that gives data, networks, budget and rates; rows with stated settings take PRESET-paper, and
+    """The recipe's profile that gives data, networks, budget and rates. Rows with stated settings take PRESET-paper and
     are left out where there is none."""
     data: DataConfig = field(default_factory=DataConfig)
     """What to train on; the reference of the scores, too."""
@@ -103,9 +103,8 @@ def cells(table: ImageTable, config: ImagesConfig) -> Iterator[Cell]:
     for seed in range(max(config.seeds, config.other_seeds)):
         for name, settings in chosen.items():
             if seed < (config.seeds if name in table.main else config.other_seeds):
-                yield Cell(
-                    name, seed, table.rows[name].game, replace(settings, seed=seed, out=run_folder(config, name, seed))
-                )
+                own = replace(settings, seed=seed, out=str(Path(config.runs) / f"{name}-{seed}"))
+                yield Cell(name, seed, table.rows[name].game, own)
 
 
 def row_config(row: ImageRow, config: ImagesConfig) -> TrainConfig:
@@ -119,10 +118,6 @@ def row_config(row: ImageRow, config: ImagesConfig) -> TrainConfig:
         "device": config.device,
     }
     return from_dict(type(base), merge(merge(dataclasses.asdict(base), row.changes), shared))
-
-
-def run_folder(config: ImagesConfig, row: str, seed: int) -> str:
-    return str(Path(config.runs) / f"{row}-{seed}")
 
 
 def kept_file(out: Path, cell: Cell) -> Path:
@@ -170,7 +165,7 @@ def train(cell: Cell) -> None:
 
 
 def keep(out: Path, cell: Cell, label: str, machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Write what the tables need of a finished run: settings, scores along the training, protocol, seconds; a picture."""
+    """Write what the tables need of a finished run: settings, scores along the training, seconds; a picture."""
     from train.reproduce.image_plots import top_rows  # matplotlib is slow to import
 
     folder = Path(cell.config.out or "")

@@ -22,7 +22,7 @@ from train.run.log import duration
 
 
 def main(name: str, argv: Sequence[str], prog: str) -> None:
-    """Train what is missing of the table ``name``, then write the table and its pictures; ValueError for a wrong line."""
+    """Train what is missing of the table ``name``, then write it and its pictures; ValueError for a wrong line."""
     config, table = parse(name, argv, prog), TABLES[name]
     wanted = list(cells(table, config))
     if config.plan:
