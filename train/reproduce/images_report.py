@@ -91,8 +91,8 @@ def preamble(rows: Rows) -> str:
         f"Networks {networks['name']} of width {networks['width']}, batch {config['batch_size']}, "
         f"{config['iterations']:,} generator iterations in every row. Scores with the features of "
         f"{protocol['extractor']}, on {protocol['n']:,} samples of the averaged generator: they compare with each "
-        "other, and with no figure of another extractor, data set or budget. Mean and standard error over seeds; a row of one "
-        "run says so and has no error.\n"
+        "other, and with no figure of another extractor, data set or budget. Mean and standard error over seeds; a row "
+        "of one run says so and has no error.\n"
     )
 
 
