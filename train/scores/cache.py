@@ -1,0 +1,110 @@
+"""Statistics of real images, computed once and kept on disk beside the decoded images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from train.data.cache import cache_folder
+from train.data.datasets import evenly_spaced
+from train.errors import printable
+from train.run.files import sweep, write_atomically
+from train.scores.extractors import Extractor
+from train.scores.metrics import Moments, moments, root
+from train.scores.neighbours import Cloud, Radii, radii
+
+KEY = ("definition", "extractor", "weights sha256", "resize", "reference", "neighbours", "fingerprint", "size")
+
+
+class RealStatistics(NamedTuple):
+    """What scores need of the real images; on the extractor's device."""
+
+    features: Tensor
+    """float32 [M, D]."""
+    moments: Moments
+    """Of all M."""
+    root: Tensor
+    """F [D, D] with F F^T the covariance."""
+    radii: Radii
+    """Of evenly spaced ones, as many as the protocol's "neighbours"."""
+
+
+def real_statistics(
+    images: Tensor, extractor: Extractor, protocol: Mapping[str, Any], cache: str | None
+) -> RealStatistics:
+    """Statistics of uint8 images [M, C, H, W], read from the cache folder or computed and put there.
+
+    Files are whole or absent, so processes may compute the same at once; a damaged file is made again.
+    """
+    key = json.dumps([protocol[name] for name in KEY])
+    file = cache_folder(cache) / "scores" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+    known = _read(file, key)
+    if known is None:
+        print(f"scores: {len(images):,} real images pass through {extractor.name}, once", file=sys.stderr)
+        known = _computed(images, extractor, protocol["neighbours"])
+        _write(file, known, key)
+    tensors = {name: value.to(extractor.device) for name, value in known.items()}
+    return RealStatistics(
+        tensors["features"],
+        Moments(tensors["mean"], tensors["covariance"]),
+        tensors["root"],
+        Radii(tensors["third"], tensors["fifth"]),
+    )
+
+
+def _computed(images: Tensor, extractor: Extractor, neighbours: int) -> dict[str, Tensor]:
+    features = extractor.features(images).features
+    gaussian = moments(features)
+    some = evenly_spaced(features, neighbours)
+    found = radii(Cloud(some, some.double().mean(0).float()))
+    return {
+        "features": features,
+        "mean": gaussian.mean,
+        "covariance": gaussian.covariance,
+        "root": root(gaussian.covariance),
+        "third": found.third,
+        "fifth": found.fifth,
+    }
+
+
+def _read(file: Path, key: str) -> dict[str, Tensor] | None:
+    """The tensors in ``file``, or None when it is missing or damaged."""
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="pt") as archive:
+            found = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - no mapping
+            described = archive.metadata()
+        if described["key"] == key and described["sha256"] == _digest(found):
+            return found
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError):
+        pass
+    print(f"scores: the cache {printable(str(file))} is damaged and will be made again", file=sys.stderr)
+    return None
+
+
+def _write(file: Path, tensors: Mapping[str, Tensor], key: str) -> None:
+    kept = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    metadata = {"key": key, "sha256": _digest(kept)}
+    try:
+        file.parent.mkdir(exist_ok=True)
+        write_atomically(file, lambda temporary: save_file(kept, temporary, metadata=metadata))
+    except OSError as error:
+        raise ValueError(f"scores: the cache {printable(str(file))} cannot be written: {error}") from error
+    sweep(file.parent)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,146 @@
+"""Networks that turn images into features: Inception-v3, DINOv2 ViT-L/14 and EfficientNet-lite2."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from train.scores.weights import read_weights
+
+CPU_BATCH = 2  # what fits into the caches; see docs/guides/scores.md
+
+
+class Features(NamedTuple):
+    """What an extractor sees in n images."""
+
+    features: Tensor
+    """float32 [n, D]."""
+    logits: Tensor | None
+    """float32 [n, classes] of the extractor's classifier, for the inception score; None where it has none."""
+
+
+class Extractor:
+    """A frozen network in eval mode on ``device``.
+
+    name: as in ScoreConfig. digest: SHA-256 of the file of its weights. resize: how images reach its input size.
+    dim: number of features. classes: of its classifier, 0 without one. label: what its Frechet distance is called.
+    """
+
+    def __init__(self, kind: Kind, network: nn.Module, digest: str, device: torch.device, batch_size: int) -> None:
+        self.name, self.label, self.resize = kind.name, kind.label, kind.resize
+        self.dim, self.classes, self.digest, self.device = kind.dim, kind.classes, digest, device
+        self._batch = batch_size if device.type != "cpu" else CPU_BATCH
+        self._network = network.to(device).eval().requires_grad_(False)
+
+    def features(self, images: Tensor) -> Features:
+        """Features of uint8 images [n, 1 or 3, H, W] on any device; grey images are repeated as three channels.
+
+        In float32 throughout. The result does not depend on how many images are passed at once, but for rounding.
+        ValueError for other images.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+            raise ValueError(
+                f"scores: images must be uint8 [n > 0, 1 or 3, H, W], got {images.dtype} {list(images.shape)}"
+            )
+        found = [self._pass(batch.to(self.device).expand(-1, 3, -1, -1)) for batch in images.split(self._batch)]
+        logits = [part.logits for part in found if part.logits is not None]
+        return Features(torch.cat([part.features for part in found]), torch.cat(logits) if logits else None)
+
+    @torch.inference_mode()
+    def _pass(self, images: Tensor) -> Features:
+        with _full_float32():
+            features, logits = self._network(images)
+        return Features(features.float(), None if logits is None else logits.float())
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of an extractor before its weights are read.
+
+    module: which has ``build(weights, path)``, the network that maps uint8 images [n, 3, H, W] to (features, logits or
+    None), and ``published()``, the path of the published weights and their SHA-256.
+    """
+
+    name: str
+    label: str
+    module: str
+    dim: int
+    classes: int
+    resize: str
+    needs: tuple[str, ...]
+    """Packages, and what brings them."""
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "inception",
+            "FID",
+            "train.scores.inception",
+            2048,
+            1008,
+            "bilinear to 299 px as TensorFlow 1 did, not antialiased (torch-fidelity)",
+            ("torch_fidelity", "pip install torch-fidelity"),
+        ),
+        Kind(
+            "efficientnet-lite2",
+            "FID[efficientnet-lite2]",
+            "train.scores.efficientnet",
+            1280,
+            1000,
+            "bicubic to 260 px, antialiased, rounded to 8 bits",
+            ("efficientnet_lite_pytorch", "pip install -e '.[scores]'"),
+        ),
+    )
+}
+
+
+def load_extractor(
+    name: str, weights: str | Path | None = None, device: torch.device | str = "cpu", batch_size: int = 64
+) -> Extractor:
+    """The extractor of that name, ready to use.
+
+    weights: a file of its weights; None takes the published ones, whose SHA-256 is checked before they are read.
+    ValueError in one line for a wrong name, a missing package, and weights that are missing, damaged or another
+    network's.
+    """
+    if name not in KINDS:
+        raise ValueError(f"scores: extractor must be one of {', '.join(KINDS)}, got {name!r}")
+    kind = KINDS[name]
+    try:
+        module = importlib.import_module(kind.module)
+    except ImportError as error:
+        raise ValueError(f"scores: {name} needs {kind.needs[0]}, which {kind.needs[1]} brings") from error
+    published: tuple[Path, str | None] = module.published() if weights is None else (Path(weights), None)
+    path, expected = published
+    tensors, digest = read_weights(path, expected)
+    build: Callable[[dict[str, Tensor], Path], nn.Module] = module.build
+    return Extractor(kind, build(tensors, path), digest, torch.device(device), batch_size)
+
+
+def bicubic(images: Tensor, size: int) -> Tensor:
+    """uint8 [n, C, H, W] -> float32 [n, C, size, size], 0..255, as PIL's bicubic resize of 8-bit images has it."""
+    if images.shape[-2:] == (size, size):
+        return images.float()
+    resized = nn.functional.interpolate(images.float(), size=(size, size), mode="bicubic", antialias=True)
+    return resized.round_().clamp_(0, 255)
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Convolutions and products in float32 on a GPU too, where PyTorch would round convolutions to TF32."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

@@ -1,0 +1,153 @@
+"""Scores of generated images against a set of real ones."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from train.data.datasets import evenly_spaced, fingerprint
+from train.scores.cache import real_statistics
+from train.scores.config import FEWEST, ScoreConfig
+from train.scores.extractors import load_extractor
+from train.scores.metrics import (
+    SPLITS,
+    SUBSET_SIZE,
+    SUBSETS,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    moments,
+)
+from train.scores.neighbours import K_DENSITY, K_PRECISION, neighbour_scores
+from train.scores.protocol import DEFINITION, versions
+
+MOST_NEIGHBOURS = 10_000  # images of each side for the scores by neighbours, whose cost grows with the square
+DRAW = 256
+Samples = Iterable[Tensor] | Callable[[int], Tensor]
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as uint8 0..255, rounded to the nearest; what lies outside is clamped. ValueError for NaN."""
+    broken = int(images.isnan().flatten(1).any(1).sum())
+    if broken:
+        raise ValueError(f"to_uint8: {broken} of {len(images)} images hold NaN")
+    return images.detach().float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+class Scorer:
+    """Scores sets of ``config.n`` images against real ones, whose statistics are computed once and kept on disk.
+
+    real: uint8 [M, 1 or 3, H, W]. data, split: what the protocol calls them. ema: decay of the average of the weights
+    that make the samples, 0 for the weights as they are, None if it is not known. cache: the folder for statistics
+    (default: that of decoded images). Whatever can be wrong is found here, before anything is trained: ValueError in
+    one line for missing or wrong weights and for too few or wrong images.
+    """
+
+    def __init__(
+        self,
+        config: ScoreConfig,
+        real: Tensor,
+        *,
+        data: str,
+        split: str | None = None,
+        ema: float | None = None,
+        device: torch.device | str = "cpu",
+        cache: str | None = None,
+    ) -> None:
+        if real.dtype != torch.uint8 or real.ndim != 4 or real.shape[1] not in (1, 3):
+            raise ValueError(
+                f"scores: real images must be uint8 [M, 1 or 3, H, W], got {real.dtype} {list(real.shape)}"
+            )
+        count = len(real) if config.reference is None else config.reference
+        if not FEWEST <= count <= len(real):
+            raise ValueError(
+                f"scores: reference must lie in {FEWEST}..{len(real)}, the number of images of {data}, got {count}"
+            )
+        self._config, self._shape, self._device = config, tuple(real.shape[1:]), torch.device(device)
+        self._extractor = load_extractor(config.extractor, config.weights, device, config.batch_size)
+        self._neighbours = min(config.n, count, MOST_NEIGHBOURS)
+        self.protocol: dict[str, Any] = {
+            "definition": DEFINITION,
+            "frechet distance": self._extractor.label,
+            "extractor": self._extractor.name,
+            "weights sha256": self._extractor.digest,
+            "resize": self._extractor.resize,
+            "n": config.n,
+            "reference": count,
+            "neighbours": self._neighbours,
+            "data": data,
+            "split": split,
+            "fingerprint": fingerprint(real),
+            "size": list(self._shape),
+            "ema": None if ema is None else ema > 0,
+            "k precision, recall": K_PRECISION,
+            "k density, coverage": K_DENSITY,
+            "kid subsets": [SUBSETS, min(SUBSET_SIZE, config.n, count)],
+            "is splits": SPLITS,
+            "versions": versions(),
+        }
+        few = min(config.n, count)
+        if few <= self._extractor.dim:
+            print(
+                f"scores: {self.label} of {few} images with {self._extractor.dim} features comes out far too large, as "
+                "their covariance is singular; it compares only with the same number",
+                file=sys.stderr,
+            )
+        self._real = real_statistics(evenly_spaced(real, count), self._extractor, self.protocol, cache)
+
+    @property
+    def label(self) -> str:
+        """What the Frechet distance is called: FID for Inception alone."""
+        return self._extractor.label
+
+    def score(self, samples: Samples) -> dict[str, float]:
+        """The scores of ``config.n`` samples.
+
+        samples: batches of uint8 images of the real ones' shape, of which the first n are taken, or a function that
+        draws a given number of them. ValueError if they are too few or of another shape.
+
+        inception_score (where the extractor classifies), fid (the extractor's Frechet distance), kid, precision,
+        recall, density, coverage; inception_score_error and kid_error are standard errors.
+        """
+        features, logits = self._features(samples)
+        scores: dict[str, float] = {}
+        if logits is not None:
+            scores["inception_score"], scores["inception_score_error"] = inception_score(logits)
+        scores["fid"] = frechet_distance(self._real.moments, moments(features), self._real.root)
+        scores["kid"], scores["kid_error"] = kernel_distance(features, self._real.features)
+        nearest = neighbour_scores(
+            evenly_spaced(self._real.features, self._neighbours),
+            evenly_spaced(features, self._neighbours),
+            self._real.radii,
+        )
+        return {**scores, **nearest._asdict()}
+
+    def _features(self, samples: Samples) -> tuple[Tensor, Tensor | None]:
+        """Of n samples: [n, D], and logits [n, classes] where the extractor classifies."""
+        found = [self._extractor.features(batch) for batch in self._batches(samples)]
+        logits = [part.logits for part in found if part.logits is not None]
+        return torch.cat([part.features for part in found]), torch.cat(logits) if logits else None
+
+    def _batches(self, samples: Samples) -> Iterator[Tensor]:
+        """The first n samples, checked."""
+        n, taken = self._config.n, 0
+        for batch in _drawn(samples, n) if callable(samples) else samples:
+            if batch.dtype != torch.uint8 or batch.ndim != 4 or tuple(batch.shape[1:]) != self._shape:
+                raise ValueError(
+                    f"scores: samples must be uint8 [n, {', '.join(map(str, self._shape))}] like the real images, got "
+                    f"{batch.dtype} {list(batch.shape)}"
+                )
+            yield batch[: n - taken]
+            taken += len(batch)
+            if taken >= n:
+                return
+        raise ValueError(f"scores: n is {n}, but there are only {taken} samples")
+
+
+def _drawn(draw: Callable[[int], Tensor], n: int) -> Iterator[Tensor]:
+    for start in range(0, n, DRAW):
+        yield draw(min(DRAW, n - start))
