@@ -20,11 +20,11 @@ from train.data.config import DataConfig
 from train.errors import TrainingError
 from train.recipes import PROFILES, merge, profile
 from train.report.page import flatten
+from train.report.record import SCORES
 from train.reproduce.image_tables import ImageRow, ImageTable
 from train.run.config import TrainConfig, save_config
 from train.run.directory import RUN_FILE
 from train.run.files import write_json
-from train.run.scoring import SCORES
 from train.scores.config import ScoreConfig
 
 LOG = "cell.log"

@@ -38,7 +38,8 @@ def write(out: Path, name: str) -> list[Path]:
     rows = read_kept(out, list(table.rows))
     if not rows:
         return []
-    check_same([cell["protocol"] for row in rows.values() for cell in row])
+    kept = [cell for row in rows.values() for cell in row]
+    check_same([cell["protocol"] for cell in kept], [f"{cell['row']}-{cell['seed']}" for cell in kept])
     curves, samples, page = (out / f"{name}{end}" for end in (".png", "-samples.png", ".md"))
     shown = {label(row): row for key, row in rows.items() if key in table.main}
     score_curves({title: [points(cell) for cell in row] for title, row in shown.items()}, curves)
