@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("train.data.cache:cache_main", "data --cache   decoded images that are kept, and how to clear them"),
     "report": (
         "train.report.command:report_main",
-        "report RUN ...   the page of a run from its files, without training",
+        "report RUN ...   the page of a run, from its files",
     ),
     "compare": ("train.report.compare:compare_main", "compare RUN RUN ...   curves and a table of several runs"),
 }
