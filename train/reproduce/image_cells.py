@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from subprocess import STDOUT, run
 from typing import Any
 
 from models.config import from_dict
@@ -158,7 +158,7 @@ def train(cell: Cell) -> None:
         save_config(folder, cell.game, cell.config)
     command = [sys.executable, "-m", "train", cell.game, "--resume", str(folder)]
     with (folder / LOG).open("a", encoding="utf-8") as log:
-        status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+        status = run(command, stdout=log, stderr=STDOUT, check=False).returncode
     if status != 0:
         lines = (folder / LOG).read_text(encoding="utf-8").strip().splitlines() or ["nothing was printed"]
         raise TrainingError(f"reproduce: {cell.name} ended with status {status}: {lines[-1]} (see {folder / LOG})")

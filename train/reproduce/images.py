@@ -33,7 +33,8 @@ def main(name: str, argv: Sequence[str], prog: str) -> None:
     from train.reproduce import images_report  # matplotlib is slow to import
 
     check_scores(config)
-    out, machine = start(shlex.join([*prog.split(), *argv]), None, config.device, config.out)
+    shown = [Path(word).name if "/" in word else word for word in argv]  # paths mean nothing elsewhere
+    out, machine = start(shlex.join([*prog.split(), *shown]), None, config.device, config.out)
     machine["threads"] = config.threads
     play(table, wanted, config, out, machine)
     for path in images_report.write(out, name):

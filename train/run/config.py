@@ -18,6 +18,7 @@ from models.games import GAMES, Game
 from train.data.config import DataConfig
 from train.run.directory import RUN_FILE
 from train.run.files import write_json
+from train.scores.config import ScoreConfig
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class TrainConfig:
     """Iterations between checkpoints."""
     keep: int = 2
     """Checkpoints kept."""
+    scores: ScoreConfig = field(default_factory=ScoreConfig)
+    """Scores of images."""
     game: Any = None
     """The game."""
 

@@ -27,6 +27,8 @@ class ScoreConfig:
     """Generated images that are scored; published figures take 10,000 or 50,000."""
     reference: int | None = None
     """Real images that they are compared with, evenly spaced over the set (None: all of it)."""
+    every: int = 0
+    """Iterations between scores."""
     batch_size: int = 64
     """Images that pass through the extractor at once on a GPU; a CPU takes few at a time, which is fastest there.
     The scores do not depend on it, but for rounding."""
