@@ -14,11 +14,12 @@ from models.games import GAMES
 RUN_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
 EXPORT = "export"
+BEST = "export-best"  # of the lowest Frechet distance along the training
 REPORT = "report.html"
 LOCK = ".lock"
 PHASES = dict.fromkeys(phase for game in GAMES.values() for phase in game.phases)  # each has a folder of its own
 # What a run leaves in its folder: where any of it lies, another run has been.
-TRACES = (RUN_FILE, CHECKPOINTS, "metrics.jsonl", "tensorboard", "samples", "pictures", EXPORT, REPORT, *PHASES)
+TRACES = (RUN_FILE, CHECKPOINTS, "metrics.jsonl", "tensorboard", "samples", "pictures", EXPORT, BEST, REPORT, *PHASES)
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class Scorer:
             raise ValueError(
                 f"scores: reference must lie in {FEWEST}..{len(real)}, the number of images of {data}, got {count}"
             )
-        self._config, self._shape, self._device = config, tuple(real.shape[1:]), torch.device(device)
+        self._config, self.shape, self._device = config, tuple(real.shape[1:]), torch.device(device)
         self._extractor = load_extractor(config.extractor, config.weights, device, config.batch_size)
         self._neighbours = min(config.n, count, MOST_NEIGHBOURS)
         self.protocol: dict[str, Any] = {
@@ -82,7 +82,7 @@ class Scorer:
             "data": data,
             "split": split,
             "fingerprint": fingerprint(real),
-            "size": list(self._shape),
+            "size": list(self.shape),
             "ema": None if ema is None else ema > 0,
             "k precision, recall": K_PRECISION,
             "k density, coverage": K_DENSITY,
@@ -136,9 +136,9 @@ class Scorer:
         """The first n samples, checked."""
         n, taken = self._config.n, 0
         for batch in _drawn(samples, n) if callable(samples) else samples:
-            if batch.dtype != torch.uint8 or batch.ndim != 4 or tuple(batch.shape[1:]) != self._shape:
+            if batch.dtype != torch.uint8 or batch.ndim != 4 or tuple(batch.shape[1:]) != self.shape:
                 raise ValueError(
-                    f"scores: samples must be uint8 [n, {', '.join(map(str, self._shape))}] like the real images, got "
+                    f"scores: samples must be uint8 [n, {', '.join(map(str, self.shape))}] like the real images, got "
                     f"{batch.dtype} {list(batch.shape)}"
                 )
             yield batch[: n - taken]
