@@ -64,6 +64,7 @@ class Game(nn.Module):
     frozen modules (an encoder, say) are plain attributes outside ``players``: saved, moved, never trained.
     optimizer: the class of every player's optimizer.
     defaults: settings of a run in which we follow the game's paper, where they differ from the trainer's.
+    notes: what terms that losses log mean, by the term's name; reports say it beside the curve.
 
     A loss reduces over the last dimension of scores, the batch, alone: with a leading dimension of runs on every
     tensor (``models.stack``) the same lines give one loss per run. Under autocast networks run in half precision, and
@@ -77,6 +78,7 @@ class Game(nn.Module):
     order: tuple[Turn, ...]
     optimizer: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Adam
     defaults: ClassVar[Mapping[str, Any]] = {}
+    notes: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...]) -> Game:
@@ -124,6 +126,15 @@ class Game(nn.Module):
     def reconstruct(self, real: Tensor) -> Tensor | None:
         """What the game makes of real samples [N, ...] when it rebuilds them, shaped like them; None if it does not."""
         return None
+
+    def pictures(self, real: Tensor, noise: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Images to look at in pairs, by what the second is of the first: two tensors [N, ...] each.
+
+        real [N, ...]: images; noise [N, noise_dim]. Called in eval mode. By default what ``reconstruct`` gives, as
+        "reconstructions"; a game that changes images in another way adds its own.
+        """
+        rebuilt = self.reconstruct(real)
+        return {} if rebuilt is None else {"reconstructions": (real, rebuilt)}
 
     def parts(self) -> dict[str, Any]:
         """What an export holds, as JSON, for ``rebuild``: the config of each phase's game that this one stands on.

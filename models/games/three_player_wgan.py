@@ -65,6 +65,11 @@ class ThreePlayerWgan(Adversarial):
 
     Config: ClassVar[Any] = ThreePlayerWganConfig
     defaults: ClassVar[Any] = {"betas": (0.0, 0.9), "lr_decay": "linear"}
+    notes: ClassVar[Mapping[str, str]] = {
+        "score": "Mean score of moved samples, in (-1, 1).",
+        "cost": "Mean cost of moving a sample, with its weight lambda.",
+        "gap": "Mean score of the samples that stay minus that of the moved ones.",
+    }
 
     def __init__(
         self, config: Any, generator: nn.Module, critic: nn.Module, mover: nn.Module, cost: Cost | None = None
@@ -123,6 +128,11 @@ class ThreePlayerWgan(Adversarial):
         if "mover" in self.players:
             x = self.players["mover"](x)
         return x + noise * torch.randn_like(x) if kind == "output-noise" else x
+
+    def pictures(self, real: Tensor, noise: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """What the mover makes of real images (Eq. 10; Fig. 3 of the paper) or of generated ones (Eq. 9)."""
+        still = real if self.config.equation == 10 else self.sample(noise)
+        return {**super().pictures(real, noise), "moved": (still, self.move(still))}
 
     def moving(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """E f(h(x)) and E c(h(x), x), the cost with its weight lambda."""

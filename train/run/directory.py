@@ -18,7 +18,7 @@ REPORT = "report.html"
 LOCK = ".lock"
 PHASES = dict.fromkeys(phase for game in GAMES.values() for phase in game.phases)  # each has a folder of its own
 # What a run leaves in its folder: where any of it lies, another run has been.
-TRACES = (RUN_FILE, CHECKPOINTS, "metrics.jsonl", "tensorboard", "samples", EXPORT, REPORT, *PHASES)
+TRACES = (RUN_FILE, CHECKPOINTS, "metrics.jsonl", "tensorboard", "samples", "pictures", EXPORT, REPORT, *PHASES)
 
 
 @contextmanager

@@ -1,0 +1,57 @@
+"""Pictures inside a page: small, and as many as a reader can use."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from train.report.page import Frame
+
+MOST_FRAMES = 20  # of a slider
+MOST_PIXELS = 1100  # width of a picture; the files beside the page keep theirs
+FULL, FRAME = 92, 82  # WebP's quality of a single picture and of one of many
+
+
+def embedded(path: Path, alt: str, *, when: str = "", quality: int = FULL) -> Frame:
+    """The picture in ``path`` as WebP inside a data: URI; OSError if it cannot be read."""
+    with Image.open(path) as opened:
+        shown = opened.convert("RGB")
+    if shown.width > MOST_PIXELS:
+        shown = shown.resize((MOST_PIXELS, round(shown.height * MOST_PIXELS / shown.width)), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    shown.save(buffer, format="WEBP", quality=quality, method=4)
+    uri = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Frame(uri, shown.width, shown.height, alt, when)
+
+
+def by_step(folder: Path) -> dict[int, Path]:
+    """The pictures <step>.png in ``folder``, by step in rising order; none if there is no such folder."""
+    found = {int(path.stem): path for path in folder.glob("*.png") if path.stem.isdecimal()}
+    return dict(sorted(found.items()))
+
+
+def frames(pictures: Mapping[int, Path], alt: str) -> list[Frame]:
+    """At most 20 of ``pictures`` evenly spaced, the first and the last among them, for a slider.
+
+    What cannot be read is left out, and so is every picture that equals the one before it.
+    """
+    made: list[Frame] = []
+    for step in chosen(list(pictures)):
+        try:
+            frame = embedded(pictures[step], f"{alt} at iteration {step:,}", when=f"{step:,}", quality=FRAME)
+        except (OSError, ValueError, SyntaxError):  # Pillow's words for a damaged file; a run may be writing it
+            continue
+        if not made or made[-1].uri != frame.uri:
+            made.append(frame)
+    return made
+
+
+def chosen(steps: Sequence[int], most: int = MOST_FRAMES) -> list[int]:
+    """At most ``most`` of ``steps``, evenly spaced, with the first and the last."""
+    if len(steps) <= most:
+        return list(steps)
+    return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
