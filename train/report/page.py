@@ -120,6 +120,11 @@ def paragraph(value: str, kind: str = "") -> str:
     return f'<p class="{kind}">{text(value)}</p>' if kind else f"<p>{text(value)}</p>"
 
 
+def heading(value: str) -> str:
+    """A heading within a section."""
+    return f"<h3>{text(value)}</h3>"
+
+
 def facts(values: Mapping[str, tuple[str, str]]) -> str:
     """Cards: name -> (value, a remark or nothing)."""
     cards = [

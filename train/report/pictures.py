@@ -13,17 +13,20 @@ from train.report.page import Frame
 
 MOST_FRAMES = 20  # of a slider
 MOST_PIXELS = 1100  # width of a picture; the files beside the page keep theirs
-FULL, FRAME = 92, 82  # WebP's quality of a single picture and of one of many
+QUALITY = 82  # WebP's, of one picture of many; a single one is exact
 
 
-def embedded(path: Path, alt: str, *, when: str = "", quality: int = FULL) -> Frame:
-    """The picture in ``path`` as WebP inside a data: URI; OSError if it cannot be read."""
+def embedded(path: Path, alt: str, *, when: str = "", exact: bool = True) -> Frame:
+    """The picture in ``path`` as WebP inside a data: URI; OSError if it cannot be read.
+
+    exact: all its pixels as they are; else it may be a tenth of the size, which the eye hardly sees.
+    """
     with Image.open(path) as opened:
         shown = opened.convert("RGB")
     if shown.width > MOST_PIXELS:
         shown = shown.resize((MOST_PIXELS, round(shown.height * MOST_PIXELS / shown.width)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    shown.save(buffer, format="WEBP", quality=quality, method=4)
+    shown.save(buffer, format="WEBP", lossless=exact, quality=QUALITY, method=4)
     uri = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return Frame(uri, shown.width, shown.height, alt, when)
 
@@ -42,8 +45,8 @@ def frames(pictures: Mapping[int, Path], alt: str) -> list[Frame]:
     made: list[Frame] = []
     for step in chosen(list(pictures)):
         try:
-            frame = embedded(pictures[step], f"{alt} at iteration {step:,}", when=f"{step:,}", quality=FRAME)
-        except (OSError, ValueError, SyntaxError):  # Pillow's words for a damaged file; a run may be writing it
+            frame = embedded(pictures[step], f"{alt} at iteration {step:,}", when=f"{step:,}", exact=False)
+        except Exception:  # whatever a parser raises on damaged bytes, the picture is left out
             continue
         if not made or made[-1].uri != frame.uri:
             made.append(frame)

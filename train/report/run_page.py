@@ -153,19 +153,23 @@ def _pictures(made: Page, run: Record) -> None:
             found = dict(sorted({**found, end: last}.items()))
         return pictures.frames(found, alt)
 
+    parts = []
     samples = over_time(directory / "samples", directory / "samples.png", "samples")
     if samples:
-        made.section("Samples", page.slider(samples, "The same noise at every iteration."))
+        parts.append(page.heading("Samples") + page.slider(samples, "The same noise at every iteration."))
     kinds = sorted({folder.name for folder in (directory / PAIRS).glob("*") if folder.is_dir()})
     for name in kinds:
         shown = over_time(directory / PAIRS / name, directory / f"{name}.png", name)
         if shown:
             caption = f"Rows in pairs: images, and below each what the game makes of it ({name})."
-            made.section(name.replace("_", " ").capitalize(), page.slider(shown, caption))
+            parts.append(page.heading(name.replace("_", " ").capitalize()) + page.slider(shown, caption))
     between = directory / "interpolations.png"
     if isinstance(end, int) and between.is_file():
         caption = "In each row the noise goes from that of the first image to that of the last along a great circle."
-        made.section("Interpolations", page.picture(pictures.embedded(between, "interpolations"), caption))
+        between_them = page.picture(pictures.embedded(between, "interpolations"), caption)
+        parts.append(page.heading("Interpolations") + between_them)
+    if parts:
+        made.section("Pictures", page.columns(*parts))
 
 
 def _neighbours(made: Page, run: Record) -> None:
@@ -207,7 +211,7 @@ def _neighbour_part(made: Page, found: Mapping[str, Any], file: Path, heading: s
     )
     return "\n".join(
         [
-            f"<h3>{page.text(heading)}</h3>",
+            page.heading(heading),
             page.picture(pictures.embedded(file, f"samples above their nearest training images, {heading.lower()}")),
             page.paragraph(f"Distances of these, row by row: {nearest} ({unit}).", "note"),
             page.table(["distance to the nearest", "least", "median", "greatest"], rows),
