@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -107,9 +108,22 @@ class Game(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} defines no sample")
 
     def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Noise N(0, I) [n, config.networks.noise_dim] on the game's device."""
+        """Noise N(0, I) [n, config.networks.noise_dim] on the game's device, drawn on that of ``generator``."""
         device = next(self.players.parameters()).device
-        return torch.randn(n, self.config.networks.noise_dim, generator=generator, device=device)
+        where = device if generator is None else generator.device
+        return torch.randn(n, self.config.networks.noise_dim, generator=generator, device=where).to(device)
+
+    def between(self, start: Tensor, end: Tensor, share: float) -> Tensor:
+        """The noise at ``share``, 0..1, of the way from ``start`` to ``end`` [N, noise_dim]: a great circle.
+
+        cos(a) start + sin(a) end with a = share pi / 2. If both ends are independent draws of ``draw_noise``, N(0, I),
+        so is each point between them, as cos^2 + sin^2 = 1: the generator meets no noise that it was not trained on. On
+        the straight line the variance falls to a half. Spherical interpolation by the angle between the two
+        (White 2016, "Sampling generative networks") comes to the same in many dimensions, where that angle is near to
+        pi / 2; in few it changes the law, and between opposite vectors it is undefined.
+        """
+        angle = share * math.pi / 2
+        return math.cos(angle) * start + math.sin(angle) * end
 
     @property
     def sampling_players(self) -> nn.Module:

@@ -106,7 +106,16 @@ class ThreePlayerWgan(Adversarial):
         if self.config.noise == "normal":
             return super().draw_noise(n, generator)
         device = next(self.players["generator"].parameters()).device
-        return 2 * torch.rand(n, self.config.networks.noise_dim, generator=generator, device=device) - 1
+        where = device if generator is None else generator.device
+        return (2 * torch.rand(n, self.config.networks.noise_dim, generator=generator, device=where) - 1).to(device)
+
+    def between(self, start: Tensor, end: Tensor, share: float) -> Tensor:
+        """For uniform noise, the great circle between the normal numbers of the same quantiles: it stays uniform."""
+        if self.config.noise == "normal":
+            return super().between(start, end, share)
+        tail = 2.0**-30  # -1 is among the draws; its normal number would be infinite
+        first, last = (torch.special.ndtri((x.double().add(1) / 2).clamp(tail, 1 - tail)) for x in (start, end))
+        return torch.special.ndtr(super().between(first, last, share)).mul(2).sub(1).to(start.dtype)
 
     @property
     def cost(self) -> Cost:

@@ -19,7 +19,8 @@ REPORT = "report.html"
 LOCK = ".lock"
 PHASES = dict.fromkeys(phase for game in GAMES.values() for phase in game.phases)  # each has a folder of its own
 # What a run leaves in its folder: where any of it lies, another run has been.
-TRACES = (RUN_FILE, CHECKPOINTS, "metrics.jsonl", "tensorboard", "samples", "pictures", EXPORT, BEST, REPORT, *PHASES)
+LOGS = ("metrics.jsonl", "scores.json", "tensorboard")
+TRACES = (RUN_FILE, CHECKPOINTS, *LOGS, "samples", "pictures", EXPORT, BEST, REPORT, *PHASES)
 
 
 @contextmanager

@@ -71,11 +71,7 @@ class Outputs:
         pictures = {"Samples": directory / "samples.png", "Losses": directory / "losses.png"}
         metrics = self._show(log, pictures["Samples"])
         plots.loss_curves(directory / METRICS, pictures["Losses"])
-        try:
-            with loop.sampling() as game:
-                save_game(directory / EXPORT, self._label, game, self._data.shape, write_atomically)
-        except ValueError as error:
-            raise TrainingError(printable(str(error))) from error
+        self.export(directory / EXPORT)
         for name, grid in self.pairs().items():
             pictures[name.capitalize()] = directory / f"{name}.png"
             self._draw(grid, pictures[name.capitalize()])
@@ -89,6 +85,15 @@ class Outputs:
         column = max(map(len, paths))
         log.say("\n".join(f"{name:<{column}} {path}" for name, path in paths.items()))
         return metrics
+
+    def export(self, directory: Path) -> None:
+        """The averaged game as it is now, as an export; TrainingError, and no file, if a weight is not finite."""
+        training = {"step": self._loop.step, "ema": self._loop.config.ema}
+        try:
+            with self._loop.sampling() as game:
+                save_game(directory, self._label, game, self._data.shape, write_atomically, training)
+        except ValueError as error:
+            raise TrainingError(printable(str(error))) from error
 
     def samples(self, n: int) -> Tensor:
         """n samples [n, ...] of the averaged game, the same noise at each call; TrainingError if one is not finite."""

@@ -99,7 +99,7 @@ class Scoring:
         log.say(f"scores at iteration {loop.step}: {loop.config.scores.n:,} samples")
         with loop.sampling():
             found = self._scorer.score(draw)
-        log.say(f"  {self._scorer.label} {found['fid']:.4g}, " + ", ".join(_described(found)))
+        log.say("  " + ", ".join([f"{self._scorer.label} {found['fid']:.4g}", *_described(found)]))
         if all(found["fid"] < row["fid"] for row in self._rows):
             with loop.sampling() as sampled:
                 shape = self._scorer.shape
