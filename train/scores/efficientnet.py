@@ -11,7 +11,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
 from train.scores.extractors import Features, bicubic
-from train.scores.fold import fold_batch_norm
+from train.scores.fold import fold_batch_norm, use_products
 from train.scores.weights import check_finite, fitting
 
 SIZE = 260  # pixels
@@ -45,6 +45,7 @@ class EfficientNetFeatures(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         fold_batch_norm(network, PAIRS)
+        use_products(network)
         for module in network.modules():
             padding = getattr(module, "static_padding", None)
             if isinstance(module, nn.Conv2d) and isinstance(padding, nn.ZeroPad2d) and len(set(padding.padding)) == 1:

@@ -91,6 +91,15 @@ KINDS = {
             ("torch_fidelity", "pip install torch-fidelity"),
         ),
         Kind(
+            "dinov2",
+            "FD-DINOv2",
+            "train.scores.dinov2",
+            1024,
+            0,
+            "bicubic to 224 px, antialiased, rounded to 8 bits",
+            ("torch", "pip install torch"),
+        ),
+        Kind(
             "efficientnet-lite2",
             "FID[efficientnet-lite2]",
             "train.scores.efficientnet",
