@@ -43,8 +43,8 @@ def published() -> tuple[Path, str | None]:
     return WEIGHTS.fetch(), WEIGHTS.sha256
 
 
-def build(weights: Mapping[str, Tensor], path: Path) -> nn.Module:
-    """The network with ``weights``, which were read from ``path``."""
+def build(weights: Mapping[str, Tensor], path: Path, device: torch.device) -> nn.Module:
+    """The network with ``weights``, which were read from ``path``, for use on ``device``."""
     named = {name: value.float() for name, value in weights.items() if name != "mask_token"}  # for training alone
     with torch.device("meta"):  # 1.2 GB are not filled twice
         network = VisionTransformer(LARGE)

@@ -22,7 +22,9 @@ def by_definition(real, generated):
     precision = (between <= reach(real, 3)).any(1).double().mean()
     recall = (between <= reach(generated, 3)[:, None]).any(0).double().mean()
     inside = between <= reach(real, 5)
-    return tuple(map(float, (precision, recall, inside.double().sum() / (5 * len(generated)), inside.any(0).double().mean())))
+    return tuple(
+        map(float, (precision, recall, inside.double().sum() / (5 * len(generated)), inside.any(0).double().mean()))
+    )
 
 
 def clouds(kind, randn):
