@@ -45,9 +45,7 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.inter_op_num_threads = 1
-        options.add_session_config_entry(
-            "session.intra_op.allow_spinning", "0"
-        )  # idle threads leave the core to others
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads sleep
         self._session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,7 @@ from typing import Any
 from train.provenance import version
 
 DEFINITION = 1  # raised when a score is computed in another way, so that its figures differ by more than rounding
-RECORDED = (
-    "torch",
-    "torchvision",
-    "onnxruntime",
-    "otkernels",
-)  # they change scores by rounding alone: noted, not compared
+RECORDED = ("torch", "torchvision", "onnxruntime", "otkernels")  # change scores by rounding alone
 COMPARED = ("torch-fidelity",)  # defines scores and Inception's resize
 
 
