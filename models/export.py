@@ -34,12 +34,20 @@ def write_and_rename(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def save_game(directory: Path, name: str, game: Game, shape: tuple[int, ...], write: Writer = write_and_rename) -> None:
+def save_game(
+    directory: Path,
+    name: str,
+    game: Game,
+    shape: tuple[int, ...],
+    write: Writer = write_and_rename,
+    training: Mapping[str, Any] | None = None,
+) -> None:
     """Write ``game`` to ``directory``, which is made if it is missing, for ``load_game``.
 
     name: the game's name in the registry. shape: of one sample. write: called with a path and a function that writes a
-    file; it puts the file there. config.json is written last: where it is, the export is whole. ValueError, and no
-    file, if a weight is NaN or infinite.
+    file; it puts the file there. training: what is to be known of the weights, as JSON, such as {"step": 1000};
+    ``read_description`` gives it back. config.json is written last: where it is, the export is whole. ValueError, and
+    no file, if a weight is NaN or infinite.
     """
     weights = {key: value.detach().cpu().clone().contiguous() for key, value in game.state_dict().items()}
     broken = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
@@ -58,6 +66,7 @@ def save_game(directory: Path, name: str, game: Game, shape: tuple[int, ...], wr
     write(model, write_weights)
     config = dataclasses.asdict(game.config)
     described = {"game": name, "config": config, "shape": list(shape), "parts": game.parts(), "sha256": digest}
+    described["training"] = dict(training or {})
     text = json.dumps(described, indent=2) + "\n"
     write(description, lambda path: path.write_text(text, encoding="utf-8"))
 
@@ -76,7 +85,7 @@ def load_game(directory: str | Path, games: Mapping[str, type[Game]]) -> tuple[G
         for name in ("model.safetensors", "config.json"):
             if not (directory / name).is_file():
                 raise ValueError(f"load_game: {directory} must be the directory of an export, but has no file {name}")
-        description = _description(directory / "config.json")
+        description = read_description(directory)
         if description["game"] not in games:
             known = ", ".join(games)
             raise ValueError(f"load_game: {directory} must hold one of {known}, got {_line(description['game'])!r}")
@@ -87,8 +96,12 @@ def load_game(directory: str | Path, games: Mapping[str, type[Game]]) -> tuple[G
         raise ValueError(f"load_game: {directory} is damaged: {_line(error)}") from error
 
 
-def _description(path: Path) -> dict[str, Any]:
-    """What config.json says, with every part that is needed, of the right type."""
+def read_description(directory: Path) -> dict[str, Any]:
+    """What config.json of an export says, with every part that ``load_game`` needs, of the right type.
+
+    Parts that a file lacks: "parts" and "training" are empty, "sha256" is None. ValueError for a damaged file.
+    """
+    path = directory / "config.json"
     if path.stat().st_size > LARGEST_DESCRIPTION:
         raise ValueError(f"config.json must have at most {LARGEST_DESCRIPTION} bytes, got {path.stat().st_size}")
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -97,9 +110,10 @@ def _description(path: Path) -> dict[str, Any]:
     for name, kind in (("game", str), ("config", dict), ("shape", list)):
         if not isinstance(found.get(name), kind):
             raise ValueError(f"config.json must have {name!r}, a {kind.__name__}, got {found.get(name)!r}")
-    found = {"parts": {}, "sha256": None, **found}
-    if not isinstance(found["parts"], dict):
-        raise ValueError(f"config.json must have 'parts', a dict, got {found['parts']!r}")
+    found = {"parts": {}, "training": {}, "sha256": None, **found}
+    for name in ("parts", "training"):
+        if not isinstance(found[name], dict):
+            raise ValueError(f"config.json must have {name!r}, a dict, got {found[name]!r}")
     check_shape(tuple(found["shape"]))
     return found
 

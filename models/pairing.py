@@ -32,12 +32,14 @@ class Pairs:
     """K weighted pairs (real[k], generated[k]): indices int64 [..., K], weight [..., K] summing to 1.
 
     marginal_error [...]: how far the weights are from the marginals that they are meant to have (``sinkhorn`` alone).
+    rho int64 [..., K]: the generated sample that was found for each real one; None for ``sinkhorn``, which takes all.
     """
 
     real: Tensor
     generated: Tensor
     weight: Tensor
     marginal_error: Tensor | None = None
+    rho: Tensor | None = None
 
     def cost(self, z_r: Tensor, transformed: Tensor) -> Tensor:
         """The matched cost sum_k weight[k] |z_r[real[k]] - F(z_g)[generated[k]]|^2 [...] (Eq. 13's last term).
@@ -50,16 +52,24 @@ class Pairs:
         return (self.weight * difference.square().sum(-1)).sum(-1)
 
 
+def distinct_share(index: Tensor, candidates: int) -> Tensor:
+    """How many of ``candidates`` samples occur in index [..., K], as a share [...]; NaN where an index is -1."""
+    hit = torch.zeros(*index.shape[:-1], candidates, device=index.device)
+    share = hit.scatter(-1, index.clamp(min=0), 1.0).mean(-1)
+    return share.where((index >= 0).all(-1), torch.nan)
+
+
 def _rows(points: Tensor, index: Tensor) -> Tensor:
     """points [..., N, d] at index [..., K]: [..., K, d]; any row for an index of -1, whose weight is NaN."""
     return points.take_along_dim(index.clamp(min=0)[..., None], -2)
 
 
-def _uniform(real: Tensor, generated: Tensor, z_r: Tensor, transformed: Tensor) -> Pairs:
+def _uniform(real: Tensor, generated: Tensor, rho: Tensor, z_r: Tensor, transformed: Tensor) -> Pairs:
     """Equal weights; NaN where a latent of the problem is NaN or infinite, so that the cost shows it."""
     finite = z_r.isfinite().flatten(-2).all(-1) & transformed.isfinite().flatten(-2).all(-1)
     share = torch.full((), 1 / max(real.shape[-1], 1), dtype=z_r.dtype, device=real.device)
-    return Pairs(real, generated, share.where(finite[..., None], torch.nan).expand(real.shape))
+    weight = share.where(finite[..., None], torch.nan).expand(real.shape)
+    return Pairs(real, generated, weight, rho=rho)
 
 
 def _scaled(pairing: str, z_r: Tensor, transformed: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +98,7 @@ def _each(index: Tensor) -> Tensor:
 def cover(z_r: Tensor, transformed: Tensor) -> Pairs:
     """(z_r[i], F(z_g[rho_i])), rho_i = argmin_j |z_r[i] - F(z_g[j])|^2 (section 4.1: each real point is covered)."""
     nearest = l2_argmin(*_scaled("cover", z_r, transformed)).index
-    return _uniform(_each(nearest), nearest, z_r, transformed)
+    return _uniform(_each(nearest), nearest, nearest, z_r, transformed)
 
 
 def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
@@ -101,7 +111,7 @@ def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
     if n != m:
         raise ValueError(f"literal: z_r and F(z_g) must have equal length, got {n} and {m}")
     nearest = l2_argmin(x, y).index
-    return _uniform(nearest, _each(nearest), z_r, transformed)
+    return _uniform(nearest, _each(nearest), nearest, z_r, transformed)
 
 
 def assignment(z_r: Tensor, transformed: Tensor) -> Pairs:
@@ -120,7 +130,7 @@ def assignment(z_r: Tensor, transformed: Tensor) -> Pairs:
         matched = list(map(_matched, x, y))
     pairs = np.array(matched, dtype=np.int64).reshape(len(x), 2, min(n, m))
     real, generated = (index.to(z_r.device).view(*lead, min(n, m)) for index in torch.from_numpy(pairs).unbind(1))
-    return _uniform(real, generated, z_r, transformed)
+    return _uniform(real, generated, generated, z_r, transformed)
 
 
 def _matched(x: Array, y: Array) -> Array:

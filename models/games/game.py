@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -64,6 +65,7 @@ class Game(nn.Module):
     frozen modules (an encoder, say) are plain attributes outside ``players``: saved, moved, never trained.
     optimizer: the class of every player's optimizer.
     defaults: settings of a run in which we follow the game's paper, where they differ from the trainer's.
+    notes: what terms that losses log mean, by the term's name; reports say it beside the curve.
 
     A loss reduces over the last dimension of scores, the batch, alone: with a leading dimension of runs on every
     tensor (``models.stack``) the same lines give one loss per run. Under autocast networks run in half precision, and
@@ -77,6 +79,7 @@ class Game(nn.Module):
     order: tuple[Turn, ...]
     optimizer: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Adam
     defaults: ClassVar[Mapping[str, Any]] = {}
+    notes: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...]) -> Game:
@@ -105,9 +108,22 @@ class Game(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} defines no sample")
 
     def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Noise N(0, I) [n, config.networks.noise_dim] on the game's device."""
+        """Noise N(0, I) [n, config.networks.noise_dim] on the game's device, drawn on that of ``generator``."""
         device = next(self.players.parameters()).device
-        return torch.randn(n, self.config.networks.noise_dim, generator=generator, device=device)
+        where = device if generator is None else generator.device
+        return torch.randn(n, self.config.networks.noise_dim, generator=generator, device=where).to(device)
+
+    def between(self, start: Tensor, end: Tensor, share: float) -> Tensor:
+        """The noise at ``share``, 0..1, of the way from ``start`` to ``end`` [N, noise_dim]: a great circle.
+
+        cos(a) start + sin(a) end with a = share pi / 2. If both ends are independent draws of ``draw_noise``, N(0, I),
+        so is each point between them, as cos^2 + sin^2 = 1: the generator meets no noise that it was not trained on. On
+        the straight line the variance falls to a half. Spherical interpolation by the angle between the two
+        (White 2016, "Sampling generative networks") comes to the same in many dimensions, where that angle is near to
+        pi / 2; in few it changes the law, and between opposite vectors it is undefined.
+        """
+        angle = share * math.pi / 2
+        return math.cos(angle) * start + math.sin(angle) * end
 
     @property
     def sampling_players(self) -> nn.Module:
@@ -124,6 +140,15 @@ class Game(nn.Module):
     def reconstruct(self, real: Tensor) -> Tensor | None:
         """What the game makes of real samples [N, ...] when it rebuilds them, shaped like them; None if it does not."""
         return None
+
+    def pictures(self, real: Tensor, noise: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Images to look at in pairs, by what the second is of the first: two tensors [N, ...] each.
+
+        real [N, ...]: images; noise [N, noise_dim]. Called in eval mode. By default what ``reconstruct`` gives, as
+        "reconstructions"; a game that changes images in another way adds its own.
+        """
+        rebuilt = self.reconstruct(real)
+        return {} if rebuilt is None else {"reconstructions": (real, rebuilt)}
 
     def parts(self) -> dict[str, Any]:
         """What an export holds, as JSON, for ``rebuild``: the config of each phase's game that this one stands on.

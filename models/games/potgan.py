@@ -19,7 +19,7 @@ from models.games.game import Game, Loss, Phase, Turn, full
 from models.games.vae import VaeGame
 from models.games.wgan_gp import WganGp, WganGpConfig
 from models.networks import make_critic, make_generator
-from models.pairing import PAIRINGS, PairingName
+from models.pairing import PAIRINGS, PairingName, distinct_share
 from models.transforms import AffineTransform, MlpTransform
 
 
@@ -97,6 +97,12 @@ class PotGan(WganGp):
             needed=lambda config, shape: len(shape) == 3 and config.encoder == "identity",  # a point is its own latent
         )
     }
+    notes: ClassVar[Mapping[str, str]] = {
+        **WganGp.notes,
+        "transport": "Matched cost of real latents and transformed generated ones, a squared distance (Eq. 13).",
+        "used": "Share of a batch's generated samples that the pairing takes: distinct values of rho / N.",
+        "marginal_error": "How far the entropic plan is from uniform marginals.",
+    }
     forest_started: Tensor
 
     def __init__(
@@ -168,13 +174,18 @@ class PotGan(WganGp):
     def transport(self, z_r: Tensor, z_g: Tensor) -> Loss:
         """L_POT, the matched cost of z_r [N, d] and F(z_g) [N, d] under the configured pairing: a scalar (Eq. 13).
 
-        Logged: the cost, and for ``sinkhorn`` its plan's ``marginal_error``.
+        Logged: the cost; the share ``used`` of the batch's generated samples that rho takes; for ``sinkhorn``, whose
+        plan takes all of them, its ``marginal_error`` instead.
         """
         z_r, transformed = full(z_r), full(self.transform(z_g))
         pairs = PAIRINGS[self.config.pairing](z_r, transformed)
         cost = pairs.cost(z_r, transformed)
-        error = {} if pairs.marginal_error is None else {"marginal_error": pairs.marginal_error}
-        return Loss(cost, {"transport": cost.detach(), **error})
+        terms = {"transport": cost.detach()}
+        if pairs.rho is not None:
+            terms["used"] = distinct_share(pairs.rho, transformed.shape[-2])
+        if pairs.marginal_error is not None:
+            terms["marginal_error"] = pairs.marginal_error
+        return Loss(cost, terms)
 
     def loss(self, player: str, real: Tensor, noise: Tensor) -> Loss:
         if player == self.config.transform and player in self.players:
@@ -213,7 +224,8 @@ class PotGan(WganGp):
             forest = cast(LatentTransformationForest, self.players["forest"])
             if self.config.pairing in ("cover", "literal") and forest.fits(optimizer):
                 fitted = forest.fit(z_r, z_g, optimizer, self.config.forest.inner_steps, self.config.pairing)
-                return Loss(fitted.cost[..., -1], {"transport": fitted.cost[..., -1]})
+                used = distinct_share(fitted.index, z_g.shape[-2])
+                return Loss(fitted.cost[..., -1], {"transport": fitted.cost[..., -1], "used": used})
         for _ in range(self.config.forest.inner_steps):
             optimizer.zero_grad(set_to_none=True)
             loss = self.transform_loss(z_r, z_g)

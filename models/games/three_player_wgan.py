@@ -65,6 +65,11 @@ class ThreePlayerWgan(Adversarial):
 
     Config: ClassVar[Any] = ThreePlayerWganConfig
     defaults: ClassVar[Any] = {"betas": (0.0, 0.9), "lr_decay": "linear"}
+    notes: ClassVar[Mapping[str, str]] = {
+        "score": "Mean score of moved samples, in (-1, 1).",
+        "cost": "Mean cost of moving a sample, with its weight lambda.",
+        "gap": "Mean score of the samples that stay minus that of the moved ones.",
+    }
 
     def __init__(
         self, config: Any, generator: nn.Module, critic: nn.Module, mover: nn.Module, cost: Cost | None = None
@@ -101,7 +106,16 @@ class ThreePlayerWgan(Adversarial):
         if self.config.noise == "normal":
             return super().draw_noise(n, generator)
         device = next(self.players["generator"].parameters()).device
-        return 2 * torch.rand(n, self.config.networks.noise_dim, generator=generator, device=device) - 1
+        where = device if generator is None else generator.device
+        return (2 * torch.rand(n, self.config.networks.noise_dim, generator=generator, device=where) - 1).to(device)
+
+    def between(self, start: Tensor, end: Tensor, share: float) -> Tensor:
+        """For uniform noise, the great circle between the normal numbers of the same quantiles: it stays uniform."""
+        if self.config.noise == "normal":
+            return super().between(start, end, share)
+        tail = 2.0**-30  # -1 is among the draws; its normal number would be infinite
+        first, last = (torch.special.ndtri((x.double().add(1) / 2).clamp(tail, 1 - tail)) for x in (start, end))
+        return torch.special.ndtr(super().between(first, last, share)).mul(2).sub(1).to(start.dtype)
 
     @property
     def cost(self) -> Cost:
@@ -123,6 +137,11 @@ class ThreePlayerWgan(Adversarial):
         if "mover" in self.players:
             x = self.players["mover"](x)
         return x + noise * torch.randn_like(x) if kind == "output-noise" else x
+
+    def pictures(self, real: Tensor, noise: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """What the mover makes of real images (Eq. 10; Fig. 3 of the paper) or of generated ones (Eq. 9)."""
+        still = real if self.config.equation == 10 else self.sample(noise)
+        return {**super().pictures(real, noise), "moved": (still, self.move(still))}
 
     def moving(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """E f(h(x)) and E c(h(x), x), the cost with its weight lambda."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
@@ -34,6 +35,11 @@ class VaeGame(Game):
     """
 
     Config: ClassVar[Any] = VaeConfig
+    notes: ClassVar[Mapping[str, str]] = {
+        "loss": "Negative evidence lower bound of a sample in nats, up to a constant.",
+        "squared_error": "Squared error of a sample's reconstruction, summed over its values.",
+        "kl": "KL divergence of a sample's latent from the prior N(0, I), in nats.",
+    }
 
     def __init__(self, config: VaeConfig, vae: VAE) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,6 +40,11 @@ class WganConfig(CriticConfig):
 
 class WassersteinGame(Adversarial):
     """Players ``critic`` (D) and ``generator`` (G) for the dual form of W1 (Arjovsky et al.'s Eq. 2 and 3)."""
+
+    notes: ClassVar[Mapping[str, str]] = {
+        "wasserstein": "Mean critic score of real samples minus that of generated ones, an estimate of their distance.",
+        "score": "Mean critic score of generated samples.",
+    }
 
     def __init__(self, config: Any, generator: nn.Module, critic: nn.Module) -> None:
         super().__init__(config, generator, critic, config.critic_steps)

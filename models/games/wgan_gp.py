@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,6 +33,10 @@ class WganGp(WassersteinGame):
     """
 
     Config: ClassVar[Any] = WganGpConfig
+    notes: ClassVar[Mapping[str, str]] = {
+        **WassersteinGame.notes,
+        "penalty": "Mean of (|gradient of the critic| - 1)^2 between real and generated samples (Eq. 12).",
+    }
 
     def critic_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Eq. 12: mean D(x_g) - mean D(x_r) + lambda_GP E[(|grad D(x^)| - 1)^2]."""

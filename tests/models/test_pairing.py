@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from models import pairing
-from models.pairing import PAIRINGS, sinkhorn
+from models.pairing import PAIRINGS, distinct_share, sinkhorn
 from otkernels import l2_argmin
 
 U = 2.0**-24  # unit roundoff of float32
@@ -383,3 +383,18 @@ def test_sinkhorn_says_what_it_did_not_reach():
     assert errors[0] > 1e-2
     assert errors[1] < 1e-6 + 8 * U
     assert all(PAIRINGS[name](x, y).marginal_error is None for name in ("cover", "assignment"))
+
+
+@pytest.mark.parametrize(
+    ("pairing", "used"), [("cover", 2 / 4), ("literal", 2 / 4), ("assignment", 1.0), ("sinkhorn", None)]
+)
+def test_the_share_of_generated_samples_that_rho_takes(pairing, used):
+    """Of generated 0, 10, 20, 30 the real points 1, 2, 9, 11 are nearest to the first two; one-to-one takes all."""
+    z_r, generated = torch.tensor([[1.0], [2.0], [9.0], [11.0]]), torch.tensor([[0.0], [10.0], [20.0], [30.0]])
+    rho = PAIRINGS[pairing](z_r, generated).rho
+    assert (None if rho is None else distinct_share(rho, 4).item()) == used
+
+
+def test_each_problem_has_a_share_of_its_own_and_a_broken_one_none():
+    index = torch.tensor([[0, 0, 0], [0, 1, 2], [1, -1, 2]])
+    torch.testing.assert_close(distinct_share(index, 3), torch.tensor([1 / 3, 1, torch.nan]), equal_nan=True)

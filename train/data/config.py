@@ -77,10 +77,20 @@ def load(config: DataConfig, device: torch.device | str = "cpu", seed: int = 0) 
         if config.limit is not None:
             check_room(f"data: limit {config.limit}", 4 * config.limit * target.dim, device)
         return PointSet(target, device, seed, config.limit)
+    return ImageSet(config.name, load_images(config).to(device), seed)
+
+
+def load_images(config: DataConfig) -> Tensor:
+    """All the images that ``config`` names, in their order, in the host's memory: uint8 [M, C, size, size].
+
+    ValueError in one line for a wrong name, path or file, and for ring8 and ball3d, which have no images.
+    """
+    if config.name in DISTRIBUTIONS:
+        raise ValueError(f"data: {config.name} has points, no images")
     images = _read_images(config)
     if config.limit is not None and config.limit < len(images):
         images = evenly_spaced(images, config.limit)
-    return ImageSet(config.name, images.to(device), seed)
+    return images
 
 
 def _read_images(config: DataConfig) -> Tensor:

@@ -31,7 +31,12 @@ MIN_GRID_PIXELS = 512  # a grid of small images is enlarged by a whole factor up
 
 
 def image_grid(images: Tensor, path: Path, *, columns: int | None = None) -> None:
-    """Write images [N, C, H, W] in [-1, 1], C = 1 or 3, row by row; columns defaults to the square root of N.
+    """Write ``grid_picture`` of images [N, C, H, W] to ``path``."""
+    _write(grid_picture(images, columns=columns), path)
+
+
+def grid_picture(images: Tensor, *, columns: int | None = None) -> Image.Image:
+    """Images [N, C, H, W] in [-1, 1], C = 1 or 3, row by row; columns defaults to the square root of N.
 
     Small images are enlarged by a whole factor without smoothing, so that a pixel of the file is a pixel of the image.
     """
@@ -51,7 +56,7 @@ def image_grid(images: Tensor, path: Path, *, columns: int | None = None) -> Non
     for i, image in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         canvas[top : top + height, left : left + width] = image
-    _write(Image.fromarray(canvas), path)
+    return Image.fromarray(canvas)
 
 
 def scatter_ring(samples: Tensor, target: GaussianMixture, path: Path, *, title: str = "") -> None:

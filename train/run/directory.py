@@ -14,11 +14,13 @@ from models.games import GAMES
 RUN_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
 EXPORT = "export"
+BEST = "export-best"
 REPORT = "report.html"
 LOCK = ".lock"
 PHASES = dict.fromkeys(phase for game in GAMES.values() for phase in game.phases)  # each has a folder of its own
 # What a run leaves in its folder: where any of it lies, another run has been.
-TRACES = (RUN_FILE, CHECKPOINTS, "metrics.jsonl", "tensorboard", "samples", EXPORT, REPORT, *PHASES)
+LOGS = ("metrics.jsonl", "scores.json", "tensorboard")
+TRACES = (RUN_FILE, CHECKPOINTS, *LOGS, "samples", "pictures", EXPORT, BEST, REPORT, *PHASES)
 
 
 @contextmanager

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from models.export import save_game
-from train.data.datasets import Dataset
+from train.data.datasets import Dataset, ImageSet
 from train.errors import TrainingError, printable
-from train.report.page import number, write_report
-from train.run.directory import EXPORT, REPORT
+from train.report.page import number
+from train.report.record import PAIRS, read_record, write_figures
+from train.report.run_page import write_run_report
+from train.run.directory import EXPORT
 from train.run.files import write_atomically
 from train.run.log import METRICS, RunLog
 from train.run.loop import Loop
 
 GRID = 64
 POINTS = 10_000
-REBUILT, COLUMNS = 32, 8
+PAIRED, COLUMNS = 32, 8
+REPORT_SECONDS = 300.0  # between reports while a run goes on; one takes about a second
 
 
 class Outputs:
@@ -31,10 +36,20 @@ class Outputs:
 
     def __init__(self, loop: Loop, data: Dataset, directory: Path, label: str) -> None:
         self._loop, self._data, self._directory, self._label = loop, data, directory, label
+        self._reported = time.monotonic()
 
     def at_interval(self, log: RunLog) -> None:
-        """A picture samples/<step>.png and, for points, a row of metrics unless the log has it."""
-        self._show(log, self._interval_picture())
+        """Pictures samples/<step>.png and pictures/NAME/<step>.png; for points, a row of metrics unless the log has it.
+
+        From time to time also the report of the run so far.
+        """
+        path = self._interval_picture()
+        for name, grid in self.pairs().items():
+            self._draw(grid, self._directory / PAIRS / name / path.name)
+        self._show(log, path)
+        if time.monotonic() - self._reported > REPORT_SECONDS:
+            self._report()
+            self._reported = time.monotonic()
 
     def make_up(self, log: RunLog) -> None:
         """What ``at_interval`` would have made where the loop stands after a resume, if it is missing.
@@ -46,7 +61,7 @@ class Outputs:
             self.at_interval(log)
 
     def final(self, log: RunLog, seconds: float) -> dict[str, float]:
-        """samples.png, losses.png, the export and report.html, for images that are rebuilt reconstructions.png too.
+        """samples.png, losses.png, the export and report.html; for images also pairs and nearest training images.
 
         seconds: of training. Returns the final metrics.
         """
@@ -56,30 +71,29 @@ class Outputs:
         pictures = {"Samples": directory / "samples.png", "Losses": directory / "losses.png"}
         metrics = self._show(log, pictures["Samples"])
         plots.loss_curves(directory / METRICS, pictures["Losses"])
-        try:
-            with loop.sampling() as game:
-                save_game(directory / EXPORT, self._label, game, self._data.shape, write_atomically)
-        except ValueError as error:
-            raise TrainingError(printable(str(error))) from error
-        rebuilt = self.reconstructions()
-        if rebuilt is not None:
-            images, columns = rebuilt
-            pictures["Reconstructions"] = directory / "reconstructions.png"
-            plots.image_grid(images, pictures["Reconstructions"], columns=columns)
-        write_report(
-            directory / REPORT,
-            title=f"{self._label} on {self._data.name}",
-            config=dataclasses.asdict(loop.config),
-            table={self._label: {"iterations": loop.step, "training seconds": seconds, **metrics}},
-            pictures=pictures,
-        )
+        self.export(directory / EXPORT)
+        for name, grid in self.pairs().items():
+            pictures[name.capitalize()] = directory / f"{name}.png"
+            self._draw(grid, pictures[name.capitalize()])
+        found = {"step": loop.step, "seconds": seconds, "metrics": metrics, "neighbours": self._neighbours()}
+        write_figures(directory, found)
+        report = self._report()
         width = max(map(len, metrics), default=0)
         for name, value in metrics.items():
             log.say(f"  {name:<{width}}  {number(value)}")
-        paths = {**{name.lower(): path for name, path in pictures.items()}, "report": directory / REPORT}
+        paths = {**{name.lower(): path for name, path in pictures.items()}, "report": report}
         column = max(map(len, paths))
         log.say("\n".join(f"{name:<{column}} {path}" for name, path in paths.items()))
         return metrics
+
+    def export(self, directory: Path) -> None:
+        """The averaged game as it is now, as an export; TrainingError, and no file, if a weight is not finite."""
+        training = {"step": self._loop.step, "ema": self._loop.config.ema}
+        try:
+            with self._loop.sampling() as game:
+                save_game(directory, self._label, game, self._data.shape, write_atomically, training)
+        except ValueError as error:
+            raise TrainingError(printable(str(error))) from error
 
     def samples(self, n: int) -> Tensor:
         """n samples [n, ...] of the averaged game, the same noise at each call; TrainingError if one is not finite."""
@@ -88,24 +102,45 @@ class Outputs:
             raise TrainingError(f"train: the samples at step {self._loop.step} are not finite")
         return samples
 
-    def reconstructions(self) -> tuple[Tensor, int] | None:
-        """Up to 32 images in whole rows, each row above what the game rebuilds of it, and their columns.
+    def pairs(self) -> dict[str, tuple[Tensor, int]]:
+        """The game's pictures in pairs, by name: up to 32 pairs, in rows of the first above rows of the second.
 
-        None for points, and for a game that rebuilds nothing. TrainingError if a rebuilt image is not finite.
+        Each with its number of columns. Empty for points. TrainingError if an image is not finite.
         """
         if len(self._data.shape) != 3:
-            return None
-        n = min(REBUILT, self._data.size or REBUILT)
+            return {}
+        n = min(PAIRED, self._data.size or PAIRED)
         columns = min(COLUMNS, n)
-        real = self._data.preview(n // columns * columns)
+        n = n // columns * columns
         with self._loop.sampling() as game:
-            rebuilt = game.reconstruct(real)
-        if rebuilt is None:
-            return None
-        if not rebuilt.isfinite().all():
-            raise TrainingError(f"train: the reconstructions at step {self._loop.step} are not finite")
-        rows = [part for pair in zip(real.split(columns), rebuilt.split(columns), strict=True) for part in pair]
-        return torch.cat(rows), columns
+            pairs = game.pictures(self._data.preview(n), self._loop.source.fixed_noise(n))
+        grids = {}
+        for name, (first, second) in pairs.items():
+            if not (first.isfinite().all() and second.isfinite().all()):
+                raise TrainingError(f"train: the {name} at step {self._loop.step} are not finite")
+            rows = [row for pair in zip(first.split(columns), second.split(columns), strict=True) for row in pair]
+            grids[name] = torch.cat(rows), columns
+        return grids
+
+    def _report(self) -> Path:
+        described = {"game": self._label, "config": dataclasses.asdict(self._loop.config)}
+        return write_run_report(read_record(self._directory, "report", described))
+
+    def _draw(self, grid: tuple[Tensor, int], path: Path) -> None:
+        from train.report import plots
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plots.image_grid(grid[0], path, columns=grid[1])
+
+    def _neighbours(self) -> dict[str, Any]:
+        """The training images nearest to samples, for images."""
+        from train.report.figures import nearest_training_images
+        from train.report.neighbours import QUERIES
+
+        if not isinstance(self._data, ImageSet):
+            return {}
+        samples = self.samples(QUERIES).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+        return nearest_training_images(samples, self._data.images, self._directory)
 
     def _interval_picture(self) -> Path:
         return self._directory / "samples" / f"{self._loop.step:08d}.png"

@@ -9,6 +9,7 @@ from pathlib import Path
 from models.games import Game, Loss
 from train.data.datasets import Dataset
 from train.errors import ResourceError, Stopped, TrainingError, resource_message
+from train.report.record import FIGURES
 from train.run import checkpoint, snapshot
 from train.run.config import TrainConfig, torch_device
 from train.run.directory import CHECKPOINTS, REPORT
@@ -111,11 +112,12 @@ class Trainer:
             raise ValueError(f"resume: none of the checkpoints in {folder} is valid")
 
     def ended(self) -> bool:
-        """Whether the last iteration is done and the report, which comes last, was written after its checkpoint."""
-        report, saved = self.directory / REPORT, checkpoint.checkpoints(self.directory / CHECKPOINTS)
-        if self.loop.step < self.config.iterations or not saved or not report.exists():
+        """Whether the last iteration is done and the final outputs, whose last two files are these, were written."""
+        last = [self.directory / FIGURES, self.directory / REPORT]
+        saved = checkpoint.checkpoints(self.directory / CHECKPOINTS)
+        if self.loop.step < self.config.iterations or not saved or not all(path.exists() for path in last):
             return False
-        return report.stat().st_mtime_ns >= saved[0].stat().st_mtime_ns
+        return min(path.stat().st_mtime_ns for path in last) >= saved[0].stat().st_mtime_ns
 
     def _watch(self, player: str, loss: Loss) -> None:
         self._guard.watch(player, loss.value, self.loop.step + 1)

@@ -188,3 +188,14 @@ def test_a_game_without_phases_takes_no_earlier_game(name):
     vae = GAMES["vae"].build(GAMES["vae"].Config(networks=NETWORKS["mlp"][0]), (2,))
     with pytest.raises(NotImplementedError, match=r"defines no build_on, and was given vae$"):
         GAMES[name].build_on(config, (2,), {"vae": vae})
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_notes_are_about_terms_that_are_logged(name):
+    """Under any of the game's settings; reports show them beside the curves."""
+    logged = {"loss"}
+    for options in [{}, *(options for game, options in POTGANS + THREE_PLAYERS if game == name)]:
+        game, real, noise = build(name, options, "mlp")
+        for player in game.players:
+            logged |= set(game.loss(player, real, noise).terms)
+    assert set(GAMES[name].notes) <= logged

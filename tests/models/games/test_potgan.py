@@ -228,3 +228,22 @@ def test_bad_settings_of_the_forest_are_named_by_its_field(options, message):
         ForestConfig(**options)
     with pytest.raises(ValueError, match=f"PotGanConfig: forest.{message}"):
         from_dict(PotGan.Config, {"forest": options})
+
+
+@pytest.mark.parametrize("learn_thresholds", [False, True])
+def test_both_turns_log_how_many_generated_samples_are_used(learn_thresholds):
+    """Whether Algorithm 1 is one call or many: two real clusters on four generated points take two of them."""
+    game = point_game(
+        [[0.0], [1.0], [50.0], [60.0]],
+        transform="forest",
+        forest=ForestConfig(trees=2, depth=2, learn_thresholds=learn_thresholds, inner_steps=1, lr=1e-6),
+    )
+    forest, real = game.players["forest"], torch.tensor([[0.0], [0.0], [50.0], [50.0]])
+    game.start_forest(real)
+    game._knows_started = True
+    loss = game.step("forest", real, torch.zeros(4, 2), torch.optim.Adam(forest.parameters(), lr=1e-6))
+    rho = torch.cdist(real, game.transform(game.sample(torch.zeros(4, 2)))).argmin(1)
+    share = len(rho.unique()) / 4
+    assert share < 1
+    assert loss.terms["used"].item() == share
+    assert game.loss("generator", real, torch.zeros(4, 2)).terms["used"].item() == share

@@ -214,3 +214,12 @@ def test_a_cost_of_ones_own_is_needed_to_train_not_to_sample():
         ThreePlayerWgan.build(config, (2,))
     game = ThreePlayerWgan.rebuild(config, (2,), {})
     assert game.sample(game.draw_noise(3)).shape == (3, 2)
+
+
+@pytest.mark.parametrize(("equation", "still"), [(10, REAL), (9, torch.tensor([[2.0, 1.0], [2.0, 1.0]]))])
+def test_pictures_show_what_is_moved_and_where_to(equation, still):
+    """h adds (3, -4): to real samples in Eq. 10, to generated ones in Eq. 9."""
+    pairs = tiny(equation=equation).pictures(REAL, NOISE)
+    assert list(pairs) == ["moved"]
+    assert torch.equal(pairs["moved"][0], still)
+    assert torch.equal(pairs["moved"][1], still + torch.tensor([3.0, -4.0]))

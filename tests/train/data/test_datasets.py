@@ -13,7 +13,7 @@ import pytest
 import torch
 import torchvision
 
-from train.data.config import DataConfig, load
+from train.data.config import DataConfig, load, load_images
 from train.data.datasets import ImageSet, evenly_spaced
 from train.data.readers import fit, read_idx_images
 
@@ -113,6 +113,14 @@ def test_digits(size, shape):
     data = load(DataConfig("digits", size=size))
     assert (data.size, data.shape) == (1797, shape)
     assert (data.images.min(), data.images.max()) == (0, 255)
+
+
+def test_the_images_of_a_set_are_what_its_batches_are_made_of():
+    images = load_images(DataConfig("digits", size=12, limit=50))
+    assert (images.dtype, images.shape, images.device.type) == (torch.uint8, (50, 1, 12, 12), "cpu")
+    assert torch.equal(images, load(DataConfig("digits", size=12, limit=50)).images)
+    with pytest.raises(ValueError, match=r"^data: ring8 has points, no images$"):
+        load_images(DataConfig("ring8"))
 
 
 def test_padding_keeps_pixels_and_resizing_keeps_constants():

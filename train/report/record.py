@@ -1,0 +1,101 @@
+"""What a run directory says of its run, read without building the run: for reports and comparisons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from train.errors import printable
+from train.run.directory import RUN_FILE
+from train.run.files import write_json
+from train.run.log import METRICS, read_history
+
+FIGURES = "figures.json"
+SCORES = "scores.json"
+PAIRS = "pictures"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run as its directory has it.
+
+    rows: of metrics.jsonl. protocol, scores: of scores.json, empty without one. figures: what the final outputs
+    measured (``write_figures``), empty until they are written.
+    """
+
+    directory: Path
+    game: str
+    config: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    protocol: Mapping[str, Any]
+    scores: Sequence[Mapping[str, Any]]
+    figures: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """The last iteration that the directory knows of."""
+        return max([0, *(row["step"] for row in (*self.rows, *self.scores))])
+
+    @property
+    def iterations(self) -> int:
+        """How many were asked for."""
+        return int(self.config["iterations"])
+
+    @property
+    def seconds(self) -> float:
+        """Training time as far as the log has it."""
+        return max([0.0, *(row["seconds"] for row in self.rows if row.get("seconds") is not None)])
+
+    @property
+    def ended(self) -> bool:
+        """Whether the final outputs of the last iteration were written."""
+        return self.figures.get("step") == self.iterations
+
+
+def read_record(directory: Path, who: str, described: Mapping[str, Any] | None = None) -> Record:
+    """The run in ``directory``; ValueError in one line, beginning with ``who``, if it is none or damaged.
+
+    described: "game" and "config", if they are known; else config.json says them.
+    """
+    if described is None:
+        if not (directory / RUN_FILE).is_file():
+            raise ValueError(f"{who}: {printable(str(directory))} is no run directory: it has no {RUN_FILE}")
+        described = _read(directory / RUN_FILE, who)
+    game, config = described.get("game"), described.get("config")
+    if not isinstance(game, str) or not isinstance(config, dict) or type(config.get("iterations")) is not int:
+        raise ValueError(f"{who}: {printable(str(directory / RUN_FILE))} does not describe a run")
+    log = directory / METRICS
+    scored = _read(directory / SCORES, who) if (directory / SCORES).is_file() else {}
+    protocol, scores = scored.get("protocol", {}), scored.get("rows", [])
+    if not isinstance(protocol, dict) or not isinstance(scores, list) or not all(map(_is_score, scores)):
+        raise ValueError(f"{who}: {printable(str(directory / SCORES))} must hold a protocol and rows of scores")
+    figures = _read(directory / FIGURES, who) if (directory / FIGURES).is_file() else {}
+    rows = read_history(log) if log.is_file() else []
+    return Record(directory, game, config, rows, protocol, sorted(scores, key=lambda row: row["step"]), figures)
+
+
+def write_figures(directory: Path, figures: Mapping[str, Any]) -> None:
+    """Write what the final outputs measured, after their pictures: "step", "seconds" and whatever was found."""
+    write_json(directory / FIGURES, dict(figures))
+
+
+def _read(path: Path, who: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{who}: {printable(str(path))} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{who}: {printable(str(path))} is damaged: it holds no mapping")
+    return found
+
+
+def _is_score(row: Any) -> bool:
+    return (
+        isinstance(row, dict)
+        and type(row.get("step")) is int
+        and row["step"] >= 0
+        and all(value is None or type(value) in (int, float) for value in row.values())
+    )
