@@ -8,7 +8,7 @@ from typing import Any
 from train.provenance import version
 
 DEFINITION = 1  # raised when a score is computed in another way, so that its figures differ by more than rounding
-RECORDED = ("torch", "torchvision", "otkernels")  # they change scores by rounding alone: noted, not compared
+RECORDED = ("torch", "torchvision", "onnxruntime", "otkernels")  # change scores by rounding alone
 COMPARED = ("torch-fidelity",)  # defines scores and Inception's resize
 
 
@@ -20,8 +20,8 @@ def versions() -> dict[str, str]:
 def check_same(protocols: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> None:
     """ValueError in one line, naming what differs, unless the scores of all ``protocols`` may be compared.
 
-    names: what the scores are of, such as the runs' folders (default: #1, #2, ...). Versions of torch, torchvision and
-    otkernels may differ: they change scores by rounding. All else may not.
+    names: what the scores are of, such as the runs' folders (default: #1, #2, ...). Versions of libraries that
+    change scores by rounding alone may differ (``RECORDED``); all else may not.
     """
     shown = [*names, *(f"#{i + 1}" for i in range(len(names), len(protocols)))]
     for name, other in zip(shown[1:], protocols[1:], strict=True):
