@@ -137,7 +137,7 @@ def overlay(charts: Sequence[Chart], path: Path) -> None:
         row[0].set_title(f"{chart.title}  ({chart.hint})" if chart.hint else chart.title, loc="left", fontsize=11)
     handles = [Line2D([], [], color=COLOURS[k % len(COLOURS)], label=name) for name, k in names.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), frameon=False, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _gaps(values: Sequence[float | None]) -> list[float]:

@@ -9,12 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from models.export import save_game
 from train.data.datasets import Dataset, ImageSet
 from train.report.record import SCORES
 from train.run.config import TrainConfig, torch_device
 from train.run.directory import BEST
-from train.run.files import write_atomically, write_json
+from train.run.files import write_json
 from train.run.log import RunLog
 from train.run.loop import Loop
 from train.scores.images import Scorer, to_uint8
@@ -47,14 +46,14 @@ def make_scorer(config: TrainConfig, data: Dataset) -> Scorer | None:
 
 
 class Scoring:
-    """Scores what ``loop`` samples, always from the same noise; ``directory`` is the run's, ``label`` its game's name.
+    """Scores what ``loop`` samples, always from the same noise; ``directory`` is the run's, ``export`` writes one.
 
     scores.json holds the protocol, a row of each scored step with the seconds of training until then, and which step
     the export of the lowest Frechet distance is of.
     """
 
-    def __init__(self, scorer: Scorer, loop: Loop, directory: Path, label: str) -> None:
-        self._scorer, self._loop, self._directory, self._label = scorer, loop, directory, label
+    def __init__(self, scorer: Scorer, loop: Loop, directory: Path, export: Callable[[Path], None]) -> None:
+        self._scorer, self._loop, self._directory, self._export = scorer, loop, directory, export
         self._rows: list[dict[str, Any]] = []
         self._best: int | None = None
 
@@ -101,9 +100,7 @@ class Scoring:
             found = self._scorer.score(draw)
         log.say("  " + ", ".join([f"{self._scorer.label} {found['fid']:.4g}", *_described(found)]))
         if all(found["fid"] < row["fid"] for row in self._rows):
-            with loop.sampling() as sampled:
-                shape = self._scorer.shape
-                save_game(self._directory / BEST, self._label, sampled, shape, write_atomically)
+            self._export(self._directory / BEST)
             self._best = loop.step
         if not log.has(loop.step, "scores"):
             log.row(loop.step, {f"scores/{name}": value for name, value in found.items()})

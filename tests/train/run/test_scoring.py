@@ -79,7 +79,7 @@ def test_rows_stand_in_scores_json_and_in_the_log_and_the_best_is_kept(play):
 def test_the_best_export_is_that_of_the_lowest_distance(play, monkeypatch):
     monkeypatch.setattr("tests.train.run.test_scoring.FIDS", [30.0, 20.0, 25.0, 40.0])
     saved = []
-    monkeypatch.setattr("train.run.scoring.save_game", lambda directory, *rest: saved.append(directory.name))
+    monkeypatch.setattr(outputs.Outputs, "export", lambda self, directory: saved.append(directory.name))
     trainer = play("run", Scorer())
     trainer.run("again")
     assert saved == ["export-best"] * 2  # at 2 and at 4
