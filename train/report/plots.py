@@ -87,7 +87,7 @@ def side_by_side(samples: Mapping[str, Tensor], target: GaussianMixture, path: P
         note = f"{outside:,} of {len(shown):,} points lie outside {where}" if outside else ""
         axes.set_title(f"{name}\n{note}", fontsize=11, y=1.0 if target.dim == 2 else 1.05)
     figure.legend(handles=_legend(target), loc="lower center", ncols=3, frameon=False, fontsize=10)
-    save_figure(figure, path)
+    _save(figure, path)
 
 
 def loss_curves(metrics: Path, path: Path) -> None:
@@ -111,7 +111,7 @@ def loss_curves(metrics: Path, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=10)
     panels[-1].set_xlabel("iteration")
-    save_figure(figure, path)
+    _save(figure, path)
 
 
 def overlay(charts: Sequence[Chart], path: Path) -> None:
@@ -137,7 +137,7 @@ def overlay(charts: Sequence[Chart], path: Path) -> None:
         row[0].set_title(f"{chart.title}  ({chart.hint})" if chart.hint else chart.title, loc="left", fontsize=11)
     handles = [Line2D([], [], color=COLOURS[k % len(COLOURS)], label=name) for name, k in names.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), frameon=False, fontsize=10)
-    save_figure(figure, path)
+    _save(figure, path)
 
 
 def _gaps(values: Sequence[float | None]) -> list[float]:
@@ -176,7 +176,7 @@ def clouds(
         for name, colour in zip(next(iter(snapshots.values())), (BLUE, RED, GREEN), strict=False)
     ]
     figure.legend(handles=dots, loc="upper center", ncols=len(dots), frameon=False, fontsize=10)
-    save_figure(figure, path)
+    _save(figure, path)
 
 
 def runs_by_row(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], path: Path) -> None:
@@ -205,7 +205,7 @@ def runs_by_row(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
         for kind, colour in zip(kinds, _cycle(COLOURS, len(kinds)), strict=True)
     ]
     figure.legend(handles=dots, loc="outside lower center", ncols=len(kinds), frameon=False, fontsize=10)
-    save_figure(figure, path)
+    _save(figure, path)
 
 
 def _draw_ring(axes: Axes, points: np.ndarray, target: GaussianMixture) -> int:
@@ -260,7 +260,7 @@ def _cycle(colours: Sequence[str], n: int) -> list[str]:
     return [colours[i % len(colours)] for i in range(n)]
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     """A figure without pyplot: drawn by Agg wherever it runs, and freed with its last reference; 256 colours do."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")

@@ -6,13 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from scipy.stats import ttest_ind, ttest_rel
 
+from train.report import names
+from train.report.curves import Chart, Line
 from train.report.page import flatten
+from train.report.plots import overlay
 from train.reproduce.image_cells import CELL_FOLDER, read_kept
-from train.reproduce.image_plots import score_curves, strips
+from train.reproduce.image_plots import strips
 from train.reproduce.image_tables import TABLES, ImageTable
 from train.reproduce.statistics import pm, summarise
 from train.run.files import write_atomically
@@ -41,8 +45,8 @@ def write(out: Path, name: str) -> list[Path]:
     kept = [cell for row in rows.values() for cell in row]
     check_same([cell["protocol"] for cell in kept], [f"{cell['row']}-{cell['seed']}" for cell in kept])
     curves, samples, page = (out / f"{name}{end}" for end in (".png", "-samples.png", ".md"))
-    shown = {label(row): row for key, row in rows.items() if key in table.main}
-    score_curves({title: [points(cell) for cell in row] for title, row in shown.items()}, curves)
+    shown = {key: row for key, row in rows.items() if key in table.main}
+    overlay([score_chart(shown, first(rows)["protocol"])], curves)
     pictures = {label(row): out / CELL_FOLDER / f"{key}-0.png" for key, row in rows.items()}
     strips({title: path for title, path in pictures.items() if path.exists()}, samples)
     text = document(table, rows, curves.name, samples.name)
@@ -54,9 +58,18 @@ def label(row: Sequence[Mapping[str, Any]]) -> str:
     return str(row[0]["label"])
 
 
-def points(cell: Mapping[str, Any]) -> list[tuple[float, float, float]]:
-    """(iteration, seconds of training, FID) along a run."""
-    return [(row["step"], row["seconds"], row["fid"]) for row in cell["scores"]]
+def score_chart(rows: Rows, protocol: Mapping[str, Any]) -> Chart:
+    """The Frechet distance of the main rows along their training: means over seeds within one standard error."""
+    lines = []
+    for colour, row in enumerate(rows.values()):
+        steps = sorted(set.intersection(*({point["step"] for point in cell["scores"]} for cell in row)))
+        at = {step: [point for cell in row for point in cell["scores"] if point["step"] == step] for step in steps}
+        found = [summarise([point["fid"] for point in points]) for points in at.values()]
+        seconds = [fmean(point["seconds"] for point in points) for points in at.values()]
+        low, high = ([s.mean + sign * s.error for s in found] if len(row) > 1 else None for sign in (-1, 1))
+        x: dict[str, Sequence[float]] = {"step": steps, "seconds": seconds}
+        lines.append(Line(label(row), x, [s.mean for s in found], low, high, colour))
+    return Chart(names.title("fid", protocol), lines, hint=names.better("fid"), linear=True)
 
 
 def finals(row: Sequence[Mapping[str, Any]], name: str) -> list[float]:

@@ -176,7 +176,18 @@ def test_scores_of_unlike_protocols_are_not_put_into_one_table(tmp_path, process
 def test_the_plan_times_each_row_and_sums_up(monkeypatch, capsys):
     monkeypatch.setattr(image_planner, "TIMED_SECONDS", 0.0)
     monkeypatch.setattr(image_planner, "image_seconds", lambda config, data: 0.01)
-    small = ["--data.size", "8", "--iterations", "1000", "--scores.n", "360", "--scores.every", "300"]
+    small = [
+        "--scores.extractor",
+        "inception",
+        "--data.size",
+        "8",
+        "--iterations",
+        "1000",
+        "--scores.n",
+        "360",
+        "--scores.every",
+        "300",
+    ]
     monkeypatch.setattr(image_planner, "seconds_of", lambda work, device: work() or 3.6)
     main(["table2", "--preset", "digits", "--plan", "--rows", "wgan-gp", "potgan", *small])
     out = capsys.readouterr().out
@@ -184,7 +195,7 @@ def test_the_plan_times_each_row_and_sums_up(monkeypatch, capsys):
     assert re.search(r"^wgan-gp +3 +1,000 +0.278 +3.01  \d", out, re.MULTILINE)
     assert re.search(r"^vae \(20,000 iterations\) +once +20.00$", out, re.MULTILINE)
     assert "6 cells: about 26 h" in out
-    assert "scores: 100 images/s" in out
+    assert "scores: 100 images/s through inception" in out
 
 
 def test_an_error_is_one_line(capsys):
