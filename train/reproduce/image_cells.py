@@ -20,7 +20,8 @@ from train.data.config import DataConfig
 from train.errors import TrainingError
 from train.recipes import PROFILES, merge, profile
 from train.report.page import flatten
-from train.report.record import SCORES
+from train.report.pictures import by_step, chosen
+from train.report.record import PAIRS, SCORES
 from train.reproduce.image_tables import ImageRow, ImageTable
 from train.run.config import TrainConfig, save_config
 from train.run.directory import RUN_FILE
@@ -29,6 +30,7 @@ from train.scores.config import ScoreConfig
 
 LOG = "cell.log"
 CELL_FOLDER = "cells"
+SHOWN_STEPS = 4  # of pictures along the training
 # Settings that say where or how fast, not what: a cell is the same whatever they are.
 _FREE = ("out", "device", "threads", "data.path", "data.cache", "scores.weights")
 
@@ -166,7 +168,7 @@ def train(cell: Cell) -> None:
 
 def keep(out: Path, cell: Cell, label: str, machine: Mapping[str, Any]) -> dict[str, Any]:
     """Write what the tables need of a finished run: settings, scores along the training, seconds; a picture."""
-    from train.reproduce.image_plots import top_rows  # matplotlib is slow to import
+    from train.reproduce.image_plots import strips, top_rows  # matplotlib is slow to import
 
     folder = Path(cell.config.out or "")
     scores = json.loads((folder / SCORES).read_text(encoding="utf-8"))
@@ -184,8 +186,17 @@ def keep(out: Path, cell: Cell, label: str, machine: Mapping[str, Any]) -> dict[
     path.parent.mkdir(parents=True, exist_ok=True)
     if cell.seed == 0:
         top_rows(folder / "samples.png", path.with_suffix(".png"))
+        for pairs in sorted((folder / PAIRS).glob("*")):  # what the game makes of images, such as moved ones
+            steps = by_step(pairs)
+            shown = {f"iteration {step:,}": steps[step] for step in chosen(list(steps), SHOWN_STEPS)}
+            strips({**shown, "the end": folder / f"{pairs.name}.png"}, pairs_picture(out, cell.row, pairs.name), rows=2)
     write_json(path, kept)
     return kept
+
+
+def pairs_picture(out: Path, row: str, name: str) -> Path:
+    """The kept picture of what the row's game makes of images, along the training of seed 0."""
+    return out / CELL_FOLDER / f"{row}-{name}.png"
 
 
 def without_places(config: TrainConfig) -> TrainConfig:

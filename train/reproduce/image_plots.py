@@ -10,12 +10,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from train.run.files import write_atomically
 
+GRID_ROWS = 8  # of a run's pictures of samples
 FONT, LABEL_WIDTH, GAP = 15, 220, 8  # pixels
 
 
-def strips(pictures: Mapping[str, Path], path: Path) -> None:
-    """Pictures of one width below each other, each with its label on the left; the file names are PNG files."""
-    images = {label: Image.open(file).convert("RGB") for label, file in pictures.items()}
+def strips(pictures: Mapping[str, Path], path: Path, *, rows: int | None = None) -> None:
+    """Pictures of one width below each other, each with its label on the left.
+
+    pictures: label -> PNG file, a grid of eight rows if ``rows`` says how many of them to show (default: the whole).
+    """
+    images = {label: _upper(file, rows) for label, file in pictures.items()}
     width = LABEL_WIDTH + max(image.width for image in images.values())
     height = sum(image.height + GAP for image in images.values())
     canvas = Image.new("RGB", (width, height), "white")
@@ -28,8 +32,12 @@ def strips(pictures: Mapping[str, Path], path: Path) -> None:
     write_atomically(path, partial(small.save, format="PNG", optimize=True))
 
 
-def top_rows(grid: Path, path: Path, share: int = 4) -> None:
-    """Write the upper part, one ``share``-th, of a picture of samples."""
-    picture = Image.open(grid).convert("RGB")
-    upper = picture.crop((0, 0, picture.width, picture.height // share))
+def top_rows(grid: Path, path: Path, rows: int = 2) -> None:
+    """Write the first of the eight rows of a picture of samples."""
+    upper = _upper(grid, rows)
     write_atomically(path, partial(upper.save, format="PNG", optimize=True))
+
+
+def _upper(grid: Path, rows: int | None) -> Image.Image:
+    picture = Image.open(grid).convert("RGB")
+    return picture if rows is None else picture.crop((0, 0, picture.width, picture.height * rows // GRID_ROWS))

@@ -15,7 +15,7 @@ from train.report import names
 from train.report.curves import Chart, Line
 from train.report.page import flatten
 from train.report.plots import overlay
-from train.reproduce.image_cells import CELL_FOLDER, read_kept
+from train.reproduce.image_cells import CELL_FOLDER, pairs_picture, read_kept
 from train.reproduce.image_plots import strips
 from train.reproduce.image_tables import TABLES, ImageTable
 from train.reproduce.statistics import pm, summarise
@@ -33,6 +33,7 @@ COLUMNS = {
     "density": ("density", 1.0),
     "coverage": ("coverage", 1.0),
 }
+PAIR_KINDS = {"moved": "what the mover makes of real images"}
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -45,11 +46,12 @@ def write(out: Path, name: str) -> list[Path]:
     kept = [cell for row in rows.values() for cell in row]
     check_same([cell["protocol"] for cell in kept], [f"{cell['row']}-{cell['seed']}" for cell in kept])
     curves, samples, page = (out / f"{name}{end}" for end in (".png", "-samples.png", ".md"))
-    shown = {key: row for key, row in rows.items() if key in table.main}
+    shown = {key: row for key, row in rows.items() if key in table.main} or rows
     overlay([score_chart(shown, first(rows)["protocol"])], curves)
     pictures = {label(row): out / CELL_FOLDER / f"{key}-0.png" for key, row in rows.items()}
     strips({title: path for title, path in pictures.items() if path.exists()}, samples)
-    text = document(table, rows, curves.name, samples.name)
+    pairs = [(key, kind) for key in rows for kind in PAIR_KINDS if pairs_picture(out, key, kind).exists()]
+    text = document(table, rows, curves.name, samples.name, pairs)
     write_atomically(page, partial(Path.write_text, data=text, encoding="utf-8"))
     return [page, curves, samples]
 
@@ -77,13 +79,16 @@ def finals(row: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     return [cell["scores"][-1][name] for cell in row]
 
 
-def document(table: ImageTable, rows: Rows, curves: str, samples: str) -> str:
-    """The Markdown page."""
+def document(table: ImageTable, rows: Rows, curves: str, samples: str, pairs: Sequence[tuple[str, str]] = ()) -> str:
+    """The Markdown page; pairs: rows whose game makes something of images, and what."""
     parts = [f"# {table.title}: {describe_data(rows)}\n", preamble(rows), score_table(rows), verdicts(table, rows)]
-    parts += [
-        f"## Along the training\n\nFID of the main rows; the band is the standard error over seeds.\n\n![]({curves})\n"
-    ]
-    parts += [f"## Samples\n\nSeed 0 of each row, not chosen.\n\n![]({samples})\n", paper_table(table, rows)]
+    parts.append("## Along the training\n\nThe main rows; a band is the standard error over seeds.\n")
+    parts.append(f"![Frechet distance against iterations and time]({curves})\n")
+    parts.append(f"## Samples\n\nSeed 0 of each row, not chosen.\n\n![samples by row]({samples})\n")
+    for key, kind in pairs:
+        parts.append(f"## {label(rows[key])}: {PAIR_KINDS[kind]} along the training\n")
+        parts.append(f"In each pair of rows, real images above.\n\n![{kind}]({CELL_FOLDER}/{key}-{kind}.png)\n")
+    parts.append(paper_table(table, rows))
     parts += ["## Settings\n", settings(rows), "## Where and when\n", provenance(rows)]
     return "\n".join(parts)
 
@@ -111,7 +116,8 @@ def preamble(rows: Rows) -> str:
 
 
 def score_table(rows: Rows) -> str:
-    heads = ["", "runs", *(head for head, _ in COLUMNS.values()), "training"]
+    distance = first(rows)["protocol"].get("frechet distance", "FID")
+    heads = ["", "runs", distance, *[head for head, _ in COLUMNS.values()][1:], "training"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in rows.values():
         figures = []

@@ -98,6 +98,10 @@ class Processes:
         rows.append({**rows[-1], "step": config.iterations, "seconds": 90.0, "fid": fid})
         (folder / "scores.json").write_text(json.dumps({"protocol": self.protocol, "rows": rows}))
         Image.new("RGB", (40, 40), "red").save(folder / "samples.png")
+        if game == "potgan":
+            (folder / "pictures" / "moved").mkdir(parents=True)
+            for colour, path in (("green", "pictures/moved/00000003.png"), ("blue", "moved.png")):
+                Image.new("RGB", (40, 40), colour).save(folder / path)
         return subprocess.CompletedProcess(command, 0)
 
 
@@ -201,3 +205,13 @@ def test_the_plan_times_each_row_and_sums_up(monkeypatch, capsys):
 def test_an_error_is_one_line(capsys):
     assert guarded(lambda: main(["table2", *TINY, "--jobs", "0"])) == 2
     assert capsys.readouterr().err == "error: reproduce: jobs must be at least 1, got 0\n"
+
+
+def test_what_a_game_makes_of_images_is_shown_along_the_training(tmp_path, processes):
+    page = play(tmp_path)
+    assert "![moved](cells/potgan-moved.png)" in page
+    assert "dcgan-moved" not in page
+    picture = Image.open(tmp_path / "out" / "cells" / "potgan-moved.png").convert("RGB")
+    assert picture.size == (220 + 40, 2 * (10 + 8))  # two of eight rows of each grid, below each other
+    right = [picture.getpixel((240, y)) for y in (5, 23)]
+    assert right == [(0, 128, 0), (0, 0, 255)]
