@@ -16,6 +16,7 @@ from train.run.directory import BEST
 from train.run.files import write_json
 from train.run.log import RunLog
 from train.run.loop import Loop
+from train.samples.draw import noise
 from train.scores.images import Scorer, to_uint8
 from train.scores.protocol import check_same
 
@@ -46,7 +47,9 @@ def make_scorer(config: TrainConfig, data: Dataset) -> Scorer | None:
 
 
 class Scoring:
-    """Scores what ``loop`` samples, always from the same noise; ``directory`` is the run's, ``export`` writes one.
+    """Scores what ``loop`` samples, the first samples of the run's seed as ``python -m train sample`` draws them;
+
+    ``directory`` is the run's, ``export`` writes one.
 
     scores.json holds the protocol, a row of each scored step with the seconds of training until then, and which step
     the export of the lowest Frechet distance is of.
@@ -85,13 +88,13 @@ class Scoring:
         scores are made up for when the run is resumed.
         """
         loop, game = self._loop, self._loop.game
-        noise, taken = loop.source.fixed_noise(loop.config.scores.n), 0
+        taken = 0
 
         def draw(n: int) -> Tensor:
             nonlocal taken
             if asked():
                 raise Asked
-            part = noise[taken : taken + n]
+            part = noise(game, taken, taken + n, loop.config.seed)
             taken += n
             return to_uint8(game.sample(part))
 

@@ -17,7 +17,9 @@ from train.run.config import TrainConfig, phase_as_run, run_config
 from train.run.log import RunLog, read_rows
 from train.run.scoring import make_scorer
 from train.run.trainer import Trainer
+from train.samples.draw import noise
 from train.scores.config import ScoreConfig
+from train.scores.images import to_uint8
 
 FIDS = [30.0, 20.0, 25.0, 10.0]
 
@@ -92,13 +94,11 @@ def test_scores_are_of_the_same_noise_and_leave_the_training_alone(play):
     plain = play("plain", None)
     plain.run("again")
     assert torch.equal(weights(scored), weights(plain))
-    noise = scored.loop.source.fixed_noise(10)
-    with scored.loop.sampling() as game:
-        assert torch.equal(scored.scoring._scorer.drawn[-1][:4].float(), to_uint8(game.sample(noise[:4])).float())
-
-
-def to_uint8(samples):
-    return samples.add(1).mul(127.5).round().clamp(0, 255)
+    with scored.loop.sampling() as game:  # as python -m train sample draws them
+        drawn = torch.cat(
+            [to_uint8(part) for part in (game.sample(noise(game, 0, 4, 0)), game.sample(noise(game, 4, 6, 0)))]
+        )
+    assert torch.equal(scored.scoring._scorer.drawn[-1], drawn)
 
 
 def test_a_resumed_run_has_each_row_once_and_the_rows_that_it_would_have_had(play):
