@@ -94,6 +94,10 @@ def read_record(directory: Path, who: str, described: Mapping[str, Any] | None =
     if not isinstance(protocol, dict) or not isinstance(scores, list) or not all(map(_is_score, scores)):
         raise ValueError(f"{who}: {printable(str(directory / SCORES))} must hold a protocol and rows of scores")
     figures = _read(directory / FIGURES, who) if (directory / FIGURES).is_file() else {}
+    if figures and not _are_figures(figures):
+        raise ValueError(
+            f"{who}: {printable(str(directory / FIGURES))} must hold a step, pairs and distances of neighbours"
+        )
     rows = read_history(log) if log.is_file() else []
     return Record(directory, game, config, rows, protocol, sorted(scores, key=lambda row: row["step"]), figures)
 
@@ -120,3 +124,21 @@ def _is_score(row: Any) -> bool:
         and row["step"] >= 0
         and all(value is None or type(value) in (int, float) for value in row.values())
     )
+
+
+def _are_figures(found: Mapping[str, Any]) -> bool:
+    kinds, pairs = found.get("neighbours", {}), found.get("pairs", [])
+    if type(found.get("step")) is not int or not isinstance(kinds, dict) or not isinstance(pairs, list):
+        return False
+    if not all(isinstance(name, str) and name == Path(name).name for name in pairs):  # no path to another place
+        return False
+    return all(
+        isinstance(kind, dict)
+        and all(type(kind.get(name)) is int for name in ("images", "shown"))
+        and all(_are_distances(kind.get(name)) for name in ("samples", "training"))
+        for kind in kinds.values()
+    )
+
+
+def _are_distances(values: Any) -> bool:
+    return isinstance(values, list) and len(values) > 0 and all(type(value) in (int, float) for value in values)

@@ -142,8 +142,8 @@ def _pictures(made: Page, run: Record) -> None:
     samples = over_time(directory / "samples", directory / "samples.png", "samples")
     if samples:
         parts.append(page.heading("Samples") + page.slider(samples, "The same noise at every iteration."))
-    kinds = sorted({folder.name for folder in (directory / PAIRS).glob("*") if folder.is_dir()})
-    for name in kinds:
+    along = {folder.name for folder in (directory / PAIRS).glob("*") if folder.is_dir()}
+    for name in sorted(along | set(run.figures.get("pairs", []))):
         shown = over_time(directory / PAIRS / name, directory / f"{name}.png", name)
         if shown:
             caption = f"Rows in pairs: images, and below each what the game makes of it ({name})."
