@@ -12,8 +12,9 @@ from train.report import names
     [
         ("fid", "inception", "FID"),
         ("fid", "dinov2", "FD-DINOv2"),
-        ("fid", "efficientnet-lite2", "FID [efficientnet-lite2]"),
-        ("kid", "dinov2", "KID [dinov2]"),
+        ("fid", "efficientnet-lite2", "FID[efficientnet-lite2]"),
+        ("kid", "dinov2", "KID[dinov2]"),
+        ("precision", "dinov2", "Precision"),
         ("reverse_kl", None, "Reverse KL (nats)"),
         ("my_figure", "dinov2", "my figure"),
     ],

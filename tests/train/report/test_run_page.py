@@ -48,9 +48,11 @@ def test_a_run_on_images(tmp_path):
     text = page(run)
     expected = ["Curves", "Figures of the samples", "Losses", "Pictures", "Samples", "Moved", "Interpolations"]
     assert headings(text) == [*expected, "Nearest training images", "In pixels", "Settings"]
-    assert titles(text)[:2] == ["FID [efficientnet-lite2]", "KID [efficientnet-lite2]"]
+    assert titles(text)[:2] == ["FID[efficientnet-lite2]", "KID[efficientnet-lite2]"]
     assert "<dd>60 <small>best 50 at 400</small></dd>" in text
     assert re.findall(r'data-when="([^"]+)"', text) == ["200", "400", "800"] * 2
+    assert "At iteration 800, measured with extractor efficientnet-lite2, n 5000." in text
+    assert f"<td>fingerprint</td><td>{'cd' * 32}</td>" in text
     # Of 64 samples at 10, 10.125, ... 16 are below 12, the nearest hundredth of the training images.
     assert "16 of 64 samples are nearer to a training image than 99 % of the training images are to another one" in text
     assert "Searched: 500 training images." in text
