@@ -61,12 +61,11 @@ def _cell(group: Group, step: int, name: str) -> str:
 
 
 def _differing(groups: Sequence[Group]) -> list[list[str]]:
-    """Rows of the settings that are not the same in all groups, each with its value in every group."""
+    """Rows of the settings that are not the same in all groups that have them, each with its value in every group."""
     known = [settings(group.runs[0]) for group in groups]
     every = dict.fromkeys(name for one in known for name in one)
-    return [
-        [name, *(one.get(name, "") for one in known)] for name in every if len({one.get(name) for one in known}) > 1
-    ]
+    differ = [name for name in every if len({one[name] for one in known if name in one}) > 1]
+    return [[name, *(one.get(name, "") for one in known)] for name in differ]
 
 
 def _markdown(

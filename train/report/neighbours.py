@@ -11,7 +11,7 @@ from torch import Tensor
 from otkernels import l2_argmin
 
 QUERIES = 256  # training images whose nearest other one is looked for
-PART = 4096  # training images at once: 50 MB of 32 x 32 pixels
+NUMBERS = 2**24  # of training images at once: 64 MiB as float32
 Rows = Callable[[Tensor], Tensor]
 
 
@@ -43,7 +43,7 @@ def neighbours(samples: Tensor, total: int, images: Rows, queries: int = QUERIES
     best = samples.new_full((len(samples),), torch.inf)
     index = torch.full_like(best, -1, dtype=torch.int64)
     own = _between(theirs)
-    for part in torch.arange(total).split(PART):
+    for part in torch.arange(total).split(max(1, NUMBERS // samples.shape[1])):
         vectors = images(part)
         value, found = l2_argmin(samples, vectors)
         index = torch.where(value < best, found + int(part[0]), index)

@@ -11,7 +11,6 @@ from typing import Any
 from train.errors import printable
 from train.report.curves import clock, seconds_at
 from train.run.directory import RUN_FILE
-from train.run.files import write_json
 from train.run.log import METRICS, read_history
 
 FIGURES = "figures.json"
@@ -25,7 +24,7 @@ class Record:
     """One run as its directory has it.
 
     rows: of metrics.jsonl. protocol, scores: of scores.json, empty without one. figures: what the final outputs
-    measured (``write_figures``), empty until they are written.
+    measured (figures.json: "step", "pairs" and what else was found), empty until they are written.
     """
 
     directory: Path
@@ -55,8 +54,8 @@ class Record:
 
     @property
     def seconds(self) -> float:
-        """Training time as far as the log has it."""
-        return max([0.0, *(row["seconds"] for row in self.rows if row.get("seconds") is not None)])
+        """Training time as far as it is known."""
+        return float(clock(self.rows)[1][-1])
 
     def measured(self) -> list[dict[str, Any]]:
         """Figures of the samples by step, with "step" and "seconds": scores of images, or metrics of points."""
@@ -100,11 +99,6 @@ def read_record(directory: Path, who: str, described: Mapping[str, Any] | None =
         )
     rows = read_history(log) if log.is_file() else []
     return Record(directory, game, config, rows, protocol, sorted(scores, key=lambda row: row["step"]), figures)
-
-
-def write_figures(directory: Path, figures: Mapping[str, Any]) -> None:
-    """Write what the final outputs measured, after their pictures: "step", "seconds" and whatever was found."""
-    write_json(directory / FIGURES, dict(figures))
 
 
 def _read(path: Path, who: str) -> dict[str, Any]:

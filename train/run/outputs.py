@@ -15,10 +15,10 @@ from models.export import save_game
 from train.data.datasets import Dataset, ImageSet
 from train.errors import TrainingError, printable
 from train.report.page import number
-from train.report.record import PAIRS, read_record, write_figures
+from train.report.record import FIGURES, PAIRS, read_record
 from train.report.run_page import write_run_report
 from train.run.directory import EXPORT
-from train.run.files import write_atomically
+from train.run.files import write_atomically, write_json
 from train.run.log import METRICS, RunLog
 from train.run.loop import Loop
 
@@ -88,7 +88,7 @@ class Outputs:
             pictures["Interpolations"] = directory / "interpolations.png"
             self._draw(self.interpolations(), pictures["Interpolations"])
         found = {"step": loop.step, "seconds": seconds, "metrics": metrics, "pairs": list(pairs)}
-        write_figures(directory, {**found, "neighbours": self._neighbours()})
+        write_json(directory / FIGURES, {**found, "neighbours": self._neighbours()})
         report = self._report()
         width = max(map(len, metrics), default=0)
         for name, value in metrics.items():

@@ -147,3 +147,15 @@ def test_markdown_shows_names_as_they_are(tmp_path):
     write_comparison(grouped(read(*runs)), tmp_path)
     text = (tmp_path / "compare.md").read_text()
     assert r"| potgan (a\|b&lt;i>\[c]\`0) | one run |" in text
+
+
+def test_settings_that_differ_are_those_of_groups_that_have_them(tmp_path):
+    """What one game alone has is no difference between runs; what its own runs differ in is."""
+    runs = [write_run(tmp_path / str(w), game={"transport_weight": w, "pairing": "cover"}) for w in (0.01, 0.1)]
+    runs.append(write_run(tmp_path / "w", "wgan-gp", game={"penalty": 10}, lr=0.5))
+    write_comparison(grouped(read(*runs)), tmp_path)
+    text = (tmp_path / "compare.md").read_text()
+    assert "| lr | 0.001 | 0.001 | 0.5 |" in text
+    assert "| game.transport_weight | 0.01 | 0.1 |  |" in text
+    assert "pairing" not in text
+    assert "penalty" not in text

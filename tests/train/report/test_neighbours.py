@@ -12,7 +12,7 @@ from train.report.neighbours import grey_levels, neighbours
 @pytest.mark.parametrize(("total", "queries", "part"), [(2, 256, 4096), (50, 7, 16), (50, 50, 16), (300, 256, 64)])
 def test_against_all_distances(monkeypatch, randn, total, queries, part):
     """Where parts are smaller than the set, where all images are looked at themselves, and where some are twice."""
-    monkeypatch.setattr(module, "PART", part)
+    monkeypatch.setattr(module, "NUMBERS", 5 * part)
     images, samples = randn(total, 5), randn(9, 5)
     samples[3] = images[total - 1]
     if total > 2:
