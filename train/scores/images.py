@@ -109,6 +109,15 @@ class Scorer:
         """What the Frechet distance is called: FID for Inception alone."""
         return self._extractor.label
 
+    @property
+    def real_features(self) -> Tensor:
+        """Features [M, D] of the M real images that samples are compared with, evenly spaced over the set."""
+        return self._real.features
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features [n, D] of uint8 images [n, C, H, W]; ValueError for others."""
+        return self._extractor.features(images).features
+
     def score(self, samples: Samples) -> dict[str, float]:
         """The scores of ``config.n`` samples.
 
