@@ -14,8 +14,9 @@ import pytest
 
 from benchmarks.options import parse as benchmark_options
 from models.games import GAMES
-from train.cli import parse
+from train.cli import parse, parse_fields
 from train.reproduce.__main__ import EXPERIMENTS
+from train.scores.evaluate import EvaluateConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -53,6 +54,8 @@ def test_shell_lines_name_commands_that_exist(line):
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         case ["python", "-m", "train", "list"] | ["python", "-m", "train", "data", "--cache"]:
             pass
+        case ["python", "-m", "train", "evaluate", *rest]:
+            parse_fields(EvaluateConfig, EvaluateConfig(), rest, "test")
         case ["python", "-m", "train", game, "--help"]:
             assert game in GAMES
         case ["python", "-m", "train", game, *rest]:

@@ -57,10 +57,11 @@ def test_scores_do_not_depend_on_how_samples_come(scorer, draw):
     assert at == 40
 
 
-def blurred(images, width):
-    kernel = torch.ones(3, 1, width, width) / width**2
-    padded = nn.functional.pad(images.float(), [width // 2] * 4, mode="reflect")
-    return nn.functional.conv2d(padded, kernel, groups=3).round().byte()
+def blurred(images, times):
+    for _ in range(times):
+        padded = nn.functional.pad(images.float(), [1] * 4, mode="reflect")
+        images = nn.functional.avg_pool2d(padded, 3, stride=1).round().byte()
+    return images
 
 
 def test_frechet_distance_grows_with_noise_and_blur(efficientnet, draw):
@@ -70,7 +71,7 @@ def test_frechet_distance_grows_with_noise_and_blur(efficientnet, draw):
     real = draw(10, cells=16, noise=0)
     noisy = [(real + torch.randn(real.shape) * size).clamp(0, 255).byte() for size in (8, 30, 90)]
     known = seen(real)
-    found = [frechet_distance(known, seen(x)) for x in (real, *noisy, *(blurred(real, width) for width in (3, 5, 7)))]
+    found = [frechet_distance(known, seen(x)) for x in (real, *noisy, *(blurred(real, times) for times in (1, 2, 3)))]
     print(found)
     assert abs(found[0]) < 1e-3
     assert 1e-3 < found[1] < found[2] < found[3]
@@ -117,11 +118,10 @@ def test_damaged_statistics_are_made_again(scorer, tiny, draw, tmp_path, damage,
     assert [path.name for path in (tmp_path / "scores").iterdir()] == [file.name]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_cache_that_cannot_be_written_is_said_before_the_pass(scorer, tiny, draw, tmp_path):
-    tmp_path.chmod(0o500)
+def test_a_cache_that_cannot_be_written_is_said_before_the_pass(tiny, draw, tmp_path):
+    (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"the cache folder .* cannot be written"):
-        scorer(draw(60))
+        Scorer(ScoreConfig("inception", n=20), draw(20), data="blocks", cache=str(tmp_path / "file"), extractor=tiny)
     assert tiny._network.seen == 0
 
 
