@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "evaluate SAMPLES --against DATA   scores of a run or of images against real ones",
     ),
     "compare": ("train.report.compare:compare_main", "compare RUN RUN ...   curves and a table of several runs"),
+    "phases": ("train.run.shelf:phases_main", "phases   trained VAEs that are kept, and how to clear them"),
     "sample": ("train.samples.command:sample_main", "sample RUN --out DIR   samples of a run or an export, as files"),
     "interpolate": ("train.samples.interpolate:interpolate_main", "interpolate RUN --out FILE   between samples"),
 }

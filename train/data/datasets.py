@@ -6,6 +6,7 @@ points are drawn on the fly.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -28,6 +29,9 @@ class Dataset(Protocol):
     @property
     def size(self) -> int | None:
         """The number of samples; None where they are drawn on the fly."""
+
+    def with_seed(self, seed: int) -> Dataset:
+        """The same set with the stream of another seed, at its start; this one's stream does not move."""
 
     def batch(self, n: int) -> Tensor:
         """The next n samples [n, *shape], float32; images lie in [-1, 1]."""
@@ -67,6 +71,10 @@ class PointSet:
     def size(self) -> int | None:
         """See Dataset."""
         return None if self.points is None else len(self.points)
+
+    def with_seed(self, seed: int) -> PointSet:
+        """See Dataset."""
+        return PointSet(self._law, self._generator.device, seed, self.size)
 
     def batch(self, n: int) -> Tensor:
         """The next n points [n, dim]."""
@@ -149,6 +157,13 @@ class ImageSet:
     def epoch(self) -> int:
         """Number of times that the whole set has been passed."""
         return self._epoch
+
+    def with_seed(self, seed: int) -> ImageSet:
+        """See Dataset; the images are shared."""
+        other = copy.copy(self)
+        other._seed = seed
+        other._start_epoch(0)
+        return other
 
     def batch(self, n: int) -> Tensor:
         """The next n images [n, C, H, W], float32 in [-1, 1]."""

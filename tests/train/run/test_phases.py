@@ -35,7 +35,8 @@ DIGITS = POTGAN(
     ema=0.5,
     game=PotGanConfig(networks=MLP, critic_steps=1, forest=ForestConfig(trees=2, depth=2)),
 )
-DIGITS = replace(DIGITS, vae=replace(DIGITS.vae, iterations=4, batch_size=8, game=VaeConfig(networks=MLP)))
+VAE = replace(DIGITS.vae, iterations=4, batch_size=8, reuse=False, game=VaeConfig(networks=MLP))
+DIGITS = replace(DIGITS, vae=VAE)
 
 
 @pytest.fixture
