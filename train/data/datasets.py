@@ -6,7 +6,6 @@ points are drawn on the fly.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -160,10 +159,7 @@ class ImageSet:
 
     def with_seed(self, seed: int) -> ImageSet:
         """See Dataset; the images are shared."""
-        other = copy.copy(self)
-        other._seed = seed
-        other._start_epoch(0)
-        return other
+        return ImageSet(self.name, self.images, seed, device=self._device, fingerprint=self.fingerprint)
 
     def batch(self, n: int) -> Tensor:
         """The next n images [n, C, H, W], float32 in [-1, 1]."""
