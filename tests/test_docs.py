@@ -18,6 +18,7 @@ from train.cli import parse, parse_fields
 from train.report.command import ReportConfig
 from train.report.compare import CompareConfig
 from train.reproduce.__main__ import EXPERIMENTS
+from train.scores.evaluate import EvaluateConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -57,6 +58,8 @@ def test_shell_lines_name_commands_that_exist(line):
             pass
         case ["python", "-m", "train", "report" | "compare" as command, *rest]:
             check_command(command, rest)
+        case ["python", "-m", "train", "evaluate", *rest]:
+            parse_fields(EvaluateConfig, EvaluateConfig(), rest, "test")
         case ["python", "-m", "train", game, "--help"]:
             assert game in GAMES
         case ["python", "-m", "train", game, *rest]:

@@ -98,8 +98,8 @@ class Scorer:
         few = min(config.n, count)
         if few <= self._extractor.dim:
             print(
-                f"scores: {self.label} of {few} images with {self._extractor.dim} features comes out far too large, as "
-                "their covariance is singular; it compares only with the same number",
+                f"scores: {self.label} of {few} images, no more than its {self._extractor.dim} features, is far above "
+                "that of many images; compare it with the same number alone",
                 file=sys.stderr,
             )
         self._real = real_statistics(evenly_spaced(real, count), self._extractor, self.protocol, cache)
@@ -125,14 +125,17 @@ class Scorer:
         draws a given number of them. ValueError if they are too few or of another shape.
 
         inception_score (where the extractor classifies), fid (the extractor's Frechet distance), kid, precision,
-        recall, density, coverage; inception_score_error and kid_error are standard errors.
+        recall, density, coverage; inception_score_error and kid_error are standard errors, the latter from 2,000 images
+        on each side on.
         """
         features, logits = self._features(samples)
         scores: dict[str, float] = {}
         if logits is not None:
             scores["inception_score"], scores["inception_score_error"] = inception_score(logits)
         scores["fid"] = frechet_distance(self._real.moments, moments(features), self._real.root)
-        scores["kid"], scores["kid_error"] = kernel_distance(features, self._real.features)
+        scores["kid"], error = kernel_distance(features, self._real.features)
+        if error is not None:
+            scores["kid_error"] = error
         nearest = neighbour_scores(
             evenly_spaced(self._real.features, self._neighbours),
             evenly_spaced(features, self._neighbours),
