@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.data.datasets import evenly_spaced, fingerprint, to_float
+from train.data.datasets import evenly_spaced, to_float
+from train.data.fingerprint import image_fingerprint
 from train.report import plots
 from train.report.neighbours import Neighbours, grey_levels, neighbours
 from train.scores.images import Scorer
@@ -32,7 +33,7 @@ def nearest_training_images(
     )
     found = {"pixels": _described(samples, images, in_pixels, directory / "neighbours-pixels.png")}
     if scorer is not None:
-        if scorer.protocol["fingerprint"] == fingerprint(images):  # they have been through the extractor
+        if scorer.protocol["fingerprint"] == image_fingerprint(images):  # they have been through the extractor
             some, vectors = evenly_spaced(images, len(scorer.real_features)), scorer.real_features
         else:
             some = evenly_spaced(images, min(len(images), MOST_EMBEDDED))

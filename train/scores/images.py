@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.data.datasets import evenly_spaced, fingerprint
+from train.data.datasets import evenly_spaced
+from train.data.fingerprint import image_fingerprint
 from train.scores.cache import real_statistics
 from train.scores.config import FEWEST, ScoreConfig
 from train.scores.extractors import Extractor, load_extractor
@@ -86,7 +87,7 @@ class Scorer:
             "neighbours": self._neighbours,
             "data": data,
             "split": split,
-            "fingerprint": fingerprint(real),
+            "fingerprint": image_fingerprint(real),
             "size": list(self.shape),
             "ema": None if ema is None else ema > 0,
             "k precision, recall": K_PRECISION,
