@@ -83,7 +83,7 @@ def test_images_have_no_row_to_make_up(shown, monkeypatch):
     drawn: list[int] = []
     monkeypatch.setattr(trainer.source.data, "target", None)
     monkeypatch.setattr(trainer.outputs, "at_interval", lambda log: drawn.append(trainer.loop.step))
-    log._measured.clear()
+    log._kinds.clear()
     trainer.outputs.make_up(log)
     assert drawn == []
     path.unlink()
