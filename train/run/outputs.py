@@ -30,7 +30,7 @@ POINTS = 10_000
 PAIRED, COLUMNS = 32, 8
 BETWEEN = 8  # rows of interpolations
 CHECKED = 256  # samples whose nearest training image is looked for
-REPORT_SECONDS = 300.0  # between reports while a run goes on; one takes about a second
+REPORT_SECONDS = 300.0  # between reports while a run goes on; one takes two seconds of a core
 
 
 class Outputs:
