@@ -179,7 +179,7 @@ def _neighbours(made: Page, run: Record) -> None:
 
 def _neighbour_part(made: Page, found: Mapping[str, Any], file: Path, heading: str, unit: str) -> str:
     samples, own = found["samples"], found["training"]
-    unit = f"{unit} ({found['extractor']})" if "extractor" in found else unit
+    unit = f"{unit} of {found['extractor']}" if "extractor" in found else unit
     nearest = ", ".join(page.number(value) for value in sorted(samples)[: found["shown"]])
     rank = sorted(own)[len(own) // 100]
     below = sum(value < rank for value in samples)

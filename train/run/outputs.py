@@ -30,7 +30,7 @@ POINTS = 10_000
 PAIRED, COLUMNS = 32, 8
 BETWEEN = 8  # rows of interpolations
 CHECKED = 256  # samples whose nearest training image is looked for
-REPORT_SECONDS = 300.0  # between reports while a run goes on; one takes about a second
+REPORT_SECONDS = 300.0  # between reports while a run goes on; one takes two seconds of a core
 
 
 class Outputs:
@@ -40,10 +40,9 @@ class Outputs:
     the run has scores, for training images that are nearest in features.
     """
 
-    scorer: Scorer | None = None
-
-    def __init__(self, loop: Loop, data: Dataset, directory: Path, label: str) -> None:
+    def __init__(self, loop: Loop, data: Dataset, directory: Path, label: str, scorer: Scorer | None = None) -> None:
         self._loop, self._data, self._directory, self._label = loop, data, directory, label
+        self._scorer = scorer
         self._reported = time.monotonic()
 
     def at_interval(self, log: RunLog) -> None:
@@ -164,7 +163,9 @@ class Outputs:
 
         if not isinstance(self._data, ImageSet):
             return {}
-        return nearest_training_images(to_uint8(self.samples(CHECKED)), self._data.images, self._directory, self.scorer)
+        return nearest_training_images(
+            to_uint8(self.samples(CHECKED)), self._data.images, self._directory, self._scorer
+        )
 
     def _interval_picture(self) -> Path:
         return self._directory / "samples" / f"{self._loop.step:08d}.png"

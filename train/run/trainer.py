@@ -44,7 +44,7 @@ class Trainer:
         self.seconds = 0.0
         self.source = Source(data, game.draw_noise, config.seed, torch_device(config.device))
         self.loop = Loop(game, self.source, config)
-        self.outputs = Outputs(self.loop, data, directory, label)
+        self.outputs = Outputs(self.loop, data, directory, label, scorer)
         self.scoring = None if scorer is None else Scoring(scorer, self.loop, directory, self.outputs.export)
         self._guard = FiniteGuard(game.players, self.loop.device)
         self._losses: dict[str, Loss] = {}
