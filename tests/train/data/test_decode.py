@@ -155,6 +155,8 @@ def test_a_box_outside_the_image_is_refused(box):
 def test_an_image_of_its_size_is_not_resampled():
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     assert np.array_equal(decode(png(pixels), 16), pixels)
+    assert np.array_equal(decode_on(png(pixels), 8, "white", 8).pixels, pixels[4:12, 4:12])
+    assert (decode_on(marked(16, 16, 0, 0, 9), 16, "white", (2, 2, 2, 2)).pixels == 255).all()  # enlarged all the same
 
 
 def test_of_several_frames_the_first_is_taken_and_that_is_known():
