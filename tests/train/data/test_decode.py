@@ -117,7 +117,7 @@ def marked(width: int, height: int, x: int, y: int, side: int) -> bytes:
 def test_a_central_square_of_so_many_pixels():
     data = marked(20, 30, 6, 11, 8)
     assert (decode_on(data, 8, "white", 8).pixels == 255).all()
-    assert (decode_on(data, 4, "white", 6).pixels == 255).all()
+    assert (decode_on(data, 6, "white", 6).pixels == 255).all()
     assert decode_on(data, 10, "white", 10).pixels.min() == 0
     assert decode_on(data, 20, "white", 20)[3:] == (20, 30)
     with pytest.raises(ValueError, match="its 20 x 30 pixels hold no square of 21"):
@@ -133,21 +133,20 @@ def test_a_central_square_of_so_many_pixels():
         ((0, 0, 6), (0, 1, 6, 3)),  # moved into the image: about its centre it would begin at -0.5
         ((14, 24, 6), (17, 24, 3, 6)),  # at the other corner
         ((0, 5, 20), (3, 2, 10, 26)),  # no larger than the image is wide
-        ((14, 20, 6), (16, 20, 90, 6)),  # a box that leaves the image
+        ((0, 10, 20), (16, 20, 90, 6)),  # a box that leaves the image
     ],
 )
 def test_a_box_becomes_the_square_about_its_centre_that_fits(square, box):
-    if box[2] > 20:  # it reaches beyond the image: the square is as large as the image allows
-        assert (decode_on(marked(20, 30, 0, 13 - 3, 20), 5, "white", box).pixels == 255).all()
-        return
-    assert (decode_on(marked(20, 30, *square), 5, "white", box).pixels == 255).all()
-    larger = square[2] < 20 and decode_on(marked(20, 30, square[0], square[1], square[2] - 1), 20, "white", box).pixels
-    assert larger is False or larger.min() == 0
+    left, top, side = square
+    pixels = decode_on(marked(20, 30, *square), side, "white", box).pixels  # neither scaled nor shifted by half a pixel
+    assert (pixels == 255).all()
+    assert decode_on(marked(20, 30, left, top, side - 1), side, "white", box).pixels.min() == 0
 
 
-@pytest.mark.parametrize(
-    "box", [(20, 0, 3, 3), (0, 30, 3, 3), (-1, 0, 3, 3), (0, 0, 0, 3), (0, 0, 3, -1), (np.nan,) * 4]
-)
+OUTSIDE = [(20, 0, 3, 3), (0, 30, 3, 3), (-1, 0, 3, 3), (0, 0, 0, 3), (0, 0, 3, -1), (np.nan,) * 4]
+
+
+@pytest.mark.parametrize("box", OUTSIDE)
 def test_a_box_outside_the_image_is_refused(box):
     with pytest.raises(ValueError, match="does not lie in its 20 x 30 pixels"):
         decode_on(marked(20, 30, 0, 0, 5), 5, "white", box)
@@ -156,6 +155,8 @@ def test_a_box_outside_the_image_is_refused(box):
 def test_an_image_of_its_size_is_not_resampled():
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     assert np.array_equal(decode(png(pixels), 16), pixels)
+    assert np.array_equal(decode_on(png(pixels), 8, "white", 8).pixels, pixels[4:12, 4:12])
+    assert (decode_on(marked(16, 16, 0, 0, 9), 16, "white", (2, 2, 2, 2)).pixels == 255).all()  # enlarged all the same
 
 
 def test_of_several_frames_the_first_is_taken_and_that_is_known():
