@@ -15,6 +15,8 @@ import pytest
 from benchmarks.options import parse as benchmark_options
 from models.games import GAMES
 from train.cli import parse, parse_fields
+from train.report.command import ReportConfig
+from train.report.compare import CompareConfig
 from train.reproduce.__main__ import EXPERIMENTS
 from train.scores.evaluate import EvaluateConfig
 
@@ -54,6 +56,8 @@ def test_shell_lines_name_commands_that_exist(line):
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         case ["python", "-m", "train", "list"] | ["python", "-m", "train", "data", "--cache"]:
             pass
+        case ["python", "-m", "train", "report" | "compare" as command, *rest]:
+            check_command(command, rest)
         case ["python", "-m", "train", "evaluate", *rest]:
             parse_fields(EvaluateConfig, EvaluateConfig(), rest, "test")
         case ["python", "-m", "train", game, "--help"]:
@@ -74,6 +78,12 @@ def test_shell_lines_name_commands_that_exist(line):
             pass
         case _:
             pytest.fail(f"the pages show a command that this test does not know: {line}")
+
+
+def check_command(command: str, rest: list[str]) -> None:
+    """The command takes these arguments; their runs are somebody's own."""
+    kind = {"report": ReportConfig, "compare": CompareConfig}[command]
+    assert parse_fields(kind, kind(), rest, "test").runs
 
 
 def check_run(game: str, rest: list[str]) -> None:

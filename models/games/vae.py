@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
@@ -36,8 +37,8 @@ class VaeGame(Game):
 
     Config: ClassVar[Any] = VaeConfig
     notes: ClassVar[Mapping[str, str]] = {
-        "loss": "Negative evidence lower bound of a sample in nats, up to a constant.",
-        "squared_error": "Squared error of a sample's reconstruction, summed over its values.",
+        "loss": "Negative evidence lower bound (ELBO) of a sample, in nats: reconstruction + kl.",
+        "reconstruction": "Mean of -log p(x | z) of a sample, a Gaussian density of its values in [-1, 1], in nats.",
         "kl": "KL divergence of a sample's latent from the prior N(0, I), in nats.",
     }
 
@@ -64,12 +65,16 @@ class VaeGame(Game):
         return self.vae.reconstruct(real)
 
     def vae_loss(self, real: Tensor, noise: Tensor) -> Loss:
-        """Kingma & Welling's Eq. 10, negated and per sample, up to a constant:
+        """The negative evidence lower bound of Kingma & Welling's Eq. 10, per sample of D values and in nats:
 
-        |x - decoder(z)|^2 / (2 noise_scale^2) + (1/2) sum_k (mean_k^2 + var_k - 1 - log var_k)
+        |x - decoder(z)|^2 / (2 s^2) + (D / 2) log(2 pi s^2) + (1/2) sum_k (mean_k^2 + var_k - 1 - log var_k)
+
+        with s = noise_scale; logged as ``reconstruction``, the first two terms, and ``kl``, the last.
         """
         output, mean, log_variance = map(full, self.vae(real, noise))
-        error = (real - output).flatten(mean.dim() - 1).square().sum(-1).mean(-1)
+        difference = (real - output).flatten(mean.dim() - 1)  # [N, D]
+        variance = self.config.noise_scale**2
+        constant = difference.shape[-1] / 2 * math.log(2 * math.pi * variance)
+        reconstruction = difference.square().sum(-1).mean(-1) / (2 * variance) + constant
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean(-1)
-        value = error / (2 * self.config.noise_scale**2) + kl
-        return Loss(value, {"squared_error": error.detach(), "kl": kl.detach()})
+        return Loss(reconstruction + kl, {"reconstruction": reconstruction.detach(), "kl": kl.detach()})

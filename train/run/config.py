@@ -80,7 +80,7 @@ DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 @dataclass(frozen=True)
 class PhaseConfig:
-    """The training of a game before the run's own. Data, seed, device and intervals are those of the run."""
+    """The training of a game before the run's own. Data, device and intervals are those of the run."""
 
     known_as: ClassVar[str] = "phase"
 
@@ -93,6 +93,12 @@ class PhaseConfig:
     """The optimizer's learning rate."""
     betas: tuple[float, float] = (0.5, 0.9)
     """Adam's decay rates of the first and second moment."""
+    seed: int | None = None
+    """Seed of the phase's weights, noise and order of the data (None: the run's). Runs whose seeds differ share one
+    phase if this is fixed."""
+    reuse: bool = True
+    """Take the phase from the cache folder if it was trained before with the same data, settings, seed and code, and
+    keep it there for other runs; python -m train phases lists what is kept."""
     game: Any = None
     """The game of the phase."""
 
@@ -100,6 +106,7 @@ class PhaseConfig:
         check_fields(self, "train")
         name = self.known_as
         _require(self.iterations >= 0, f"{name}.iterations", "must not be negative", self.iterations)
+        _require(self.seed is None or 0 <= self.seed < 2**64, f"{name}.seed", "must lie in 0..2^64 - 1", self.seed)
         if self.iterations > 0:
             check_rates(self, f"{name}.")
 
@@ -118,7 +125,9 @@ def phase_as_run(config: TrainConfig, name: str, game: str) -> TrainConfig:
     """The phase ``name`` of a run as a run of its own: the phase's fields where it has them, else those of the run."""
     phase = getattr(config, name)
     shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)}
-    own = {f.name: getattr(phase, f.name) for f in dataclasses.fields(PhaseConfig)}
+    own = {f.name: getattr(phase, f.name) for f in dataclasses.fields(PhaseConfig) if f.name in shared}
+    if phase.seed is None:
+        own["seed"] = config.seed
     plain = {"scores": ScoreConfig(), "ema": 0.0, "lr_decay": "constant", "out": None}
     return run_config(game)(**{**shared, **plain, **own})
 

@@ -6,7 +6,8 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +51,41 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path`` to fill within the block, which gets that name at its end.
+
+    ``path`` must be missing or an empty folder. If the block fails, it is as it was, and the temporary folder is gone.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _sync(path.parent)
+
+
 def sweep(directory: Path) -> list[Path]:
-    """Remove the temporary files below ``directory`` whose writers are dead; returns them.
+    """Remove the temporary files and folders below ``directory`` whose writers are dead; returns them.
 
     A writer is dead if no process has its number, or if this process has it: call it before anything is written, while
     no other process may write there.
     """
     removed = []
-    for folder, _, names in os.walk(directory):
-        for name in names:
+    for folder, folders, names in os.walk(directory):
+        for name in [*folders, *names]:
             match = _TEMPORARY.fullmatch(name)
             path = Path(folder, name)
             if match is None or path.is_symlink() or _alive(int(match[1])):
                 continue
             with contextlib.suppress(OSError):  # not ours to remove
-                path.unlink()
+                if name in folders:
+                    folders.remove(name)
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
                 removed.append(path)
     return removed
 

@@ -5,54 +5,89 @@ A phase is handed to the run's game as an object; its export is there for a resu
 
 from __future__ import annotations
 
-import copy
+import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from models.config import fixed_fields
 from models.export import load_game
 from models.games import GAMES, Game
 from train.data.datasets import Dataset
+from train.errors import printable
 from train.run.build import load_run, make_trainer, open_run
 from train.run.checkpoint import checkpoints, valid_states
 from train.run.config import TrainConfig, phase_as_run, save_config
 from train.run.directory import CHECKPOINTS, EXPORT, locked
 from train.run.resume import Resume
+from train.run.shelf import ORIGIN, Shelf, shelf
+from train.run.trainer import Trainer
 
 
 def play_phases(
     name: str, config: TrainConfig, data: Dataset, directory: Path, resume: Resume | None, resume_command: str
 ) -> dict[str, Game]:
-    """Train each phase that the game ``name`` needs, unless it is done; the games by phase. ``data`` is left as it was.
+    """Train each phase that the game ``name`` needs, unless it is done; the games by phase. ``data`` does not move.
 
-    A phase is needed if its game says so and its iterations are not 0.
+    A phase is needed if its game says so and its iterations are not 0. It is taken from the cache folder if it is kept
+    there (``train.run.shelf``).
     """
     played = {}
     for phase, declared in GAMES[name].phases.items():
         if getattr(config, phase).iterations == 0 or not declared.needed(config.game, data.shape):
             continue
         game = _registered(declared.game)
-        start = copy.deepcopy(data.state_dict())
         folder, settings = directory / phase, phase_as_run(config, phase, game)
+        own = data.with_seed(settings.seed)
         past = None
         if resume is not None:
             past = Resume(folder, phase_as_run(resume.stored, phase, game), resume.other_data)
         if _is_done(folder):
             if past is not None and not checkpoints(directory / CHECKPOINTS):  # else the game's own state is asked
-                _check_data(folder, data, past.other_data)
+                _check_data(folder, own, past.other_data)
             played[phase] = _exported(folder / EXPORT, game, data.shape)
-        else:
-            trainer = make_trainer(game, settings, data, folder)
+            continue
+        trainer = make_trainer(game, settings, own, folder)
+        kept = shelf(game, trainer, config.data.cache) if getattr(config, phase).reuse else None
+        new = not checkpoints(folder / CHECKPOINTS)
+        with nullcontext() if kept is None or not new else kept.taken(phase):
+            if kept is not None and new and kept.holds():
+                open_run(directory, name, config)
+                _take(kept, folder)
+                print(f"{phase}: it was trained before; taken from {printable(str(kept.path))}", flush=True)
+                played[phase] = _exported(folder / EXPORT, game, data.shape)
+                continue
             folder.mkdir(exist_ok=True)
             with locked(folder):  # it is a run of its own to python -m train GAME --resume
                 load_run(trainer, past, f"{phase}.")
                 open_run(directory, name, config)
                 save_config(folder, game, trainer.config)
-                trainer.run(resume_command)
-            played[phase] = trainer.loop.game
-            played[phase].zero_grad(set_to_none=True)  # else the last step's gradients stay in memory
-        data.load_state_dict(start)
+                _train(trainer, kept, resume_command)
+        played[phase] = trainer.loop.game
+        played[phase].zero_grad(set_to_none=True)  # else the last step's gradients stay in memory
     return played
+
+
+def _train(trainer: Trainer, kept: Shelf | None, command: str) -> None:
+    """Train to the end and put a copy on the shelf; a training that changed on its way has no place there."""
+    folder = trainer.directory
+    if kept is None:
+        (folder / ORIGIN).unlink(missing_ok=True)
+    elif trainer.loop.step == 0:
+        kept.begin(folder)
+    else:
+        kept.go_on(folder)
+    trainer.run(command)
+    if kept is not None:
+        kept.keep(folder)
+
+
+def _take(kept: Shelf, folder: Path) -> None:
+    """A copy in ``folder``, which may have been left by a process that ended before its first checkpoint."""
+    if folder.exists():
+        with locked(folder):
+            shutil.rmtree(folder)
+    kept.copy_to(folder)
 
 
 def fixed_by_phases(name: str, config: TrainConfig, directory: Path) -> Iterator[str]:
@@ -61,6 +96,8 @@ def fixed_by_phases(name: str, config: TrainConfig, directory: Path) -> Iterator
         if _is_done(directory / phase) or checkpoints(directory / CHECKPOINTS):
             yield phase
         else:
+            if checkpoints(directory / phase / CHECKPOINTS):
+                yield f"{phase}.seed"
             yield from (f"{phase}.game.{field}" for field in fixed_fields(getattr(config, phase).game))
 
 

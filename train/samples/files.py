@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -15,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from train.errors import printable
-from train.run.files import write_atomically
+from train.run.files import new_folder, write_atomically
 
 Array = np.ndarray
 Form = Literal["folder", "npz", "tar"]
@@ -94,11 +92,6 @@ def _write_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
 
 def _write_folder(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
     """The folder gets its name when the last file is in it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.mkdir()
-    try:
+    with new_folder(path) as folder:
         for name, content in files:
-            (temporary / name).write_bytes(content)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            (folder / name).write_bytes(content)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.data.datasets import evenly_spaced, fingerprint
+from train.data.datasets import evenly_spaced
+from train.data.fingerprint import image_fingerprint
 from train.scores.cache import real_statistics
 from train.scores.config import FEWEST, ScoreConfig
 from train.scores.extractors import Extractor, load_extractor
@@ -86,7 +87,7 @@ class Scorer:
             "neighbours": self._neighbours,
             "data": data,
             "split": split,
-            "fingerprint": fingerprint(real),
+            "fingerprint": image_fingerprint(real),
             "size": list(self.shape),
             "ema": None if ema is None else ema > 0,
             "k precision, recall": K_PRECISION,
@@ -108,6 +109,15 @@ class Scorer:
     def label(self) -> str:
         """What the Frechet distance is called: FID for Inception alone."""
         return self._extractor.label
+
+    @property
+    def real_features(self) -> Tensor:
+        """Features [M, D] of the M real images that samples are compared with, evenly spaced over the set."""
+        return self._real.features
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features [n, D] of uint8 images [n, C, H, W]; ValueError for others."""
+        return self._extractor.features(images).features
 
     def score(self, samples: Samples) -> dict[str, float]:
         """The scores of ``config.n`` samples.

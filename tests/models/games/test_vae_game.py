@@ -24,9 +24,11 @@ def test_loss_by_hand():
     loss = game.loss("vae", torch.tensor([[1.0, 1.0, 1.0], [0.0, 1.0, 2.0]]), torch.zeros(2, 2))
     # squared errors 2 and 4; KL = (1 + 1 - 1 - 0) / 2 + (4 + 4 - 1 - log 4) / 2
     kl = 0.5 + (7 - math.log(4)) / 2
-    assert loss.terms["squared_error"].item() == pytest.approx(3)
+    # and -log of three normal densities N(0, 0.25), with squared errors of 3 in the mean
+    reconstruction = 3 / (2 * 0.25) + 1.5 * math.log(2 * math.pi * 0.25)
+    assert loss.terms["reconstruction"].item() == pytest.approx(reconstruction)
     assert loss.terms["kl"].item() == pytest.approx(kl)
-    assert loss.value.item() == pytest.approx(3 / (2 * 0.25) + kl)
+    assert loss.value.item() == pytest.approx(reconstruction + kl)
 
 
 def test_a_linear_vae_learns_the_principal_axis():
