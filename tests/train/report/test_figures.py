@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from train.data.datasets import evenly_spaced, fingerprint
+from train.data.datasets import evenly_spaced
+from train.data.fingerprint import image_fingerprint
 from train.report import figures
 from train.report.figures import nearest_training_images
 
@@ -49,7 +50,7 @@ def test_in_features_the_scorers_own_are_taken_if_they_are_of_these_images(tmp_p
         return batch.float().mean((2, 3))
 
     scorer = types.SimpleNamespace(
-        protocol={"fingerprint": fingerprint(images if trained_on else samples), "extractor": "colours"},
+        protocol={"fingerprint": image_fingerprint(images if trained_on else samples), "extractor": "colours"},
         features=features,
         real_features=evenly_spaced(images, 10).float().mean((2, 3)),
     )
