@@ -107,7 +107,7 @@ def evaluate_main(argv: Sequence[str]) -> None:
         torch.set_num_threads(config.threads)
     extractor = load_extractor(config.extractor, config.weights, device, config.batch_size)
     subject = _trained(config, path, device) if _is_trained(path) else _files(config, path)
-    scores = ScoreConfig(config.extractor, config.weights, subject.n, config.reference, config.batch_size)
+    scores = ScoreConfig(config.extractor, n=subject.n, reference=config.reference)
     real, data, split = _real(config, path, subject)
     subject = _as_real(subject, real)
     scorer = Scorer(

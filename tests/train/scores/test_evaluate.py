@@ -9,6 +9,7 @@ from PIL import Image
 from models.networks import NetworkConfig
 from train.__main__ import main
 from train.data.config import DataConfig, load_images
+from train.report.names import title
 from train.run.config import run_config
 from train.run.play import play
 from train.samples.draw import batches
@@ -70,7 +71,7 @@ def test_a_run_is_scored_against_its_own_data(run, tiny, read_scores, capsys, tm
     said = capsys.readouterr().out
     assert "60 images of gan at iteration 2 from" in said
     assert "against 100 of digits" in said
-    assert "FID [tiny]" in said
+    assert title("fid", written["protocol"]) in said
     assert f"scores and protocol in {run}/scores-inception.json" in said
 
 

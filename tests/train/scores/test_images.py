@@ -170,7 +170,7 @@ def test_wrong_samples_are_refused(scorer, draw):
         ({"batch_size": 0}, "scores: batch_size must be at least 1, got 0"),
         ({"extractor": "vgg"}, "scores: extractor must be"),
         ({"extractor": "inception", "weights": ""}, "scores: weights must name a file"),
-        ({"weights": "file"}, "scores: weights need an extractor"),
+        ({"weights": "file"}, "scores: weights needs an extractor"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):
