@@ -28,6 +28,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "train.report.command:report_main",
         "report RUN ...   the page of a run from its files, without training",
     ),
+    "evaluate": (
+        "train.scores.evaluate:evaluate_main",
+        "evaluate SAMPLES --against DATA   scores of a run or of images against real ones",
+    ),
     "compare": ("train.report.compare:compare_main", "compare RUN RUN ...   curves and a table of several runs"),
     "phases": ("train.run.shelf:phases_main", "phases   trained VAEs that are kept, and how to clear them"),
     "sample": ("train.samples.command:sample_main", "sample RUN --out DIR   samples of a run or an export, as files"),

@@ -30,6 +30,17 @@ _TOY_PAPER = {
 SMALL = {"name": "dcgan", "width": 32, "noise_dim": 128}
 CPU = {"name": "dcgan", "width": 16, "noise_dim": 128}
 
+# Narrow networks and a budget of minutes on a CPU: what the papers state of rates and weights can be tried there, too.
+_FOLDER_CPU = {
+    "data": {"name": "folder", "size": 32},
+    "iterations": 1500,
+    "ema": 0.99,
+    "log_every": 25,
+    "sample_every": 250,
+    "checkpoint_every": 250,
+    "networks": CPU,
+}
+
 SHARED: dict[str, dict[str, Any]] = {
     "ring8": {"data": {"name": "ring8"}, **_TOY},
     "ball3d": {"data": {"name": "ball3d"}, **_TOY},
@@ -38,16 +49,8 @@ SHARED: dict[str, dict[str, Any]] = {
     "digits": {"data": {"name": "digits"}, "iterations": 20_000, "ema": 0.999, "networks": SMALL},
     "fashion-mnist": {"data": {"name": "fashion-mnist"}, "iterations": 50_000, "ema": 0.999, "networks": SMALL},
     "cifar10": {"data": {"name": "cifar10", "size": 32}},
-    "folder32-cpu": {
-        "data": {"name": "folder", "size": 32},
-        "iterations": 1500,
-        "lr": 1e-3,
-        "ema": 0.99,
-        "log_every": 25,
-        "sample_every": 250,
-        "checkpoint_every": 250,
-        "networks": CPU,
-    },
+    "folder32-cpu": {**_FOLDER_CPU, "lr": 1e-3},
+    "folder32-cpu-paper": {**_FOLDER_CPU, "lr": 2e-4},
     "folder32": {"data": {"name": "folder", "size": 32}},
     "folder64": {"data": {"name": "folder", "size": 64}},
 }

@@ -21,4 +21,5 @@ PROFILES: dict[str, dict[str, Any]] = {
     "digits": _SMALL_VAE,
     "fashion-mnist": _SMALL_VAE,
     "folder32-cpu": {"game": {"critic_steps": 2}, "vae": _CPU_VAE},
+    "folder32-cpu-paper": {"game": {"critic_steps": 2}, "vae": _CPU_VAE},
 }

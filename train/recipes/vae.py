@@ -2,4 +2,5 @@
 
 from typing import Any
 
-PROFILES: dict[str, dict[str, Any]] = {"folder32-cpu": {"iterations": 2000, "betas": (0.9, 0.999)}}
+_CPU = {"iterations": 2000, "betas": (0.9, 0.999)}
+PROFILES: dict[str, dict[str, Any]] = {"folder32-cpu": _CPU, "folder32-cpu-paper": {**_CPU, "lr": 1e-3}}

@@ -8,4 +8,5 @@ PROFILES: dict[str, dict[str, Any]] = {
     "ball3d": _TUNED,
     "demo": _TUNED,
     "folder32-cpu": {"game": {"critic_steps": 2}},
+    "folder32-cpu-paper": {"game": {"critic_steps": 2}},
 }

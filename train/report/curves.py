@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 MOST_POINTS = 300  # of a curve in a page; more than its pixels can show
-LOGARITHMIC = 50.0  # positive values are drawn on a logarithmic axis where the largest is so many times the smallest
+LOGARITHMIC = 20.0  # positive values are drawn on a logarithmic axis where the largest is so many times the smallest
 AXES = {"step": "iteration", "seconds": "time of training"}
 Number = float | None
 
@@ -36,10 +36,14 @@ class Chart:
     axes: Mapping[str, str] = field(default_factory=lambda: AXES)
     hint: str = ""
     note: str = ""
+    linear: bool = False
+    """Whether the axis of values is linear whatever they are."""
 
     @property
     def logarithmic(self) -> bool:
-        """Whether all values are positive and span more than a factor of 50."""
+        """Whether all values are positive and span more than a factor of 20, and a linear axis is not asked for."""
+        if self.linear:
+            return False
         bounds = [values for line in self.lines for values in (line.y, line.low or (), line.high or ())]
         known = [value for values in bounds for value in values if value is not None]
         return bool(known) and min(known) > 0 and max(known) > LOGARITHMIC * min(known)

@@ -18,6 +18,8 @@ KNOWN = {
     "modes_covered": ("Modes covered", "higher"),
     "within_3_sigma": ("Within 3 sigma", "higher"),
 }
+MEASURED = ("n", "bandwidth", "modes")  # how figures of points were measured
+TRUE = ("_floor", "_target")  # what names end with of figures that true samples would have
 _ORDER = {name: position for position, name in enumerate(KNOWN)}
 _NO_FIGURE = ("step", "seconds")
 
@@ -39,7 +41,7 @@ def better(name: str) -> str:
 def varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names of figures in ``rows``, known ones first; errors of others, and what is the same in all, left out.
 
-    The same in all rows: the number of samples, say, or a floor. Known figures stay even so.
+    Known figures stay even if they are the same in all rows.
     """
     names = dict.fromkeys(name for row in rows for name in row if name not in _NO_FIGURE)
     kept = [name for name in names if not is_error(name, names) and (name in KNOWN or not _constant(name, rows))]
@@ -58,4 +60,5 @@ def is_error(name: str, names: Iterable[str]) -> bool:
 
 
 def _constant(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-    return len({row.get(name) for row in rows}) == 1 and (len(rows) > 1 or name.endswith(("_floor", "_target")))
+    alike = len({row.get(name) for row in rows}) == 1
+    return name in MEASURED or name.endswith(TRUE) or (alike and len(rows) > 1)

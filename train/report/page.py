@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,8 @@ class Page:
         """Add a section; parts: HTML that this module made."""
         self._sections.append((heading, "\n".join(parts)))
 
-    def charts(self, charts: Iterable[Chart], *, switch: bool = False, large: bool = False) -> str:
-        """Charts side by side; switch: between iterations and time. They are drawn in the browser."""
+    def charts(self, charts: Iterable[Chart], *, large: bool = False) -> str:
+        """Charts side by side, which are drawn in the browser."""
         made = []
         for chart in charts:
             hint = f"<span>{text(chart.hint)}</span>" if chart.hint else ""
@@ -53,8 +54,7 @@ class Page:
                 f'</figcaption><output></output><div class="plot"></div>{note}</figure>'
             )
             self._charts.append(chart)
-        grid = f'<div class="charts{" large" if large else ""}">{"".join(made)}</div>'
-        return f"{_switch() if switch else ''}{grid}"
+        return f'<div class="charts{" large" if large else ""}">{"".join(made)}</div>'
 
     def html(self) -> str:
         """The page's text."""
@@ -178,6 +178,18 @@ def slider(frames: Sequence[Frame], caption: str = "") -> str:
     )
 
 
+def axis_switch() -> str:
+    """Lets the reader choose what all curves are drawn against: iterations, at first, or time."""
+    choices = "".join(
+        f'<label><input type="radio" name="axis" value="{value}"{" checked" if value == "step" else ""}> {name}</label>'
+        for value, name in _AXES.items()
+    )
+    return (
+        f"<fieldset><legend>Against</legend>{choices}</fieldset>"
+        "<noscript><p>The curves are drawn by a script, which this browser does not run.</p></noscript>"
+    )
+
+
 def columns(*parts: str) -> str:
     """Parts side by side where there is room."""
     return f'<div class="pair">{"".join(f"<div>{part}</div>" for part in parts)}</div>'
@@ -207,21 +219,20 @@ def number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
+def measured(value: float, error: float | None) -> str:
+    """A value with its error, two digits of the error and as many places of the value; four digits without one."""
+    if error is None or not math.isfinite(error) or error <= 0:
+        return number(value)
+    places = 1 - math.floor(math.log10(error))
+    if 0 <= places <= 6:
+        return f"{value:.{places}f} ± {error:.{places}f}"
+    return f"{value:.4g} ± {error:.2g}"
+
+
 def _image(frame: Frame, *, hidden: bool = False) -> str:
     return (
         f'<img src="{frame.uri}" width="{frame.width}" height="{frame.height}" alt="{text(frame.alt)}" '
         f'data-when="{text(frame.when)}"{" hidden" if hidden else ""}>'
-    )
-
-
-def _switch() -> str:
-    choices = "".join(
-        f'<label><input type="radio" name="axis" value="{value}"{" checked" if value == "step" else ""}> {name}</label>'
-        for value, name in _AXES.items()
-    )
-    return (
-        f"<fieldset><legend>Against</legend>{choices}</fieldset>"
-        "<noscript><p>The curves are drawn by a script, which this browser does not run.</p></noscript>"
     )
 
 

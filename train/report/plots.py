@@ -20,12 +20,14 @@ from PIL import Image
 from torch import Tensor
 
 from train.data.distributions import GaussianMixture
+from train.report.curves import Chart
 from train.run.files import write_atomically
 from train.run.log import read_history
 
 BLUE, ORANGE, GREEN, PURPLE, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY)
 SHOWN_POINTS = 5000  # more hide each other and swell the file
+SHOWN_DOTS = 30  # a curve of more points has none
 DPI = 110
 MIN_GRID_PIXELS = 512  # a grid of small images is enlarged by a whole factor up to about this width
 
@@ -110,6 +112,36 @@ def loss_curves(metrics: Path, path: Path) -> None:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=10)
     panels[-1].set_xlabel("iteration")
     _save(figure, path)
+
+
+def overlay(charts: Sequence[Chart], path: Path) -> None:
+    """A row for each chart and a column for each of its axes: lines with their bands, and one legend for all."""
+    axes_of = charts[0].axes
+    names = {line.name: line.colour for chart in charts for line in chart.lines}
+    figure = Figure(figsize=(4.6 * len(axes_of), 0.9 + 2.3 * len(charts)), dpi=DPI, layout="constrained")
+    panels = figure.subplots(len(charts), len(axes_of), squeeze=False, sharey="row")
+    for row, chart in zip(panels, charts, strict=True):
+        for axes, (axis, label) in zip(row, axes_of.items(), strict=True):
+            for line in chart.lines:
+                colour, marker = COLOURS[line.colour % len(COLOURS)], "o" if len(line.y) <= SHOWN_DOTS else ""
+                axes.plot(line.x[axis], _gaps(line.y), marker, ls="-", ms=2.5, color=colour, linewidth=1.2)
+                if line.low is not None and line.high is not None:
+                    axes.fill_between(
+                        line.x[axis], _gaps(line.low), _gaps(line.high), color=colour, alpha=0.22, linewidth=0
+                    )
+            axes.set(
+                xlabel=f"{label} (s)" if axis == "seconds" else label, yscale="log" if chart.logarithmic else "linear"
+            )
+            axes.grid(color="0.9", linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+        row[0].set_title(f"{chart.title}  ({chart.hint})" if chart.hint else chart.title, loc="left", fontsize=11)
+    handles = [Line2D([], [], color=COLOURS[k % len(COLOURS)], label=name) for name, k in names.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), frameon=False, fontsize=10)
+    _save(figure, path)
+
+
+def _gaps(values: Sequence[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in values]
 
 
 def clouds(

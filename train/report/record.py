@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from train.errors import printable
+from train.report.curves import clock, seconds_at
 from train.run.directory import RUN_FILE
 from train.run.files import write_json
 from train.run.log import METRICS, read_history
@@ -16,6 +17,7 @@ from train.run.log import METRICS, read_history
 FIGURES = "figures.json"
 SCORES = "scores.json"
 PAIRS = "pictures"
+POINTS = "metrics/"  # what figures of points begin with in metrics.jsonl
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,13 @@ class Record:
     figures: Mapping[str, Any]
 
     @property
+    def data(self) -> str:
+        """What the run is trained on: the data set, of a folder or an archive its own name."""
+        data = self.config.get("data", {})
+        name, path = data.get("name", "unknown data"), data.get("path")
+        return Path(path).name if name == "folder" and path else str(name)
+
+    @property
     def step(self) -> int:
         """The last iteration that the directory knows of."""
         return max([0, *(row["step"] for row in (*self.rows, *self.scores))])
@@ -48,6 +57,18 @@ class Record:
     def seconds(self) -> float:
         """Training time as far as the log has it."""
         return max([0.0, *(row["seconds"] for row in self.rows if row.get("seconds") is not None)])
+
+    def measured(self) -> list[dict[str, Any]]:
+        """Figures of the samples by step, with "step" and "seconds": scores of images, or metrics of points."""
+        rows: dict[int, dict[str, Any]] = {row["step"]: dict(row) for row in self.scores}
+        if not self.scores:
+            for row in self.rows:
+                named = {name.removeprefix(POINTS): v for name, v in row.items() if name.startswith(POINTS)}
+                if named:
+                    rows.setdefault(row["step"], {"step": row["step"]}).update(named)
+        steps = sorted(rows)
+        times = seconds_at(steps, clock(self.rows))
+        return [{"seconds": time, **rows[step]} for step, time in zip(steps, times, strict=True)]
 
     @property
     def ended(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,19 +31,21 @@ def write_run_report(run: Record) -> Path:
 
 def run_page(run: Record) -> Page:
     """The page about ``run``; a section for everything that its directory holds."""
-    data = run.config.get("data", {}).get("name", "its data")
     state = "" if run.ended else ", not ended"
     made = Page(
-        f"{run.game} on {data}",
+        f"{run.game} on {run.data}",
         f"{run.step:,} of {run.iterations:,} iterations{state}; {duration(run.seconds)} of training on "
         f"{run.config.get('device', 'an unknown device')}; seed {run.config.get('seed')}",
     )
     made.section("", *_summary(run))
-    charts = [*_figure_charts(run), *_loss_charts(run)]
-    if charts:
+    measured, losses = _figure_charts(run), _loss_charts(run)
+    if measured or losses:
         about = "Time is that of training alone, without pictures, scores and checkpoints. Where a curve has too many "
         about += "points to be seen, it shows means of neighbouring ones, in a band from the least to the greatest."
-        made.section("Curves", made.charts(charts, switch=True), page.paragraph(about, "note"))
+        shown = [page.axis_switch()]
+        for heading, charts in (("Figures of the samples", measured), ("Losses", losses)):
+            shown += [page.heading(heading) + made.charts(charts)] if charts else []
+        made.section("Curves", *shown, page.paragraph(about, "note"))
     _pictures(made, run)
     _neighbours(made, run)
     phases = [name for name in PHASES if (run.directory / name / REPORT).is_file()]
@@ -53,7 +56,7 @@ def run_page(run: Record) -> Page:
 
 
 def _summary(run: Record) -> list[str]:
-    rows, protocol = _figures(run)
+    rows, protocol = run.measured(), run.protocol
     if not rows:
         return []
     last, cards = rows[-1], {}
@@ -61,26 +64,25 @@ def _summary(run: Record) -> list[str]:
         value = last.get(name)
         if value is None:
             continue
-        spread = last.get(f"{name}_error")
-        shown = page.number(value) + (f" ± {spread:.2g}" if spread is not None else "")
-        cards[names.title(name, protocol)] = (shown, _remark(name, rows))
-    parts = [page.facts(cards), page.paragraph(f"At iteration {last['step']:,}. {said(protocol, rows)}", "note")]
-    return parts
+        cards[names.title(name, protocol)] = page.measured(value, last.get(f"{name}_error")), _remark(name, rows)
+    measured = f"At iteration {last['step']:,}, measured with {said(protocol, rows)}."
+    return [page.facts(cards), page.paragraph(measured, "note")]
 
 
 def said(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """How the figures were measured, in a line."""
-    fixed = protocol or names.constants(rows)
+    fixed = protocol or {name: value for name, value in names.constants(rows).items() if not name.endswith(names.TRUE)}
     return "; ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in page.flatten(fixed))
 
 
 def _plain(value: Any) -> str:
-    return page.number(value) if isinstance(value, float) else str(value)
+    shown = page.number(value) if isinstance(value, float) else str(value)
+    return f"{shown[:12]}..." if re.fullmatch("[0-9a-f]{64}", shown) else shown
 
 
 def _remark(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """What stands beside the last value of a figure: its floor, or the best value along the way."""
-    floor = rows[-1].get(f"{name}_floor", rows[-1].get(f"{name}_target"))
+    floor = next((rows[-1][name + ending] for ending in names.TRUE if name + ending in rows[-1]), None)
     if floor is not None:
         return f"true samples: {page.number(floor)}"
     known = [(row[name], row["step"]) for row in rows if row.get(name) is not None]
@@ -88,28 +90,8 @@ def _remark(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"best {page.number(best[0])} at {best[1]:,}" if name == "fid" and best[1] != rows[-1]["step"] else ""
 
 
-def _figures(run: Record) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
-    """Scores of images with their protocol, or figures of points, by step."""
-    if run.scores:
-        return list(run.scores), run.protocol
-    prefix = "metrics/"
-    found: dict[int, dict[str, Any]] = {}
-    for row in run.rows:
-        named = {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
-        if named:
-            found.setdefault(row["step"], {"step": row["step"]}).update(named)
-    return [found[step] for step in sorted(found)], {}
-
-
-def figure_rows(run: Record) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
-    """The rows of figures of ``run``, each with "step" and "seconds", and the protocol of scores."""
-    rows, protocol = _figures(run)
-    times = curves.seconds_at([row["step"] for row in rows], curves.clock(run.rows))
-    return [{"seconds": time, **row} for row, time in zip(rows, times, strict=True)], protocol
-
-
 def _figure_charts(run: Record) -> list[Chart]:
-    rows, protocol = figure_rows(run)
+    rows, protocol = run.measured(), run.protocol
     charts = []
     for name in names.varying(rows):
         known = [row for row in rows if name in row]
@@ -132,12 +114,15 @@ def _shifted(rows: Sequence[Mapping[str, Any]], name: str, sign: int) -> list[fl
 def _loss_charts(run: Record) -> list[Chart]:
     notes = GAMES[run.game].notes if run.game in GAMES else {}
     clocked, charts = curves.clock(run.rows), []
-    keys = dict.fromkeys(key for row in run.rows for key in row if "/" in key)
-    for key in keys:
+    players: dict[str, list[Any]] = {}  # the curves of each that are drawn
+    for key in dict.fromkeys(key for row in run.rows for key in row if "/" in key):
         player, _, term = key.partition("/")
         if term == "lr" or player in ("metrics", "scores"):
             continue
         steps, values = curves.series(run.rows, key)
+        if (steps, values) in players.setdefault(player, []):
+            continue  # a term that is the whole loss
+        players[player].append((steps, values))
         x = {"step": steps, "seconds": curves.seconds_at(steps, clocked)}
         line = curves.averaged(Line("", x, values, colour=2))
         charts.append(Chart(f"{player}: {term.replace('_', ' ')}", [line], note=notes.get(term, "")))
@@ -187,7 +172,7 @@ def _neighbours(made: Page, run: Record) -> None:
         "give the measure: samples that are much nearer to training images than these are to each other are copies. "
         "Blurred samples are near to many images, so look at the pairs as well."
     )
-    made.section("Nearest training images", page.paragraph(about), page.columns(*parts))
+    made.section("Nearest training images", page.paragraph(about), *parts)
 
 
 def _neighbour_part(made: Page, found: Mapping[str, Any], file: Path, heading: str, unit: str) -> str:
@@ -204,19 +189,17 @@ def _neighbour_part(made: Page, found: Mapping[str, Any], file: Path, heading: s
         curves.distribution(samples, "samples", 0, "distance"),
         curves.distribution(own, "training images", 1, "distance"),
     ]
-    chart = Chart("Share of images with a nearest one so near", lines, {"distance": unit})
+    chart = Chart("Share of images with a nearest one so near", lines, {"distance": unit}, linear=True)
     text = (
         f"{below} of {len(samples)} samples are nearer to a training image than 99 % of the training images are to "
         f"another one; of new images of the same kind, about {max(1, len(samples) // 100)} would be."
     )
-    return "\n".join(
-        [
-            page.heading(heading),
-            page.picture(pictures.embedded(file, f"samples above their nearest training images, {heading.lower()}")),
-            page.paragraph(f"Distances of these, row by row: {nearest} ({unit}).", "note"),
-            page.table(["distance to the nearest", "least", "median", "greatest"], rows),
-            page.paragraph(f"{text} Searched: {found['images']:,} training images."),
-            page.legend(["samples", "training images"]),
-            made.charts([chart]),
-        ]
-    )
+    shown = pictures.embedded(file, f"samples above their nearest training images, {heading.lower()}")
+    caption = f"Distances of these, row by row: {nearest} ({unit})."
+    figures = [
+        page.table(["distance to the nearest", "least", "median", "greatest"], rows),
+        page.paragraph(f"{text} Searched: {found['images']:,} training images."),
+        page.legend(["samples", "training images"]),
+        made.charts([chart], large=True),
+    ]
+    return page.heading(heading) + page.columns(page.picture(shown, caption), "\n".join(figures))

@@ -20,6 +20,7 @@ from train.run.memory import check_fits
 from train.run.resume import Resume, say_jumps
 from train.run.threads import choose_threads
 from train.run.trainer import Trainer
+from train.scores.images import Scorer
 
 NONE: Mapping[str, Game] = {}
 
@@ -47,12 +48,17 @@ def load_data(config: TrainConfig) -> Dataset:
 
 
 def make_trainer(
-    name: str, config: TrainConfig, data: Dataset, directory: Path, earlier: Mapping[str, Game] = NONE
+    name: str,
+    config: TrainConfig,
+    data: Dataset,
+    directory: Path,
+    earlier: Mapping[str, Game] = NONE,
+    scorer: Scorer | None = None,
 ) -> Trainer:
     """The game of that name, built for ``data`` from ``config.game`` with the run's seed, and its trainer.
 
-    earlier: the games of its phases that were played, by the phase's name. On the CPU it sets PyTorch's number of
-    threads: ``config.threads``, or one that suits the networks.
+    earlier: the games of its phases that were played, by the phase's name. scorer: of the run's samples. On the CPU it
+    sets PyTorch's number of threads: ``config.threads``, or one that suits the networks.
     """
     kind = GAMES[name]
 
@@ -66,7 +72,7 @@ def make_trainer(
         raise ValueError(f"train: batch_size must be at least 2 for {name}, whose networks have batch norm, got 1")
     threads = config.threads or choose_threads(game, config.batch_size)
     torch.set_num_threads(threads)
-    return Trainer(game, data, replace(config, threads=threads), directory, name)
+    return Trainer(game, data, replace(config, threads=threads), directory, name, scorer)
 
 
 def load_run(trainer: Trainer, resume: Resume | None, prefix: str = "") -> None:

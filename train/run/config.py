@@ -18,6 +18,7 @@ from models.games import GAMES, Game
 from train.data.config import DataConfig
 from train.run.directory import RUN_FILE
 from train.run.files import write_json
+from train.scores.config import ScoreConfig
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class TrainConfig:
     """Iterations between checkpoints."""
     keep: int = 2
     """Checkpoints kept."""
+    scores: ScoreConfig = field(default_factory=ScoreConfig)
+    """Scores of images, at the end of the run and along the way; of none unless an extractor is named."""
     game: Any = None
     """The game."""
 
@@ -125,7 +128,8 @@ def phase_as_run(config: TrainConfig, name: str, game: str) -> TrainConfig:
     own = {f.name: getattr(phase, f.name) for f in dataclasses.fields(PhaseConfig) if f.name in shared}
     if phase.seed is None:
         own["seed"] = config.seed
-    return run_config(game)(**{**shared, "ema": 0.0, "lr_decay": "constant", "out": None, **own})
+    plain = {"scores": ScoreConfig(), "ema": 0.0, "lr_decay": "constant", "out": None}
+    return run_config(game)(**{**shared, **plain, **own})
 
 
 def _with_game(

@@ -14,7 +14,7 @@ from models.games import GAMES
 RUN_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
 EXPORT = "export"
-BEST = "export-best"
+BEST = "export-best"  # of the lowest Frechet distance along the training
 REPORT = "report.html"
 LOCK = ".lock"
 PHASES = dict.fromkeys(phase for game in GAMES.values() for phase in game.phases)  # each has a folder of its own

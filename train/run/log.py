@@ -35,7 +35,7 @@ class RunLog:
     def __init__(self, directory: Path, label: str, step: int, total: int) -> None:
         path = directory / METRICS
         rows = _keep_up_to(path, step)
-        self._measured = {row["step"] for row in rows if any(name.startswith("metrics/") for name in row)}
+        self._kinds = {(row["step"], name.partition("/")[0]) for row in rows for name in row}
         self._file = path.open("a", encoding="utf-8")
         self._events = Events(directory / "tensorboard", step)
         self._label, self._total = label, total
@@ -72,14 +72,13 @@ class RunLog:
         self._file.write(json.dumps({"step": step, **row}) + "\n")
         self._file.flush()
         self._events.row(step, values)
-        if any(name.startswith("metrics/") for name in values):
-            self._measured.add(step)
+        self._kinds |= {(step, name.partition("/")[0]) for name in values}
         losses = [f"{name.split('/')[0]} {value:.4g}" for name, value in values.items() if name.endswith("/loss")]
         self._losses = "  ".join(losses) or self._losses
 
-    def has_metrics(self, step: int) -> bool:
-        """Whether metrics.jsonl has a row of ``step`` with figures of the samples, metrics/NAME."""
-        return step in self._measured
+    def has(self, step: int, kind: str) -> bool:
+        """Whether metrics.jsonl has a row of ``step`` with a name KIND/...: metrics of points, scores of images."""
+        return (step, kind) in self._kinds
 
     def say(self, text: str) -> None:
         """Lines for the person, above the progress line; control characters within them are escaped."""

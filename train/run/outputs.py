@@ -56,7 +56,7 @@ class Outputs:
 
         A run that is killed between a checkpoint and its picture has neither the picture, or a part of it, nor the row.
         """
-        measured = self._data.target is None or log.has_metrics(self._loop.step)
+        measured = self._data.target is None or log.has(self._loop.step, "metrics")
         if not measured or not _is_picture(self._interval_picture()):
             self.at_interval(log)
 
@@ -158,7 +158,7 @@ class Outputs:
         scatter = plots.scatter_ring if target.dim == 2 else plots.scatter_ball
         scatter(samples, target, path)
         values = toy.toy_metrics(samples, target)
-        if not log.has_metrics(step):
+        if not log.has(step, "metrics"):
             log.row(step, {f"metrics/{name}": value for name, value in values.items()})
         return values
 

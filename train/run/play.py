@@ -9,6 +9,7 @@ from train.run.build import load_data, load_run, make_trainer, open_run, run_dir
 from train.run.config import TrainConfig
 from train.run.phases import fixed_by_phases, play_phases
 from train.run.resume import Resume, check_changes
+from train.run.scoring import make_scorer
 from train.run.trainer import Trainer
 
 
@@ -22,8 +23,9 @@ def play(name: str, config: TrainConfig, resume: Resume | None, prog: str) -> tu
     with run_directory(config, name, resume) as directory:
         data = load_data(config)
         command = f"{prog} --resume {shlex.quote(str(directory))}"
+        scorer = make_scorer(config, data)  # what it lacks is said before hours of a phase
         earlier = play_phases(name, config, data, directory, resume, command)
-        trainer = make_trainer(name, config, data, directory, earlier)
+        trainer = make_trainer(name, config, data, directory, earlier, scorer)
         metrics = trainer.run(command) if begin(trainer, config, resume) else {}
         return trainer, metrics
 

@@ -18,8 +18,10 @@ from train.run.guard import FiniteGuard, check_parameters
 from train.run.log import RunLog, duration
 from train.run.loop import Loop
 from train.run.outputs import Outputs
+from train.run.scoring import Asked, Scoring
 from train.run.signals import Requests
 from train.run.source import Source
+from train.scores.images import Scorer
 
 
 class Trainer:
@@ -29,12 +31,21 @@ class Trainer:
     nor a parameter that is not finite ever reaches a checkpoint.
     """
 
-    def __init__(self, game: Game, data: Dataset, config: TrainConfig, directory: Path, label: str) -> None:
+    def __init__(
+        self,
+        game: Game,
+        data: Dataset,
+        config: TrainConfig,
+        directory: Path,
+        label: str,
+        scorer: Scorer | None = None,
+    ) -> None:
         self.config, self.directory, self.label = config, directory, label
         self.seconds = 0.0
         self.source = Source(data, game.draw_noise, config.seed, torch_device(config.device))
         self.loop = Loop(game, self.source, config)
         self.outputs = Outputs(self.loop, data, directory, label)
+        self.scoring = None if scorer is None else Scoring(scorer, self.loop, directory, self.outputs.export)
         self._guard = FiniteGuard(game.players, self.loop.device)
         self._losses: dict[str, Loss] = {}
         self._requests = Requests()
@@ -53,6 +64,7 @@ class Trainer:
             with self._requests.taken():
                 if 0 < loop.step < config.iterations and loop.step % config.sample_every == 0:
                     self.outputs.make_up(log)  # what was killed between its checkpoint and its picture
+                self._score(log, resume_command)  # nor had it its scores
                 while loop.step < config.iterations:
                     started = time.monotonic()
                     loop.iterate(self._watch)
@@ -66,6 +78,7 @@ class Trainer:
                         self.save()
                     if loop.step % config.sample_every == 0 and loop.step < config.iterations:
                         self.outputs.at_interval(log)
+                    self._score(log, resume_command)
                 self._leave_if_asked(log, resume_command)
             log.end_progress()
             log.say(f"{self.label}: {loop.step} iterations done, {duration(self.seconds)} of training")
@@ -81,6 +94,14 @@ class Trainer:
             raise kind(f"{message}; {where}") from error
         finally:
             log.close()
+
+    def _score(self, log: RunLog, resume_command: str) -> None:
+        if self.scoring is None or not self.scoring.due():
+            return
+        try:
+            self.scoring.score(log, self.seconds, lambda: self._requests.asked is not None)
+        except Asked:
+            self._leave_if_asked(log, resume_command)
 
     def save(self) -> Path:
         """Write a checkpoint; TrainingError, and no file, if losses or parameters are not finite."""
@@ -104,6 +125,8 @@ class Trainer:
                 continue
             for message in refused:
                 print(f"warning: {message}; an older checkpoint is taken", flush=True)
+            if self.scoring is not None:
+                self.scoring.resume()
             print(f"{self.label}: continues at step {self.loop.step}", flush=True)
             return
         if refused:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,7 +21,9 @@ from train.run.files import sweep, write_atomically
 from train.scores.extractors import Extractor
 from train.scores.metrics import Moments, moments, root
 from train.scores.neighbours import Cloud, Radii, radii
+from train.scores.progress import shown
 
+PASS = 256  # images between two looks at the clock
 KEY = ("definition", "extractor", "weights sha256", "resize", "reference", "neighbours", "fingerprint", "size")
 
 
@@ -61,7 +64,8 @@ def real_statistics(
 
 
 def _computed(images: Tensor, extractor: Extractor, neighbours: int) -> dict[str, Tensor]:
-    features = extractor.features(images).features
+    batches = shown(images.split(PASS), -(-len(images) // PASS), "real images")
+    features = torch.cat([extractor.features(batch).features for batch in batches])
     gaussian = moments(features)
     some = evenly_spaced(features, neighbours)
     found = radii(Cloud(some, some.double().mean(0).float()))

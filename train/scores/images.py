@@ -12,7 +12,7 @@ from torch import Tensor
 from train.data.datasets import evenly_spaced, fingerprint
 from train.scores.cache import real_statistics
 from train.scores.config import FEWEST, ScoreConfig
-from train.scores.extractors import load_extractor
+from train.scores.extractors import Extractor, load_extractor
 from train.scores.metrics import (
     SPLITS,
     SUBSET_SIZE,
@@ -43,8 +43,9 @@ class Scorer:
 
     real: uint8 [M, 1 or 3, H, W]. data, split: what the protocol calls them. ema: decay of the average of the weights
     that make the samples, 0 for the weights as they are, None if it is not known. cache: the folder for statistics
-    (default: that of decoded images). Whatever can be wrong is found here, before anything is trained: ValueError in
-    one line for missing or wrong weights and for too few or wrong images.
+    (default: that of decoded images). extractor: that of ``config``, if it is loaded. Whatever can be wrong is found
+    here, before anything is trained: ValueError in one line for missing or wrong weights and for too few or wrong
+    images. shape: of an image.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Scorer:
         ema: float | None = None,
         device: torch.device | str = "cpu",
         cache: str | None = None,
+        extractor: Extractor | None = None,
     ) -> None:
         if real.dtype != torch.uint8 or real.ndim != 4 or real.shape[1] not in (1, 3):
             raise ValueError(
@@ -67,8 +69,11 @@ class Scorer:
             raise ValueError(
                 f"scores: reference must lie in {FEWEST}..{len(real)}, the number of images of {data}, got {count}"
             )
-        self._config, self._shape, self._device = config, tuple(real.shape[1:]), torch.device(device)
-        self._extractor = load_extractor(config.extractor, config.weights, device, config.batch_size)
+        self._config = config
+        self.shape: tuple[int, ...] = tuple(real.shape[1:])
+        if extractor is None:
+            extractor = load_extractor(config.extractor, config.weights, device, config.batch_size)
+        self._extractor = extractor
         self._neighbours = min(config.n, count, MOST_NEIGHBOURS)
         self.protocol: dict[str, Any] = {
             "definition": DEFINITION,
@@ -82,7 +87,7 @@ class Scorer:
             "data": data,
             "split": split,
             "fingerprint": fingerprint(real),
-            "size": list(self._shape),
+            "size": list(self.shape),
             "ema": None if ema is None else ema > 0,
             "k precision, recall": K_PRECISION,
             "k density, coverage": K_DENSITY,
@@ -136,9 +141,9 @@ class Scorer:
         """The first n samples, checked."""
         n, taken = self._config.n, 0
         for batch in _drawn(samples, n) if callable(samples) else samples:
-            if batch.dtype != torch.uint8 or batch.ndim != 4 or tuple(batch.shape[1:]) != self._shape:
+            if batch.dtype != torch.uint8 or batch.ndim != 4 or tuple(batch.shape[1:]) != self.shape:
                 raise ValueError(
-                    f"scores: samples must be uint8 [n, {', '.join(map(str, self._shape))}] like the real images, got "
+                    f"scores: samples must be uint8 [n, {', '.join(map(str, self.shape))}] like the real images, got "
                     f"{batch.dtype} {list(batch.shape)}"
                 )
             yield batch[: n - taken]

@@ -23,8 +23,8 @@ def published() -> tuple[Path, str | None]:
     return WEIGHTS.fetch(), WEIGHTS.sha256
 
 
-def build(weights: Mapping[str, Tensor], path: Path) -> nn.Module:
-    """The network with ``weights``, which were read from ``path``."""
+def build(weights: Mapping[str, Tensor], path: Path, device: torch.device) -> nn.Module:
+    """The network with ``weights``, which were read from ``path``, for use on ``device``."""
     file = io.BytesIO()  # torch-fidelity unpickles what it is given: not the file, but what was safely read from it
     torch.save(dict(weights), file)
     file.seek(0)

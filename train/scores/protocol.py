@@ -8,7 +8,7 @@ from typing import Any
 from train.provenance import version
 
 DEFINITION = 1  # raised when a score is computed in another way, so that its figures differ by more than rounding
-RECORDED = ("torch", "torchvision", "otkernels")  # they change scores by rounding alone: noted, not compared
+RECORDED = ("torch", "torchvision", "onnxruntime", "otkernels")  # change scores by rounding alone
 COMPARED = ("torch-fidelity",)  # defines scores and Inception's resize
 
 
@@ -20,29 +20,36 @@ def versions() -> dict[str, str]:
 def check_same(protocols: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> None:
     """ValueError in one line, naming what differs, unless the scores of all ``protocols`` may be compared.
 
-    names: what the scores are of, such as the runs' folders (default: #1, #2, ...). Versions of torch, torchvision and
-    otkernels may differ: they change scores by rounding. All else may not.
+    names: what the scores are of, such as the runs' folders (default: #1, #2, ...). Three things may differ: versions
+    of libraries that change scores by rounding alone (``RECORDED``), the name and split of a set whose fingerprint is
+    the same, and whether weights are averaged where one of the protocols does not know. All else may not.
     """
     shown = [*names, *(f"#{i + 1}" for i in range(len(names), len(protocols)))]
     for name, other in zip(shown[1:], protocols[1:], strict=True):
-        first, second = _comparable(protocols[0]), _comparable(other)
-        differences = [
-            f"{key} {_short(first.get(key))} and {_short(second.get(key))}"
-            for key in dict.fromkeys([*first, *second])
-            if first.get(key) != second.get(key)
-        ]
+        differences = _differences(_flat(protocols[0]), _flat(other))
         if differences:
             raise ValueError(f"scores: {shown[0]} and {name} cannot be compared: {'; '.join(differences)}")
 
 
-def _comparable(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts that must agree, flat."""
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    ignored = {f"versions {package}" for package in RECORDED}
+    if one.get("fingerprint") == other.get("fingerprint"):
+        ignored |= {"data", "split"}
+    if None in (one.get("ema"), other.get("ema")):
+        ignored.add("ema")
+    return [
+        f"{key} {_short(one.get(key))} and {_short(other.get(key))}"
+        for key in dict.fromkeys([*one, *other])
+        if key not in ignored and one.get(key) != other.get(key)
+    ]
+
+
+def _flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """With the entries of its mappings beside the others, as "versions torch"."""
     flat: dict[str, Any] = {}
     for key, value in protocol.items():
-        if isinstance(value, Mapping):
-            flat.update({f"{key} {inner}": entry for inner, entry in value.items() if inner not in RECORDED})
-        else:
-            flat[key] = value
+        entries = value if isinstance(value, Mapping) else {"": value}
+        flat.update({f"{key} {name}".strip(): entry for name, entry in entries.items()})
     return flat
 
 

@@ -140,10 +140,10 @@ def test_a_kill_while_rows_are_dropped_loses_none(tmp_path, monkeypatch):
 def test_the_log_knows_which_steps_were_measured(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(lines(*ROWS))
     log = RunLog(tmp_path, "tiny", 6, 10)
-    assert [step for step in range(10) if log.has_metrics(step)] == [4]
+    assert [step for step in range(10) if log.has(step, "metrics")] == [4]
     log.row(8, {"metrics/modes": 7.0})
     log.row(9, {"critic/loss": 7.0})
-    assert [step for step in range(10) if log.has_metrics(step)] == [4, 8]
+    assert [step for step in range(10) if log.has(step, "metrics")] == [4, 8]
     log.close()
 
 

@@ -121,7 +121,7 @@ class Chart {
       element("line", { class: "grid", x1: LEFT, x2: this.width - RIGHT, y1: y, y2: y }, svg);
       element("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, svg, shown(value));
     }
-    const count = Math.max(2, Math.floor(this.width / (times ? 130 : 110)));
+    const count = Math.max(2, Math.floor(this.width / (times ? 110 : 80)));
     for (const value of ticks(x0, x1, count, times)) {
       const x = this.x(value), anchor = x > this.width - 30 ? "end" : x < LEFT + 10 ? "start" : "middle";
       element("text", { x, y: HEIGHT - BOTTOM + 15, "text-anchor": anchor }, svg, this.where(value));

@@ -1,0 +1,217 @@
+"""The tables on images: which cells, what is kept and compared, and what the page says."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from train.cli import guarded
+from train.errors import TrainingError
+from train.reproduce import image_cells, image_planner, images_report
+from train.reproduce.__main__ import main
+from train.reproduce.image_cells import cells
+from train.reproduce.image_tables import TABLES, ImageRow, ImageTable
+from train.reproduce.images import parse
+from train.run.config import load_config, run_config
+
+TINY = ["--preset", "folder32-cpu", "--data.path", "/some/where", "--scores.extractor", "efficientnet-lite2"]
+ROWS = ["--rows", "wgan-gp", "potgan", "dcgan"]
+
+
+def wanted(name, *arguments):
+    return list(cells(TABLES[name], parse(name, [*TINY, *arguments], "test")))
+
+
+@pytest.mark.parametrize("name", list(TABLES))
+def test_a_table_shares_data_budget_networks_and_scores_and_has_the_main_rows_seeds(name):
+    found = wanted(name, "--iterations", "7")
+    shared = {
+        (repr(cell.config.data), repr(cell.config.scores), cell.config.iterations, cell.config.batch_size)
+        for cell in found
+    }
+    assert len(shared) == 1
+    assert {cell.config.iterations for cell in found} == {7}
+    networks = {(cell.config.game.networks.name, cell.config.game.networks.width) for cell in found}
+    assert networks == {("dcgan", 16)}
+    for row in TABLES[name].rows:
+        seeds = [cell.seed for cell in found if cell.row == row]
+        assert seeds in ([], [0, 1, 2] if row in TABLES[name].main else [0])  # [] where it is another row's twin
+    assert [cell.seed for cell in found] == sorted(cell.seed for cell in found)
+    assert all(cell.config.seed == cell.seed for cell in found)
+
+
+def test_a_row_equal_to_an_earlier_one_is_left_out():
+    plain, other = ImageRow("WGAN-GP", "wgan-gp"), ImageRow("WGAN-GP, lr", "wgan-gp", {"lr": 0.5})
+    table = ImageTable("", {"one": plain, "twin": plain, "other": other}, main=("other",), against="one")
+    found = [(cell.row, cell.seed) for cell in cells(table, parse("table2", TINY, "test"))]
+    assert found == [("one", 0), ("other", 0), ("other", 1), ("other", 2)]
+
+
+def test_rows_of_stated_settings_take_the_papers_profile_and_need_one():
+    stated = {cell.row: cell.config for cell in wanted("table2") if cell.seed == 0}
+    assert stated["potgan-stated"].lr == 2e-4
+    assert stated["potgan-stated"].game.transport_weight == 0.01
+    assert "potgan-stated" not in {
+        cell.row for cell in cells(TABLES["table2"], parse("table2", ["--preset", "cifar10"], "test"))
+    }
+
+
+def test_unknown_rows_and_presets_are_named():
+    with pytest.raises(ValueError, match=r"^reproduce: rows must be of wgan-gp-stated, .*, got nothing-such$"):
+        wanted("table2", "--rows", "nothing-such")
+    with pytest.raises(ValueError, match=r"^reproduce: preset must be one of ring8, .*, got 'nowhere'$"):
+        parse("table2", ["--preset", "nowhere"], "test")
+    with pytest.raises(ValueError, match=r"^reproduce: seeds must be at least 1, got 0$"):
+        parse("table2", ["--seeds", "0"], "test")
+    with pytest.raises(ValueError, match=r"^reproduce: scores.extractor must be set: inception, "):
+        main(["table2", "--preset", "folder32-cpu"])
+
+
+FIDS = {"wgan-gp": (50.0, 52.0, 57.0), "potgan": (47.0, 50.0, 53.0), "dcgan": (60.0,)}
+
+
+class Processes:
+    """Stands in for the runs: leaves what a finished one leaves, and remembers which were started."""
+
+    def __init__(self, failing=()):
+        self.started, self.failing, self.protocol = [], failing, {"extractor": "some", "n": 10}
+
+    def __call__(self, command, stdout, stderr, check):
+        folder = Path(command[-1])
+        self.started.append(folder.name)
+        assert command[2:5:2] == ["train", "--resume"]
+        if folder.name in self.failing:
+            stdout.write("one line\nerror: it broke\n")
+            return subprocess.CompletedProcess(command, 1)
+        game = command[3]
+        config = load_config(folder, game, run_config(game))
+        row, _, seed = folder.name.rpartition("-")
+        fid = FIDS[row][int(seed)]
+        last = {"fid": fid, "kid": 0.01, "inception_score": 2.0, "precision": 0.5, "recall": 0.25, "density": 1.5}
+        rows = [{"step": step, "seconds": step / 2, **last, "coverage": 0.75, "fid": 2 * fid} for step in (1, 2)]
+        rows.append({**rows[-1], "step": config.iterations, "seconds": 90.0, "fid": fid})
+        (folder / "scores.json").write_text(json.dumps({"protocol": self.protocol, "rows": rows}))
+        Image.new("RGB", (40, 40), "red").save(folder / "samples.png")
+        if game == "potgan":
+            (folder / "pictures" / "moved").mkdir(parents=True)
+            for colour, path in (("green", "pictures/moved/00000003.png"), ("blue", "moved.png")):
+                Image.new("RGB", (40, 40), colour).save(folder / path)
+        return subprocess.CompletedProcess(command, 0)
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    made = Processes()
+    monkeypatch.setattr(image_cells, "run", made)
+    return made
+
+
+def play(folder, *arguments):
+    places = ["--runs", str(folder / "runs"), "--out", str(folder / "out")]
+    main(["table2", *TINY, *ROWS, "--iterations", "9", *places, *arguments])
+    return (folder / "out" / "table2.md").read_text()
+
+
+def test_cells_are_trained_once_and_kept_without_paths(tmp_path, processes, capsys):
+    page = play(tmp_path)
+    names = [f"{row}-{seed}" for row, fids in FIDS.items() for seed in range(len(fids))]
+    assert sorted(processes.started) == sorted(names)
+    assert play(tmp_path) == page
+    assert len(processes.started) == 7
+    assert "7 cells, 7 of them kept already" in capsys.readouterr().out
+    kept = (tmp_path / "out" / "cells" / "wgan-gp-1.json").read_text()
+    assert str(tmp_path) not in kept
+    assert "/some" not in kept
+    assert json.loads(kept)["scores"][-1]["fid"] == 52.0
+    assert not (tmp_path / "out" / "cells" / "wgan-gp-1.png").exists()  # one picture a row
+    assert (tmp_path / "out" / "cells" / "wgan-gp-0.png").exists()
+
+
+def test_cells_of_other_settings_are_refused_by_name(tmp_path, processes):
+    play(tmp_path)
+    with pytest.raises(ValueError, match=r"wgan-gp-0.json is of other settings \(iterations 9\); remove it"):
+        play(tmp_path, "--iterations", "10")
+    (tmp_path / "out" / "cells" / "wgan-gp-0.json").unlink()
+    with pytest.raises(ValueError, match=r"runs.wgan-gp-0 is of other settings \(iterations 9\)"):
+        play(tmp_path, "--iterations", "10", "--rows", "wgan-gp", "--seeds", "1")
+    play(tmp_path, "--threads", "1")  # how fast a cell is trained does not matter
+
+
+def test_a_cell_that_fails_is_named_and_leaves_the_others(tmp_path, processes, capsys):
+    processes.failing = ("potgan-1",)
+    with pytest.raises(TrainingError, match=r"^reproduce: 1 cells failed: potgan-1; the others are kept in "):
+        play(tmp_path)
+    assert "potgan-1 ended with status 1: error: it broke" in capsys.readouterr().out
+    assert len(list((tmp_path / "out" / "cells").glob("*.json"))) == 6
+    processes.failing = ()
+    play(tmp_path, "--jobs", "2")
+    assert processes.started.count("potgan-1") == 2
+    assert processes.started.count("potgan-2") == 1
+
+
+def test_the_page_says_means_errors_and_differences(tmp_path, processes):
+    page = play(tmp_path)
+    assert "| WGAN-GP | 3 | 53.0 ± 2.1 | 10.0000 ± 0.0000 |" in page
+    assert "| DCGAN | one run | 60 |" in page
+    # Differences -3, -2, -4 of the same seeds: mean -3, standard error 0.577, Student's t 4.303 with 2 degrees.
+    assert "- POT-GAN: -3.00, 95 % interval -5.48 to -0.52 (the same seeds, paired)" in page
+    assert "- DCGAN: +7.00 (one run: no error is known)" in page
+    assert "| POT-GAN | 6.87 / 32.5 | 3.53 / 65.7 | 4.78 / 58.6 |" in page
+    assert "- POT-GAN: " in page.split("## Settings")[1]
+    assert math.isclose(4.303 * 1 / math.sqrt(3), 2.484, rel_tol=1e-3)
+
+
+def test_scores_of_unlike_protocols_are_not_put_into_one_table(tmp_path, processes):
+    play(tmp_path)
+    path = tmp_path / "out" / "cells" / "dcgan-0.json"
+    cell = json.loads(path.read_text())
+    cell["protocol"]["n"] = 20
+    path.write_text(json.dumps(cell))
+    with pytest.raises(ValueError, match=r"wgan-gp-0 and dcgan-0 cannot be compared: n 10 and 20"):
+        images_report.write(tmp_path / "out", "table2")
+
+
+def test_the_plan_times_each_row_and_sums_up(monkeypatch, capsys):
+    monkeypatch.setattr(image_planner, "TIMED_SECONDS", 0.0)
+    monkeypatch.setattr(image_planner, "image_seconds", lambda config, data: 0.01)
+    small = [
+        "--scores.extractor",
+        "inception",
+        "--data.size",
+        "8",
+        "--iterations",
+        "1000",
+        "--scores.n",
+        "360",
+        "--scores.every",
+        "300",
+    ]
+    monkeypatch.setattr(image_planner, "seconds_of", lambda work, device: work() or 3.6)
+    main(["table2", "--preset", "digits", "--plan", "--rows", "wgan-gp", "potgan", *small])
+    out = capsys.readouterr().out
+    # 1,000 iterations of 3.6 s, and four scores of 360 images at 0.01 s, for three seeds: 3.012 h.
+    assert re.search(r"^wgan-gp +3 +1,000 +0.278 +3.01  \d", out, re.MULTILINE)
+    assert re.search(r"^vae \(20,000 iterations\) +once +20.00$", out, re.MULTILINE)
+    assert "6 cells: about 26 h" in out
+    assert "scores: 100 images/s through inception" in out
+
+
+def test_an_error_is_one_line(capsys):
+    assert guarded(lambda: main(["table2", *TINY, "--jobs", "0"])) == 2
+    assert capsys.readouterr().err == "error: reproduce: jobs must be at least 1, got 0\n"
+
+
+def test_what_a_game_makes_of_images_is_shown_along_the_training(tmp_path, processes):
+    page = play(tmp_path)
+    assert "![moved](cells/potgan-moved.png)" in page
+    assert "dcgan-moved" not in page
+    picture = Image.open(tmp_path / "out" / "cells" / "potgan-moved.png").convert("RGB")
+    assert picture.size == (220 + 40, 2 * (10 + 8))  # two of eight rows of each grid, below each other
+    right = [picture.getpixel((240, y)) for y in (5, 23)]
+    assert right == [(0, 128, 0), (0, 0, 255)]

@@ -1,0 +1,102 @@
+"""The papers' tables on images: from cells that are missing to table, curves and samples."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from train.cli import parse_fields
+from train.errors import TrainingError
+from train.provenance import cores
+from train.recipes import profile, profiles
+from train.reproduce.image_cells import Cell, ImagesConfig, cells, is_kept, keep, train
+from train.reproduce.image_tables import TABLES, ImageTable
+from train.reproduce.start import start
+from train.run.log import duration
+
+
+def main(name: str, argv: Sequence[str], prog: str) -> None:
+    """Train what is missing of the table ``name``, then write it and its pictures; ValueError for a wrong line."""
+    config, table = parse(name, argv, prog), TABLES[name]
+    wanted = list(cells(table, config))
+    if config.plan:
+        from train.reproduce.image_planner import print_plan
+
+        print_plan(wanted, config)
+        return
+    from train.reproduce import images_report  # matplotlib is slow to import
+
+    check_scores(config)
+    shown = [Path(word).name if "/" in word else word for word in argv]  # paths mean nothing elsewhere
+    out, machine = start(shlex.join([*prog.split(), *shown]), None, config.device, config.out)
+    machine["threads"] = config.threads
+    play(table, wanted, config, out, machine)
+    for path in images_report.write(out, name):
+        print(path)
+
+
+def parse(name: str, argv: Sequence[str], prog: str) -> ImagesConfig:
+    """The configuration that ``argv`` describes: data and scores start from the preset's."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--preset", default=ImagesConfig.preset)
+    try:
+        chosen, _ = first.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise ValueError(f"reproduce: {error}") from None
+    games = {row.game for row in TABLES[name].rows.values()}
+    if any(chosen.preset not in profiles(game) for game in games):
+        raise ValueError(f"reproduce: preset must be one of {', '.join(profiles('wgan-gp'))}, got {chosen.preset!r}")
+    base = profile("wgan-gp", chosen.preset)
+    default = replace(ImagesConfig(), preset=chosen.preset, data=base.data, scores=base.scores)
+    config = parse_fields(ImagesConfig, default, argv, prog, f"{TABLES[name].title}. {ImagesConfig.__doc__}")
+    if config.device == "cpu" and config.threads is None:
+        config = replace(config, threads=max(1, cores() // config.jobs))
+    return config
+
+
+def check_scores(config: ImagesConfig) -> None:
+    """ValueError unless the table has an extractor: without one there is nothing to write."""
+    if config.scores.extractor == "none":
+        raise ValueError("reproduce: scores.extractor must be set: inception, dinov2 or efficientnet-lite2")
+
+
+def play(table: ImageTable, wanted: list[Cell], config: ImagesConfig, out: Path, machine: dict[str, Any]) -> None:
+    """Train the cells that are not kept yet, ``config.jobs`` at a time, and say what each scored.
+
+    A cell that fails leaves the others alone; TrainingError, after all of them, names those that failed.
+    """
+    missing = [cell for cell in wanted if not is_kept(out, cell)]
+    print(f"{len(wanted)} cells, {len(wanted) - len(missing)} of them kept already", flush=True)
+    started, failed, done = time.monotonic(), [], 0
+    with ThreadPoolExecutor(config.jobs) as pool:  # a thread waits for a process
+        waiting: dict[Future[None], Cell] = {pool.submit(train, cell): cell for cell in missing}
+        while waiting:
+            try:
+                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            except KeyboardInterrupt:  # the runs have it, too, and save; no other begins
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+            for future in finished:
+                cell = waiting.pop(future)
+                done += 1
+                try:
+                    future.result()
+                except TrainingError as error:
+                    failed.append(cell.name)
+                    print(f"warning: {error}", flush=True)
+                    continue
+                last = keep(out, cell, table.rows[cell.row].label, machine)["scores"][-1]
+                left = (time.monotonic() - started) / done * (len(missing) - done)
+                print(
+                    f"{cell.name}: FID {last['fid']:.4g}, inception score {last['inception_score']:.4g}; {done} of "
+                    f"{len(missing)} cells, about {duration(left)} left",
+                    flush=True,
+                )
+    if failed:
+        raise TrainingError(f"reproduce: {len(failed)} cells failed: {', '.join(failed)}; the others are kept in {out}")
