@@ -14,8 +14,11 @@ import pytest
 
 from benchmarks.options import parse as benchmark_options
 from models.games import GAMES
-from train.cli import parse
+from train.__main__ import COMMANDS
+from train.cli import parse, parse_fields
 from train.reproduce.__main__ import EXPERIMENTS
+from train.samples.command import SampleConfig
+from train.samples.interpolate import InterpolateConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -53,6 +56,12 @@ def test_shell_lines_name_commands_that_exist(line):
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         case ["python", "-m", "train", "list"] | ["python", "-m", "train", "data", "--cache"]:
             pass
+        case ["python", "-m", "train", "phases"] | ["python", "-m", "train", "phases", "--clear"]:
+            assert "phases" in COMMANDS
+        case ["python", "-m", "train", "sample", *rest]:
+            parse_fields(SampleConfig, SampleConfig(), rest, "test")
+        case ["python", "-m", "train", "interpolate", *rest]:
+            parse_fields(InterpolateConfig, InterpolateConfig(), rest, "test")
         case ["python", "-m", "train", game, "--help"]:
             assert game in GAMES
         case ["python", "-m", "train", game, *rest]:
