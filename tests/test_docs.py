@@ -14,10 +14,13 @@ import pytest
 
 from benchmarks.options import parse as benchmark_options
 from models.games import GAMES
+from train.__main__ import COMMANDS
 from train.cli import parse, parse_fields
 from train.report.command import ReportConfig
 from train.report.compare import CompareConfig
 from train.reproduce.__main__ import EXPERIMENTS
+from train.samples.command import SampleConfig
+from train.samples.interpolate import InterpolateConfig
 from train.scores.evaluate import EvaluateConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +63,12 @@ def test_shell_lines_name_commands_that_exist(line):
             check_command(command, rest)
         case ["python", "-m", "train", "evaluate", *rest]:
             parse_fields(EvaluateConfig, EvaluateConfig(), rest, "test")
+        case ["python", "-m", "train", "phases"] | ["python", "-m", "train", "phases", "--clear"]:
+            assert "phases" in COMMANDS
+        case ["python", "-m", "train", "sample", *rest]:
+            parse_fields(SampleConfig, SampleConfig(), rest, "test")
+        case ["python", "-m", "train", "interpolate", *rest]:
+            parse_fields(InterpolateConfig, InterpolateConfig(), rest, "test")
         case ["python", "-m", "train", game, "--help"]:
             assert game in GAMES
         case ["python", "-m", "train", game, *rest]:

@@ -21,8 +21,10 @@ from models.networks import NetworkConfig
 from train.__main__ import main
 from train.data.config import DataConfig
 from train.errors import Stopped
+from train.report.record import write_figures
 from train.run import checkpoint, shelf
 from train.run.config import load_config, run_config
+from train.run.outputs import Outputs
 from train.run.play import play
 from train.run.resume import Resume
 
@@ -40,7 +42,22 @@ BASE = replace(BASE, vae=VAE)
 
 
 @pytest.fixture
-def steps(monkeypatch):
+def plain(monkeypatch):
+    """No pictures or reports, which take most of a tiny run's time."""
+
+    def final(self, log, seconds):
+        self.export(self._directory / "export")
+        write_figures(self._directory, {"step": self._loop.step})
+        (self._directory / "report.html").write_text("")
+        return {}
+
+    monkeypatch.setattr(Outputs, "final", final)
+    monkeypatch.setattr(Outputs, "at_interval", lambda self, log: None)
+    monkeypatch.setattr(Outputs, "make_up", lambda self, log: None)
+
+
+@pytest.fixture
+def steps(plain, monkeypatch):
     """How many steps VAEs have taken."""
     taken, step = [], VaeGame.step
     monkeypatch.setattr(VaeGame, "step", lambda self, *arguments: (taken.append(1), step(self, *arguments))[1])
@@ -181,7 +198,7 @@ def interrupt(monkeypatch, step):
 
 
 @pytest.mark.parametrize(("changes", "count"), [({}, 1), ({"vae": replace(VAE, lr=1e-3)}, 0)])
-def test_an_interrupted_phase_is_kept_unless_its_settings_changed_on_the_way(run, monkeypatch, changes, count):
+def test_an_interrupted_phase_is_kept_unless_its_settings_changed_on_the_way(plain, run, monkeypatch, changes, count):
     with monkeypatch.context() as patch:
         interrupt(patch, 2)
         with pytest.raises(Stopped):
@@ -233,7 +250,7 @@ def test_one_run_waits_for_another_that_trains_the_same(run, steps, tmp_path, ca
     assert len(steps) == 3
 
 
-def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(run, tmp_path, monkeypatch, capsys):
+def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(plain, run, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     directory = run("first")
@@ -241,12 +258,12 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(run, tmp_path, monk
     assert "phases: nothing is kept for other runs: data: the cache folder" in capsys.readouterr().out
 
 
-def test_the_folder_of_the_data_cache_is_that_of_phases_too(run, tmp_path):
+def test_the_folder_of_the_data_cache_is_that_of_phases_too(plain, run, tmp_path):
     run("first", data=replace(BASE.data, cache=str(tmp_path / "mine")))
     assert len(list((tmp_path / "mine" / "phases").glob("vae-digits-*"))) == 1
 
 
-def test_phases_are_listed_and_cleared(run, capsys):
+def test_phases_are_listed_and_cleared(plain, run, capsys):
     run("first")
     run("second", seed=5)
     first, second = kept()
