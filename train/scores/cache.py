@@ -18,7 +18,7 @@ from train.data.cache import cache_folder
 from train.data.datasets import evenly_spaced
 from train.errors import printable
 from train.run.files import sweep, write_atomically
-from train.scores.extractors import Extractor
+from train.scores.extractors import Extractor, full_float32
 from train.scores.metrics import Moments, moments, root
 from train.scores.neighbours import Cloud, Radii, radii
 from train.scores.progress import shown
@@ -70,7 +70,8 @@ def _computed(images: Tensor, extractor: Extractor, neighbours: int) -> dict[str
     features = torch.cat([extractor.features(batch).features for batch in batches])
     gaussian = moments(features)
     some = evenly_spaced(features, neighbours)
-    found = radii(Cloud(some, some.double().mean(0).float()))
+    with full_float32():
+        found = radii(Cloud(some, some.double().mean(0).float()))
     return {  # contiguous, as they will be when they are read: the scores are the same bit for bit
         "features": features,
         "mean": gaussian.mean,

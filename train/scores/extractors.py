@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from train.scores.weights import read_weights
 
-CPU_BATCH = 2  # what fits into the caches; see docs/guides/scores.md
+CPU_BATCH = 2  # layers that fit into the caches; more at once is up to a third slower
 
 
 class Features(NamedTuple):
@@ -55,7 +55,7 @@ class Extractor:
 
     @torch.inference_mode()
     def _pass(self, images: Tensor) -> Features:
-        with _full_float32():
+        with full_float32():
             features, logits = self._network(images)
         return Features(features.float(), None if logits is None else logits.float())
 
@@ -145,8 +145,9 @@ def bicubic(images: Tensor, size: int) -> Tensor:
 
 
 @contextmanager
-def _full_float32() -> Iterator[None]:
-    """Convolutions and products in float32 on a GPU too, where PyTorch would round convolutions to TF32."""
+def full_float32() -> Iterator[None]:
+    """Convolutions and products in float32 on a GPU too, where PyTorch rounds convolutions to TF32 unless it is told
+    not to, and products if it is told to."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:

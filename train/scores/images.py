@@ -13,7 +13,7 @@ from train.data.datasets import evenly_spaced
 from train.data.fingerprint import image_fingerprint
 from train.scores.cache import real_statistics
 from train.scores.config import FEWEST, ScoreConfig
-from train.scores.extractors import Extractor, load_extractor
+from train.scores.extractors import Extractor, full_float32, load_extractor
 from train.scores.metrics import (
     SPLITS,
     SUBSET_SIZE,
@@ -130,6 +130,10 @@ class Scorer:
         on each side on.
         """
         features, logits = self._features(samples)
+        with full_float32():
+            return self._scores(features, logits)
+
+    def _scores(self, features: Tensor, logits: Tensor | None) -> dict[str, float]:
         scores: dict[str, float] = {}
         if logits is not None:
             scores["inception_score"], scores["inception_score_error"] = inception_score(logits)
