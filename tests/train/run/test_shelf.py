@@ -208,6 +208,17 @@ def test_an_interrupted_phase_is_kept_unless_its_settings_changed_on_the_way(pla
     assert len(kept()) == count
 
 
+def test_a_phase_whose_settings_changed_and_changed_back_is_not_kept(plain, run, monkeypatch):
+    longer = replace(VAE, iterations=4)
+    for changes in ({"vae": longer}, {"vae": replace(longer, lr=1e-3), "resume": True}):
+        with monkeypatch.context() as patch:
+            interrupt(patch, 1)
+            with pytest.raises(Stopped):
+                run("parts", **changes)
+    run("parts", resume=True, vae=longer)
+    assert kept() == []
+
+
 def test_an_interrupted_phase_goes_on_although_another_run_has_finished_it(run, monkeypatch, steps):
     with monkeypatch.context() as patch:
         interrupt(patch, 2)
