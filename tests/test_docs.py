@@ -16,9 +16,12 @@ from benchmarks.options import parse as benchmark_options
 from models.games import GAMES
 from train.__main__ import COMMANDS
 from train.cli import parse, parse_fields
+from train.report.command import ReportConfig
+from train.report.compare import CompareConfig
 from train.reproduce.__main__ import EXPERIMENTS
 from train.samples.command import SampleConfig
 from train.samples.interpolate import InterpolateConfig
+from train.scores.evaluate import EvaluateConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -62,6 +65,10 @@ def test_shell_lines_name_commands_that_exist(line):
             parse_fields(SampleConfig, SampleConfig(), rest, "test")
         case ["python", "-m", "train", "interpolate", *rest]:
             parse_fields(InterpolateConfig, InterpolateConfig(), rest, "test")
+        case ["python", "-m", "train", "report" | "compare" as command, *rest]:
+            check_command(command, rest)
+        case ["python", "-m", "train", "evaluate", *rest]:
+            parse_fields(EvaluateConfig, EvaluateConfig(), rest, "test")
         case ["python", "-m", "train", game, "--help"]:
             assert game in GAMES
         case ["python", "-m", "train", game, *rest]:
@@ -80,6 +87,12 @@ def test_shell_lines_name_commands_that_exist(line):
             pass
         case _:
             pytest.fail(f"the pages show a command that this test does not know: {line}")
+
+
+def check_command(command: str, rest: list[str]) -> None:
+    """The command takes these arguments; their runs are somebody's own."""
+    kind = {"report": ReportConfig, "compare": CompareConfig}[command]
+    assert parse_fields(kind, kind(), rest, "test").runs
 
 
 def check_run(game: str, rest: list[str]) -> None:

@@ -23,11 +23,11 @@ USAGE = """usage: python -m train GAME [--preset NAME | --resume DIR] [--FIELD V
        python -m train list           games, presets and data sets"""
 # What is not a game: the function that runs it, "module:function", called with the arguments after its name; its usage.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "data": ("train.data.cache:cache_main", "data --cache   decoded images that are kept, and how to clear them"),
-    "report": (
-        "train.report.command:report_main",
-        "report RUN ...   the page of a run from its files, without training",
+    "data": (
+        "train.data.command:main",
+        "data NAME --info   counts, sizes and a picture; data --cache   decoded images that are kept",
     ),
+    "report": ("train.report.command:report_main", "report RUN ...   the page of a run, from its files"),
     "evaluate": (
         "train.scores.evaluate:evaluate_main",
         "evaluate SAMPLES --against DATA   scores of a run or of images against real ones",

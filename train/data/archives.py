@@ -27,6 +27,7 @@ _SUFFIXES = ".jpg .jpeg .jpe .jfif .jfi .png .apng .bmp .dib .gif .webp .tif .ti
 IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 MAX_FILE_BYTES = 256 * 2**20  # a larger image file is taken for an attack on the memory
 MOST_LINKS = 8  # links to folders on the way to a file
+Wanted = Callable[[str], bool]
 _PIECE = 2**20
 _COMPRESSED: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw),
@@ -41,11 +42,12 @@ class ArchiveError(ValueError):
 
 class Member(NamedTuple):
     """One image file. ``read`` must be called before the next member is asked for; ``done`` is the share of the walk
-    that lies behind it, 0..1."""
+    that lies behind it, 0..1; ``file`` is where another process may read it instead, as it does with ``read_file``."""
 
     name: str
     read: Callable[[], bytes]
     done: float
+    file: Path | None = None
 
 
 class LeftOut:
@@ -66,10 +68,21 @@ class LeftOut:
         ]
 
 
-def walk_images(path: Path, left_out: LeftOut) -> Iterator[Member]:
+def is_image_name(name: str) -> bool:
+    """Whether the suffix is an image's and no part of the name is hidden (such as macOS's ._copies)."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(path)
+
+
+def _is_hidden(path: PurePosixPath) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def walk_images(path: Path, left_out: LeftOut, wanted: Wanted = is_image_name) -> Iterator[Member]:
     """Every image file in ``path`` by its name there; ArchiveError if it is neither a folder, tar nor zip.
 
-    left_out hears of every other file and of folders that cannot be entered.
+    left_out hears of every other file and of folders that cannot be entered. wanted: which files inside an archive are
+    taken, by their names, instead of the images.
     """
     if path.is_dir():
         yield from _walk_folder(path, left_out)
@@ -78,9 +91,9 @@ def walk_images(path: Path, left_out: LeftOut) -> Iterator[Member]:
         raise ArchiveError(f"data: {printable(str(path))} is neither a folder nor a file")
     with _damage_is_fatal(path):
         if zipfile.is_zipfile(path):
-            yield from _walk_zip(path, left_out)
+            yield from _walk_zip(path, left_out, wanted)
         else:
-            yield from _walk_tar(path, left_out)
+            yield from _walk_tar(path, left_out, wanted)
 
 
 def folder_files(path: Path, left_out: LeftOut) -> list[str]:
@@ -122,16 +135,6 @@ def folder_files(path: Path, left_out: LeftOut) -> list[str]:
     return sorted(names)
 
 
-def is_image_name(name: str) -> bool:
-    """Whether the suffix is an image's and no part of the name is hidden (such as macOS's ._copies)."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(path)
-
-
-def _is_hidden(path: PurePosixPath) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-
-
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
@@ -139,10 +142,11 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 def _walk_folder(path: Path, left_out: LeftOut) -> Iterator[Member]:
     names = folder_files(path, left_out)
     for i, name in enumerate(names):
-        yield Member(name, partial(_read_file, path / name), i / len(names))
+        yield Member(name, partial(read_file, path / name), i / len(names), path / name)
 
 
-def _read_file(file: Path) -> bytes:
+def read_file(file: Path) -> bytes:
+    """What a regular file holds; ValueError if it is none, or larger than ``MAX_FILE_BYTES``."""
     # It may have become a pipe since it was listed: opening one would wait for a writer.
     with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
         if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
@@ -159,7 +163,7 @@ def _read_bounded(file: Any) -> bytes:
     return bytes(data)
 
 
-def _walk_tar(path: Path, left_out: LeftOut) -> Iterator[Member]:
+def _walk_tar(path: Path, left_out: LeftOut, wanted: Wanted) -> Iterator[Member]:
     """A single pass, so that compressed archives are decompressed once."""
     size = path.stat().st_size
     with path.open("rb") as raw:
@@ -173,7 +177,7 @@ def _walk_tar(path: Path, left_out: LeftOut) -> Iterator[Member]:
             raise ArchiveError(_why_no_archive(path, start, packed=unpack is not None, error=error)) from error
         while (entry := archive.next()) is not None:
             name = str(PurePosixPath(entry.name))  # drops a leading ./
-            if entry.isreg() and is_image_name(name):
+            if entry.isreg() and wanted(name):
                 yield Member(name, partial(_read_entry, path, archive, entry), raw.tell() / size)
             elif not entry.isdir():
                 _leave_out(left_out, name, entry.isreg())
@@ -259,12 +263,12 @@ class _StrictTarInfo(tarfile.TarInfo):
             raise tarfile.ReadError(f"a header is damaged ({error or type(error).__name__})") from error
 
 
-def _walk_zip(path: Path, left_out: LeftOut) -> Iterator[Member]:
+def _walk_zip(path: Path, left_out: LeftOut, wanted: Wanted) -> Iterator[Member]:
     with zipfile.ZipFile(path) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         for i, entry in enumerate(entries):
             regular = not stat.S_ISLNK(entry.external_attr >> 16)
-            if regular and is_image_name(entry.filename):
+            if regular and wanted(entry.filename):
                 yield Member(entry.filename, partial(_read_zipped, archive, entry), i / len(entries))
             else:
                 _leave_out(left_out, entry.filename, regular)

@@ -1,12 +1,11 @@
 """Data sets as a loop's source sees them: batches on a device, and a position that a checkpoint can hold.
 
-An image set is one uint8 tensor on the device and a seeded permutation per epoch; toy points are drawn on the fly.
+An image set is one uint8 tensor, on the device or ahead of it on the host, and a seeded permutation per epoch; toy
+points are drawn on the fly.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -14,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from train.data.ahead import Ahead
 from train.data.distributions import GaussianMixture
+from train.data.fingerprint import image_fingerprint
 
 
 class Dataset(Protocol):
@@ -116,23 +117,35 @@ class PointSet:
 
 
 class ImageSet:
-    """Images [M, C, H, W] (uint8, on the device), each seen once per epoch in an order drawn from (seed, epoch).
+    """Images [M, C, H, W] (uint8), each seen once per epoch in an order drawn from (seed, epoch).
 
     A batch may straddle two epochs. The permutation follows from seed and epoch, so the position is three integers.
-    fingerprint: of the images in their order, by which a resumed run knows them.
+    fingerprint: of the images in their order, by which a resumed run knows them (default: it is computed). device: of
+    the batches (default: where the images are). Images that stay behind on the host are copied ahead of their use.
     """
 
     target: GaussianMixture | None = None
 
-    def __init__(self, name: str, images: Tensor, seed: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        images: Tensor,
+        seed: int,
+        *,
+        device: torch.device | str | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
             raise ValueError(f"data: images must be uint8 [M > 0, C, H, W], got {images.dtype} {list(images.shape)}")
         self.name = name
         self.images = images
         self.shape: tuple[int, ...] = tuple(images.shape[1:])
-        self.fingerprint = fingerprint(images)
+        self.fingerprint = image_fingerprint(images) if fingerprint is None else fingerprint
+        self._device = images.device if device is None else torch.device(device)
+        self._ahead = None if images.device.type == self._device.type else Ahead(images, self._device)
         self._seed = seed
-        self._start_epoch(0)
+        self._epoch = self._position = 0
+        self._orders: dict[int, Tensor] = {}
 
     @property
     def size(self) -> int:
@@ -146,30 +159,43 @@ class ImageSet:
 
     def with_seed(self, seed: int) -> ImageSet:
         """See Dataset; the images are shared."""
-        other = copy.copy(self)
-        other._seed = seed
-        other._start_epoch(0)
-        return other
+        return ImageSet(self.name, self.images, seed, device=self._device, fingerprint=self.fingerprint)
 
     def batch(self, n: int) -> Tensor:
         """The next n images [n, C, H, W], float32 in [-1, 1]."""
         _check_count("batch", n)
-        pieces = []
+        rows, self._epoch, self._position = self._walk(n)
+        if self._ahead is None:
+            return to_float(self.images[rows])
+        batch = to_float(self._ahead.take(rows))
+        self._ahead.start(self._walk(n)[0])
+        return batch
+
+    def _walk(self, n: int) -> tuple[Tensor, int, int]:
+        """The next n rows [n] of the images, and the epoch and position after them; nothing moves."""
+        epoch, position, pieces = self._epoch, self._position, []
         while n > 0:
-            if self._position == len(self.images):
-                self._start_epoch(self._epoch + 1)
-            piece = self._order[self._position : self._position + n]
-            self._position += len(piece)
-            n -= len(piece)
-            pieces.append(piece)
-        return to_float(self.images[torch.cat(pieces)])
+            if position == len(self.images):
+                epoch, position = epoch + 1, 0
+            pieces.append(self._order(epoch)[position : position + n])
+            position += len(pieces[-1])
+            n -= len(pieces[-1])
+        return torch.cat(pieces), epoch, position
+
+    def _order(self, epoch: int) -> Tensor:
+        """The permutation [M] of an epoch, where the images are; drawn on the CPU: one order for every device."""
+        if epoch not in self._orders:
+            generator = torch.Generator().manual_seed(stream_seed(self._seed, epoch))
+            self._orders = {known: order for known, order in self._orders.items() if known == epoch - 1}
+            self._orders[epoch] = torch.randperm(len(self.images), generator=generator).to(self.images.device)
+        return self._orders[epoch]
 
     def preview(self, n: int) -> Tensor:
         """n images [n, C, H, W], evenly spaced over the set; n may not exceed the number of images."""
         _check_count("preview", n)
         if n > len(self.images):
             raise ValueError(f"data: {self.name} has {len(self.images)} images, a preview of {n} was asked for")
-        return to_float(evenly_spaced(self.images, n))
+        return to_float(evenly_spaced(self.images, n).to(self._device))
 
     def state_dict(self) -> dict[str, Any]:
         """Name, the images' shape and fingerprint, seed, epoch and the position in the epoch."""
@@ -194,23 +220,15 @@ class ImageSet:
         _check_same("images of shape", list(self.shape), list(shape[1:]))
         known = state.get("fingerprint", self.fingerprint)  # older states have none
         if len(self.images) == shape[0] and known == self.fingerprint:
-            self._start_epoch(epoch)
-            self._position = position
+            self._epoch, self._position = epoch, position
         elif allow_other:
             print(f"data: the run goes on with other images: {shape[0]} before, {self.size} now", flush=True)
-            self._start_epoch(epoch + 1)
+            self._epoch, self._position = epoch + 1, 0
         else:
             raise ValueError(
                 f"data: the run was trained on {shape[0]} other images than these {self.size}; --other-data goes on "
                 "with these"
             )
-
-    def _start_epoch(self, epoch: int) -> None:
-        seed = stream_seed(self._seed, epoch)
-        generator = torch.Generator().manual_seed(seed)  # on the CPU: one order for every device
-        self._order = torch.randperm(len(self.images), generator=generator).to(self.images.device)  # [M]
-        self._epoch = epoch
-        self._position = 0
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -221,13 +239,6 @@ def to_float(images: Tensor) -> Tensor:
 def evenly_spaced(images: Tensor, n: int) -> Tensor:
     """n of the M rows, the i-th being row floor(i M / n); n <= M."""
     return images[torch.arange(n, device=images.device) * len(images) // n]
-
-
-def fingerprint(images: Tensor) -> str:
-    """SHA-256, in hexadecimal, of uint8 images [M, C, H, W] in their order; 0.1 s for 50,000 of 32 x 32 pixels."""
-    digest = hashlib.sha256(str(list(images.shape)).encode())
-    digest.update(images.cpu().contiguous().numpy().data)
-    return digest.hexdigest()
 
 
 def stream_seed(seed: int, stream: int) -> int:

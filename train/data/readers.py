@@ -1,4 +1,4 @@
-"""Readers of published image sets: idx files, CIFAR-10's pickles, scikit-learn's digits; all as uint8 [M, C, H, W]."""
+"""Readers of what is not an image file: idx, CIFAR-10's pickles, scikit-learn's digits; all as uint8 [M, C, H, W]."""
 
 from __future__ import annotations
 
@@ -50,16 +50,6 @@ def read_digits() -> Tensor:
     return torch.from_numpy(grey.round().astype(np.uint8))[:, None]
 
 
-def read_fashion_mnist(folder: Path, subset: str) -> Tensor:
-    """The images of idx files in ``folder`` or in torchvision's FashionMNIST/raw below it: uint8 [M, 1, 28, 28]."""
-    stem = {"train": "train", "test": "t10k"}[subset] + "-images-idx3-ubyte"
-    for place in (folder, folder / "FashionMNIST" / "raw"):
-        for path in (place / stem, place / f"{stem}.gz"):
-            if path.is_file():
-                return read_idx_images(path)
-    raise ValueError(f"data: no {stem} or {stem}.gz in {folder}")
-
-
 def read_idx_images(path: Path) -> Tensor:
     """An idx file of square unsigned byte images, plain or gzip: uint8 [M, 1, H, H].
 
@@ -85,26 +75,15 @@ def read_idx_images(path: Path) -> Tensor:
     return torch.from_numpy(np.frombuffer(data, np.uint8).reshape(count, 1, height, width))
 
 
-def read_cifar10(folder: Path, subset: str) -> Tensor:
-    """CIFAR-10 in the python format that torchvision keeps: uint8 [50000 or 10000, 3, 32, 32]."""
-    inner = folder / "cifar-10-batches-py"
-    place = inner if inner.is_dir() else folder
-    names = [f"data_batch_{i}" for i in range(1, 6)] if subset == "train" else ["test_batch"]
-    return torch.cat([_read_cifar_batch(place / name) for name in names])
-
-
-def _read_cifar_batch(path: Path) -> Tensor:
-    if not path.is_file():
-        raise ValueError(f"data: there is no {path.name} in {path.parent}")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"data: {path} has {path.stat().st_size} bytes, more than {MAX_BYTES}")
+def read_cifar_batch(data: bytes, shown: str) -> Tensor:
+    """A batch of CIFAR-10 in its python format: uint8 [M, 3, 32, 32]. shown: its name in messages."""
     try:
-        batch = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-        pixels = batch[b"data"]
+        pixels = _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()[b"data"]
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ValueError(f"data: {path} is no CIFAR-10 batch: {error}") from error
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3072:
-        raise ValueError(f"data: {path} holds no uint8 images [M, 3072]")
+        raise ValueError(f"data: {shown} is no CIFAR-10 batch: {error}") from error
+    right = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 2
+    if not right or pixels.shape[1] != 3072 or len(pixels) == 0:
+        raise ValueError(f"data: {shown} holds no uint8 images [M, 3072]")
     return torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy())
 
 

@@ -100,7 +100,11 @@ def grouped(runs: Sequence[Record]) -> list[Group]:
 
 def settings(run: Record) -> dict[str, Any]:
     """What tells a run from its repetitions: dotted name -> value, as text."""
-    return {name: str(value) for name, value in flatten(run.config) if not within(name, FREE)}
+    return {name: str(value) for name, value in flatten(run.config) if not _free(name)}
+
+
+def _free(name: str) -> bool:
+    return within(name, FREE) or name.endswith(".reuse")  # of a phase: whether it may be taken from an earlier run
 
 
 def figures(groups: Sequence[Group]) -> list[str]:

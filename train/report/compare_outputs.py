@@ -31,7 +31,7 @@ def write_comparison(groups: Sequence[Group], out: Path) -> list[Path]:
     drawn = charts(groups, protocol)
     html, markdown, png = (out / f"compare.{suffix}" for suffix in ("html", "md", "png"))
     plots.overlay(drawn, png)
-    text = _markdown(title, head, rows, measured, _differing(groups))
+    text = _markdown(title, head, rows, measured, _differing(groups), protocol)
     write_atomically(markdown, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     _page(title, groups, head, rows, measured, drawn).write(html)
     return [html, markdown, png]
@@ -61,20 +61,27 @@ def _cell(group: Group, step: int, name: str) -> str:
 
 
 def _differing(groups: Sequence[Group]) -> list[list[str]]:
-    """Rows of the settings that are not the same in all groups, each with its value in every group."""
+    """Rows of the settings that are not the same in all groups that have them, each with its value in every group."""
     known = [settings(group.runs[0]) for group in groups]
     every = dict.fromkeys(name for one in known for name in one)
-    return [
-        [name, *(one.get(name, "") for one in known)] for name in every if len({one.get(name) for one in known}) > 1
-    ]
+    differ = [name for name in every if len({one[name] for one in known if name in one}) > 1]
+    return [[name, *(one.get(name, "") for one in known)] for name in differ]
 
 
 def _markdown(
-    title: str, head: Sequence[str], rows: Sequence[Sequence[str]], measured: str, differing: Sequence[Sequence[str]]
+    title: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    measured: str,
+    differing: Sequence[Sequence[str]],
+    protocol: Mapping[str, Any],
 ) -> str:
-    lines = [f"# {_plain(title)}", "", *_grid(head, rows), "", CAPTION, "", f"Measured with: {_plain(measured)}."]
+    lines = [f"# {_plain(title)}", "", *_grid(head, rows), "", CAPTION, "", f"Measured with {_plain(measured)}."]
     if differing:
         lines += ["", "Settings that differ:", "", *_grid(["setting", *(row[0] for row in rows)], differing)]
+    if protocol:
+        parts = [[name, str(value)] for name, value in page.flatten(protocol)]
+        lines += ["", "The protocol of the scores:", "", *_grid(["part", "value"], parts)]
     return "\n".join([*lines, "", "![curves](compare.png)", ""])
 
 
@@ -93,7 +100,11 @@ def _page(
     title: str, groups: Sequence[Group], head: Sequence[str], rows: Sequence[Sequence[str]], measured: str, drawn: Any
 ) -> Page:
     made = Page(title, f"A comparison of {sum(len(group.runs) for group in groups)} runs")
-    made.section("Table", page.table(head, rows), page.paragraph(f"{CAPTION} Measured with: {measured}.", "note"))
+    protocol = groups[0].runs[0].protocol
+    folded = [page.folded("The whole protocol of the scores", protocol)] if protocol else []
+    made.section(
+        "Table", page.table(head, rows), page.paragraph(f"{CAPTION} Measured with {measured}.", "note"), *folded
+    )
     labels = [group.label for group in groups]
     made.section("Curves", page.legend(labels), page.axis_switch(), made.charts(drawn, large=True))
     parts = []

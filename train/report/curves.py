@@ -45,7 +45,7 @@ class Chart:
         if self.linear:
             return False
         bounds = [values for line in self.lines for values in (line.y, line.low or (), line.high or ())]
-        known = [value for values in bounds for value in values if value is not None]
+        known = [value for values in bounds for value in values if value is not None and math.isfinite(value)]
         return bool(known) and min(known) > 0 and max(known) > LOGARITHMIC * min(known)
 
     def as_json(self) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""The pictures that are made once, at the end of a run on images: nearest training images and interpolations."""
+"""What is made once, at the end of a run on images: the training images nearest to samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +9,44 @@ import torch
 from torch import Tensor
 
 from train.data.datasets import evenly_spaced, to_float
+from train.data.fingerprint import image_fingerprint
 from train.report import plots
-from train.report.neighbours import QUERIES, Embed, Neighbours, neighbours, pixels
+from train.report.neighbours import Neighbours, grey_levels, neighbours
+from train.scores.images import Scorer
 
 SHOWN, COLUMNS = 16, 8
-MOST_EMBEDDED = 10_000  # training images that pass through an extractor: minutes on a CPU
-Interpolate = Callable[[Tensor, Tensor, float], Tensor]
+MOST_EMBEDDED = 10_000  # training images that pass through an extractor for this alone: minutes on a CPU
 
 
-def nearest_training_images(samples: Tensor, images: Tensor, directory: Path, extractor: Any = None) -> dict[str, Any]:
-    """neighbours-pixels.png, with ``extractor`` also neighbours-features.png, and what figures.json says of them.
+def nearest_training_images(
+    samples: Tensor, images: Tensor, directory: Path, scorer: Scorer | None = None
+) -> dict[str, Any]:
+    """neighbours-pixels.png, with ``scorer`` also neighbours-features.png, and what figures.json says of them.
 
-    samples [n, C, H, W] and images [M, C, H, W], uint8. extractor: as train.scores.extractors has them. Nothing where
-    there are fewer than two images.
+    samples [n, C, H, W] and images [M, C, H, W], uint8. Nothing where there are fewer than two images.
     """
     if len(images) < 2:
         return {}
-    samples = samples[:QUERIES]
-    found = {"pixels": _one_kind(samples, images, pixels, directory / "neighbours-pixels.png")}
-    if extractor is not None:
-        some = evenly_spaced(images, min(len(images), MOST_EMBEDDED))
-        path = directory / "neighbours-features.png"
-        made = _one_kind(samples, some, lambda batch: extractor.features(batch).features, path)
-        found["features"] = {**made, "extractor": extractor.name}
+    device = samples.device
+    in_pixels = neighbours(
+        grey_levels(samples), len(images), lambda index: grey_levels(images[index.to(images.device)].to(device))
+    )
+    found = {"pixels": _described(samples, images, in_pixels, directory / "neighbours-pixels.png")}
+    if scorer is not None:
+        if scorer.protocol["fingerprint"] == image_fingerprint(images):  # they have been through the extractor
+            some, vectors = evenly_spaced(images, len(scorer.real_features)), scorer.real_features
+        else:
+            some = evenly_spaced(images, min(len(images), MOST_EMBEDDED))
+            vectors = scorer.features(some)
+        ours = scorer.features(samples)
+        in_features = neighbours(ours, len(some), lambda index: vectors[index.to(vectors.device)])
+        made = _described(samples, some, in_features, directory / "neighbours-features.png")
+        found["features"] = {**made, "extractor": scorer.protocol["extractor"]}
     return found
 
 
-def _one_kind(samples: Tensor, images: Tensor, embed: Embed, path: Path) -> dict[str, Any]:
-    found = neighbours(samples, images, embed)
-    plots.image_grid(to_float(_closest(samples, images, found)), path, columns=COLUMNS)
+def _described(samples: Tensor, images: Tensor, found: Neighbours, path: Path) -> dict[str, Any]:
+    plots.image_grid(to_float(_closest(samples, images, found)), path, columns=min(COLUMNS, len(samples)))
     return {
         "images": len(images),
         "shown": min(SHOWN, len(samples)),

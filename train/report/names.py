@@ -8,7 +8,7 @@ from typing import Any
 # In the order in which they are shown; "lower" or "higher" is better.
 KNOWN = {
     "fid": ("FID", "lower"),
-    "inception_score": ("Inception score", "higher"),
+    "inception_score": ("IS", "higher"),
     "kid": ("KID", "lower"),
     "precision": ("Precision", "higher"),
     "recall": ("Recall", "higher"),
@@ -20,17 +20,18 @@ KNOWN = {
 }
 MEASURED = ("n", "bandwidth", "modes")  # how figures of points were measured
 TRUE = ("_floor", "_target")  # what names end with of figures that true samples would have
+INCEPTIONS = ("fid", "inception_score", "kid")
 _ORDER = {name: position for position, name in enumerate(KNOWN)}
 _NO_FIGURE = ("step", "seconds")
 
 
 def title(name: str, protocol: Mapping[str, Any] | None = None) -> str:
-    """A score's name for a reader; one with another extractor than Inception carries the extractor's name."""
+    """A score's name for a reader; those that are published for Inception carry another extractor's name."""
     known = KNOWN[name][0] if name in KNOWN else name.replace("_", " ")
     extractor = (protocol or {}).get("extractor")
     if name == "fid" and extractor == "dinov2":
         return "FD-DINOv2"
-    return f"{known} [{extractor}]" if name in KNOWN and extractor not in (None, "inception") else known
+    return f"{known}[{extractor}]" if name in INCEPTIONS and extractor not in (None, "inception") else known
 
 
 def better(name: str) -> str:

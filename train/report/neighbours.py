@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from otkernels import l2_argmin
 
-QUERIES = 256  # samples, and training images, whose nearest one is looked for
-CHUNK_NUMBERS = 2**24  # float32 numbers of training images at once: 64 MiB
-Embed = Callable[[Tensor], Tensor]
+QUERIES = 256  # training images whose nearest other one is looked for
+NUMBERS = 2**24  # of training images at once: 64 MiB as float32
+Rows = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,36 +27,35 @@ class Neighbours:
     own: Tensor
 
 
-def neighbours(samples: Tensor, images: Tensor, embed: Embed, queries: int = QUERIES) -> Neighbours:
-    """The nearest of ``images`` [M >= 2, C, H, W] for each of ``samples`` [n, C, H, W], both uint8, exactly.
+def neighbours(samples: Tensor, total: int, images: Rows, queries: int = QUERIES) -> Neighbours:
+    """The nearest of ``total`` >= 2 images for each of n >= 1 samples, by Euclidean distances that are exact.
 
-    embed: uint8 images [k, C, H, W] on the samples' device -> vectors [k, D] float32, between which distances are
-    Euclidean. Images may lie in host memory: they come to the samples' device a part at a time. ValueError for other
-    shapes.
+    samples: vectors [n, D], float32. images: from indices [k] on the CPU to the vectors [k, D] of these images, on the
+    samples' device; it is asked for a part of them at a time. queries: how many images, evenly spaced, are looked at
+    themselves. ValueError for other shapes.
     """
-    if samples.shape[1:] != images.shape[1:] or samples.ndim != 4 or len(samples) == 0 or len(images) < 2:
+    if samples.ndim != 2 or len(samples) == 0 or total < 2:
         raise ValueError(
-            f"neighbours: samples [n > 0, C, H, W] and images [M > 1, C, H, W] must be alike, got "
-            f"{list(samples.shape)} and {list(images.shape)}"
+            f"neighbours: samples must be [n > 0, D] and total at least 2, got {list(samples.shape)} and {total}"
         )
-    device, total = samples.device, len(images)
     chosen = torch.arange(min(queries, total)) * total // min(queries, total)  # [q]
-    ours, theirs = embed(samples).float(), embed(images[chosen].to(device)).float()
-    best, index = torch.full((len(ours),), torch.inf, device=device), torch.zeros(len(ours), dtype=torch.int64)
+    theirs = images(chosen)
+    best = samples.new_full((len(samples),), torch.inf)
+    index = torch.full_like(best, -1, dtype=torch.int64)
     own = _between(theirs)
-    for start, vectors in _parts(images, embed, device):
-        value, found = l2_argmin(ours, vectors)
-        nearer = value < best
-        index = torch.where(nearer.cpu(), found.cpu() + start, index)
+    for part in torch.arange(total).split(max(1, NUMBERS // samples.shape[1])):
+        vectors = images(part)
+        value, found = l2_argmin(samples, vectors)
+        index = torch.where(value < best, found + int(part[0]), index)
         best = torch.minimum(best, value)
-        among = chosen[(chosen >= start) & (chosen < start + len(vectors))] - start
-        others = torch.zeros(len(vectors), device=device).index_fill_(0, among.to(device), -torch.inf)
-        own = torch.minimum(own, l2_argmin(theirs, vectors, others).value)  # those chosen are in _between
-    return Neighbours(index, best.sqrt().cpu(), own.sqrt().cpu())
+        # Those that are themselves looked at were compared by _between: none may be found to be nearest to itself.
+        others = vectors.new_zeros(len(part)).masked_fill(torch.isin(part, chosen).to(vectors.device), -torch.inf)
+        own = torch.minimum(own, l2_argmin(theirs, vectors, others).value)
+    return Neighbours(index.cpu(), best.sqrt().cpu(), own.sqrt().cpu())
 
 
-def pixels(images: Tensor) -> Tensor:
-    """Grey levels as vectors [n, D], scaled so that a distance is the root mean square difference of two values."""
+def grey_levels(images: Tensor) -> Tensor:
+    """Pixels of uint8 images [n, C, H, W] as float32 vectors, whose distance is their root mean square difference."""
     vectors = images.flatten(1).float()
     return vectors / vectors.shape[1] ** 0.5
 
@@ -65,10 +64,3 @@ def _between(vectors: Tensor) -> Tensor:
     """The squared distance of each vector [q, D] to the nearest other one [q]; infinite for a single one."""
     distance = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist").square()
     return distance.fill_diagonal_(torch.inf).amin(1)
-
-
-def _parts(images: Tensor, embed: Embed, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """Where each part of ``images`` begins, and its vectors."""
-    rows = max(1, CHUNK_NUMBERS // images[0].numel())
-    for start in range(0, len(images), rows):
-        yield start, embed(images[start : start + rows].to(device)).float()

@@ -154,8 +154,13 @@ def numbers(values: Mapping[str, Mapping[str, float]]) -> str:
 
 def settings(config: Mapping[str, Any]) -> str:
     """Nested settings, folded away."""
+    return folded("All settings", config)
+
+
+def folded(summary: str, config: Mapping[str, Any]) -> str:
+    """Nested names and values, folded away under ``summary``."""
     rows = "".join(f"<tr><td>{text(k)}</td><td>{text(str(v))}</td></tr>\n" for k, v in flatten(config))
-    return f'<details><summary>All settings</summary>\n<table class="settings">\n{rows}</table></details>'
+    return f'<details><summary>{text(summary)}</summary>\n<table class="settings">\n{rows}</table></details>'
 
 
 def picture(frame: Frame, caption: str = "") -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 from train.report.page import Frame
 
 MOST_FRAMES = 20  # of a slider
+MOST_BYTES = 1_500_000  # of a slider: a page with two or three stays below 5 MB
 MOST_PIXELS = 1100  # width of a picture; the files beside the page keep theirs
 QUALITY = 82  # WebP's, of one picture of many; a single one is exact
 
@@ -38,7 +39,7 @@ def by_step(folder: Path) -> dict[int, Path]:
 
 
 def frames(pictures: Mapping[int, Path], alt: str) -> list[Frame]:
-    """At most 20 of ``pictures`` evenly spaced, the first and the last among them, for a slider.
+    """At most 20 of ``pictures`` evenly spaced, the first and the last among them, for a slider of at most 1.5 MB.
 
     What cannot be read is left out, and so is every picture that equals the one before it.
     """
@@ -50,7 +51,8 @@ def frames(pictures: Mapping[int, Path], alt: str) -> list[Frame]:
             continue
         if not made or made[-1].uri != frame.uri:
             made.append(frame)
-    return made
+    size = sum(len(frame.uri) for frame in made)
+    return [made[i] for i in chosen(range(len(made)), max(2, len(made) * MOST_BYTES // size))] if made else []
 
 
 def chosen(steps: Sequence[int], most: int = MOST_FRAMES) -> list[int]:

@@ -11,7 +11,6 @@ from typing import Any
 from train.errors import printable
 from train.report.curves import clock, seconds_at
 from train.run.directory import RUN_FILE
-from train.run.files import write_json
 from train.run.log import METRICS, read_history
 
 FIGURES = "figures.json"
@@ -25,7 +24,7 @@ class Record:
     """One run as its directory has it.
 
     rows: of metrics.jsonl. protocol, scores: of scores.json, empty without one. figures: what the final outputs
-    measured (``write_figures``), empty until they are written.
+    measured (figures.json: "step", "pairs" and what else was found), empty until they are written.
     """
 
     directory: Path
@@ -55,8 +54,8 @@ class Record:
 
     @property
     def seconds(self) -> float:
-        """Training time as far as the log has it."""
-        return max([0.0, *(row["seconds"] for row in self.rows if row.get("seconds") is not None)])
+        """Training time as far as it is known."""
+        return float(clock(self.rows)[1][-1])
 
     def measured(self) -> list[dict[str, Any]]:
         """Figures of the samples by step, with "step" and "seconds": scores of images, or metrics of points."""
@@ -94,13 +93,12 @@ def read_record(directory: Path, who: str, described: Mapping[str, Any] | None =
     if not isinstance(protocol, dict) or not isinstance(scores, list) or not all(map(_is_score, scores)):
         raise ValueError(f"{who}: {printable(str(directory / SCORES))} must hold a protocol and rows of scores")
     figures = _read(directory / FIGURES, who) if (directory / FIGURES).is_file() else {}
+    if figures and not _are_figures(figures):
+        raise ValueError(
+            f"{who}: {printable(str(directory / FIGURES))} must hold a step, pairs and distances of neighbours"
+        )
     rows = read_history(log) if log.is_file() else []
     return Record(directory, game, config, rows, protocol, sorted(scores, key=lambda row: row["step"]), figures)
-
-
-def write_figures(directory: Path, figures: Mapping[str, Any]) -> None:
-    """Write what the final outputs measured, after their pictures: "step", "seconds" and whatever was found."""
-    write_json(directory / FIGURES, dict(figures))
 
 
 def _read(path: Path, who: str) -> dict[str, Any]:
@@ -120,3 +118,21 @@ def _is_score(row: Any) -> bool:
         and row["step"] >= 0
         and all(value is None or type(value) in (int, float) for value in row.values())
     )
+
+
+def _are_figures(found: Mapping[str, Any]) -> bool:
+    kinds, pairs = found.get("neighbours", {}), found.get("pairs", [])
+    if type(found.get("step")) is not int or not isinstance(kinds, dict) or not isinstance(pairs, list):
+        return False
+    if not all(isinstance(name, str) and name == Path(name).name for name in pairs):  # no path to another place
+        return False
+    return all(
+        isinstance(kind, dict)
+        and all(type(kind.get(name)) is int for name in ("images", "shown"))
+        and all(_are_distances(kind.get(name)) for name in ("samples", "training"))
+        for kind in kinds.values()
+    )
+
+
+def _are_distances(values: Any) -> bool:
+    return isinstance(values, list) and len(values) > 0 and all(type(value) in (int, float) for value in values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from train.report.record import PAIRS, Record
 from train.run.directory import PHASES, REPORT
 from train.run.log import duration
 
+MAIN = ("extractor", "n", "reference", "data", "split")  # of a protocol
 NEIGHBOURS = {  # kind of distance -> heading and unit
     "pixels": ("In pixels", "root mean square difference of pixel values, of 255"),
     "features": ("In features", "distance of features"),
@@ -66,18 +66,20 @@ def _summary(run: Record) -> list[str]:
             continue
         cards[names.title(name, protocol)] = page.measured(value, last.get(f"{name}_error")), _remark(name, rows)
     measured = f"At iteration {last['step']:,}, measured with {said(protocol, rows)}."
-    return [page.facts(cards), page.paragraph(measured, "note")]
+    folded = [page.folded("The whole protocol of the scores", protocol)] if protocol else []
+    return [page.facts(cards), page.paragraph(measured, "note"), *folded]
 
 
 def said(protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """How the figures were measured, in a line."""
-    fixed = protocol or {name: value for name, value in names.constants(rows).items() if not name.endswith(names.TRUE)}
-    return "; ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in page.flatten(fixed))
-
-
-def _plain(value: Any) -> str:
-    shown = page.number(value) if isinstance(value, float) else str(value)
-    return f"{shown[:12]}..." if re.fullmatch("[0-9a-f]{64}", shown) else shown
+    """How the figures were measured, in a line: the main parts of the protocol, for points all of them."""
+    fixed = names.constants(rows)
+    if protocol:
+        fixed = {name: protocol[name] for name in MAIN if protocol.get(name) is not None}
+    return ", ".join(
+        f"{name.replace('_', ' ')} {page.number(value) if isinstance(value, float) else value}"
+        for name, value in fixed.items()
+        if not name.endswith(names.TRUE)
+    )
 
 
 def _remark(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -142,8 +144,8 @@ def _pictures(made: Page, run: Record) -> None:
     samples = over_time(directory / "samples", directory / "samples.png", "samples")
     if samples:
         parts.append(page.heading("Samples") + page.slider(samples, "The same noise at every iteration."))
-    kinds = sorted({folder.name for folder in (directory / PAIRS).glob("*") if folder.is_dir()})
-    for name in kinds:
+    along = {folder.name for folder in (directory / PAIRS).glob("*") if folder.is_dir()}
+    for name in sorted(along | set(run.figures.get("pairs", []))):
         shown = over_time(directory / PAIRS / name, directory / f"{name}.png", name)
         if shown:
             caption = f"Rows in pairs: images, and below each what the game makes of it ({name})."

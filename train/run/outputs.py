@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -15,24 +15,32 @@ from models.export import save_game
 from train.data.datasets import Dataset, ImageSet
 from train.errors import TrainingError, printable
 from train.report.page import number
-from train.report.record import PAIRS, read_record, write_figures
+from train.report.record import FIGURES, PAIRS, read_record
 from train.report.run_page import write_run_report
 from train.run.directory import EXPORT
-from train.run.files import write_atomically
+from train.run.files import write_atomically, write_json
 from train.run.log import METRICS, RunLog
 from train.run.loop import Loop
+
+if TYPE_CHECKING:
+    from train.scores.images import Scorer
 
 GRID = 64
 POINTS = 10_000
 PAIRED, COLUMNS = 32, 8
+BETWEEN = 8  # rows of interpolations
+CHECKED = 256  # samples whose nearest training image is looked for
 REPORT_SECONDS = 300.0  # between reports while a run goes on; one takes about a second
 
 
 class Outputs:
     """Pictures and figures of what ``loop`` samples; the noise behind them is the same at every step.
 
-    data: what the run is trained on. directory: the run's. label: the name of the game in the registry.
+    data: what the run is trained on. directory: the run's. label: the name of the game in the registry. scorer: where
+    the run has scores, for training images that are nearest in features.
     """
+
+    scorer: Scorer | None = None
 
     def __init__(self, loop: Loop, data: Dataset, directory: Path, label: str) -> None:
         self._loop, self._data, self._directory, self._label = loop, data, directory, label
@@ -72,11 +80,15 @@ class Outputs:
         metrics = self._show(log, pictures["Samples"])
         plots.loss_curves(directory / METRICS, pictures["Losses"])
         self.export(directory / EXPORT)
-        for name, grid in self.pairs().items():
+        pairs = self.pairs()
+        for name, grid in pairs.items():
             pictures[name.capitalize()] = directory / f"{name}.png"
             self._draw(grid, pictures[name.capitalize()])
-        found = {"step": loop.step, "seconds": seconds, "metrics": metrics, "neighbours": self._neighbours()}
-        write_figures(directory, found)
+        if len(self._data.shape) == 3:
+            pictures["Interpolations"] = directory / "interpolations.png"
+            self._draw(self.interpolations(), pictures["Interpolations"])
+        found = {"step": loop.step, "seconds": seconds, "metrics": metrics, "pairs": list(pairs)}
+        write_json(directory / FIGURES, {**found, "neighbours": self._neighbours()})
         report = self._report()
         width = max(map(len, metrics), default=0)
         for name, value in metrics.items():
@@ -98,8 +110,7 @@ class Outputs:
     def samples(self, n: int) -> Tensor:
         """n samples [n, ...] of the averaged game, the same noise at each call; TrainingError if one is not finite."""
         samples = self._loop.samples(n)
-        if not samples.isfinite().all():
-            raise TrainingError(f"train: the samples at step {self._loop.step} are not finite")
+        self._check_finite("samples", samples)
         return samples
 
     def pairs(self) -> dict[str, tuple[Tensor, int]]:
@@ -116,8 +127,7 @@ class Outputs:
             pairs = game.pictures(self._data.preview(n), self._loop.source.fixed_noise(n))
         grids = {}
         for name, (first, second) in pairs.items():
-            if not (first.isfinite().all() and second.isfinite().all()):
-                raise TrainingError(f"train: the {name} at step {self._loop.step} are not finite")
+            self._check_finite(name, first, second)
             rows = [row for pair in zip(first.split(columns), second.split(columns), strict=True) for row in pair]
             grids[name] = torch.cat(rows), columns
         return grids
@@ -125,6 +135,21 @@ class Outputs:
     def _report(self) -> Path:
         described = {"game": self._label, "config": dataclasses.asdict(self._loop.config)}
         return write_run_report(read_record(self._directory, "report", described))
+
+    def interpolations(self) -> tuple[Tensor, int]:
+        """Images between samples in rows, as ``python -m train interpolate`` makes them, and their columns."""
+        from train.samples.interpolate import interpolations  # needs the command line, which needs this module
+
+        try:
+            with self._loop.sampling() as game:
+                images = interpolations(game, BETWEEN, COLUMNS, self._loop.config.seed)
+        except ValueError as error:
+            raise TrainingError(printable(str(error))) from error
+        return images.flatten(0, 1), COLUMNS
+
+    def _check_finite(self, name: str, *images: Tensor) -> None:
+        if not all(part.isfinite().all() for part in images):
+            raise TrainingError(f"train: the {name} at step {self._loop.step} are not finite")
 
     def _draw(self, grid: tuple[Tensor, int], path: Path) -> None:
         from train.report import plots
@@ -135,12 +160,11 @@ class Outputs:
     def _neighbours(self) -> dict[str, Any]:
         """The training images nearest to samples, for images."""
         from train.report.figures import nearest_training_images
-        from train.report.neighbours import QUERIES
+        from train.scores.images import to_uint8
 
         if not isinstance(self._data, ImageSet):
             return {}
-        samples = self.samples(QUERIES).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-        return nearest_training_images(samples, self._data.images, self._directory)
+        return nearest_training_images(to_uint8(self.samples(CHECKED)), self._data.images, self._directory, self.scorer)
 
     def _interval_picture(self) -> Path:
         return self._directory / "samples" / f"{self._loop.step:08d}.png"

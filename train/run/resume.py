@@ -15,7 +15,7 @@ from train.run.config import TrainConfig
 from train.run.loop import Loop
 
 # They choose the samples that the run has seen; the data themselves are compared by their fingerprint.
-DATA_FIXED = ("data.name", "data.size", "data.subset", "data.limit", "data.background")
+DATA_FIXED = ("data.name", "data.size", "data.subset", "data.limit", "data.background", "data.crop")
 
 
 @dataclass(frozen=True)

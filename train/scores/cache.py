@@ -52,7 +52,9 @@ def real_statistics(
     known = _read(file, key)
     if known is None:
         print(f"scores: {len(images):,} real images pass through {extractor.name}, once", file=sys.stderr)
-        known = _computed(images, extractor, protocol["neighbours"])
+        known = {
+            name: value.contiguous() for name, value in _computed(images, extractor, protocol["neighbours"]).items()
+        }
         _write(file, known, key)
     tensors = {name: value.to(extractor.device) for name, value in known.items()}
     return RealStatistics(
@@ -69,11 +71,11 @@ def _computed(images: Tensor, extractor: Extractor, neighbours: int) -> dict[str
     gaussian = moments(features)
     some = evenly_spaced(features, neighbours)
     found = radii(Cloud(some, some.double().mean(0).float()))
-    return {
+    return {  # contiguous, as they will be when they are read: the scores are the same bit for bit
         "features": features,
         "mean": gaussian.mean,
         "covariance": gaussian.covariance,
-        "root": root(gaussian.covariance),
+        "root": root(gaussian.covariance).contiguous(),
         "third": found.third,
         "fifth": found.fifth,
     }
@@ -96,7 +98,7 @@ def _read(file: Path, key: str) -> dict[str, Tensor] | None:
 
 
 def _write(file: Path, tensors: Mapping[str, Tensor], key: str) -> None:
-    kept = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    kept = {name: value.cpu() for name, value in tensors.items()}
     metadata = {"key": key, "sha256": _digest(kept)}
     try:
         file.parent.mkdir(exist_ok=True)

@@ -109,7 +109,7 @@ def evaluate_main(argv: Sequence[str]) -> None:
     subject = _trained(config, path, device) if _is_trained(path) else _files(config, path)
     scores = ScoreConfig(config.extractor, config.weights, subject.n, config.reference, config.batch_size)
     real, data, split = _real(config, path, subject)
-    subject = _with_channels(subject, real.shape[1])
+    subject = _as_real(subject, real)
     scorer = Scorer(
         scores, real, data=data, split=split, ema=subject.ema, device=device, cache=config.cache, extractor=extractor
     )
@@ -191,8 +191,14 @@ def _real(config: EvaluateConfig, path: Path, subject: Subject) -> tuple[Tensor,
     return load_images(data), data.name, data.subset
 
 
-def _with_channels(subject: Subject, channels: int) -> Subject:
-    """The subject as the real images are: grey samples in a file of colours become one channel, and the reverse."""
+def _as_real(subject: Subject, real: Tensor) -> Subject:
+    """The subject with as many channels as the real images: grey samples in a file of colours become one, and the
+    reverse. ValueError for images of another size."""
+    channels, (height, width), (real_height, real_width) = real.shape[1], subject.shape[1:], real.shape[2:]
+    if (height, width) != (real_height, real_width):
+        raise ValueError(
+            f"evaluate: the samples are {width} x {height} pixels, the real images {real_width} x {real_height}"
+        )
     if subject.shape[0] == channels:
         return subject
     turned = (_grey(batch) if channels == 1 else batch.expand(-1, 3, -1, -1) for batch in subject.batches)

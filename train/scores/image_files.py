@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
-import struct
+import math
 import sys
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,23 +86,32 @@ def read_npz(path: Path) -> Tensor:
 
     No more memory is taken than the array needs; what the header declares is checked first.
     """
-    shown = printable(str(path))
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{ARRAY}.npy") as file:
-            shape, fortran, dtype = _header(file)
-            if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or shape[1] != shape[2] or 0 in shape:
-                raise ValueError(
-                    f"scores: {ARRAY} of {shown} must be uint8 [M, H, H, 1 or 3], got {dtype} {list(shape)}"
-                )
-            count = int(np.prod(shape, dtype=object))
-            check_room(f"scores: {ARRAY} of {shown}", count, "cpu")
-            data = bytearray(file.read(count + 1))
-    except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, struct.error) as error:
-        raise ValueError(f"scores: {shown} is no npz with an array {ARRAY} that can be read: {error}") from error
+    shown = f"{ARRAY} of {printable(str(path))}"
+    with _array_file(path) as file:
+        shape, fortran, dtype = _header(file)
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or shape[1] != shape[2] or 0 in shape:
+        raise ValueError(f"scores: {shown} must be uint8 [M, H, H, 1 or 3], got {dtype} {list(shape)}")
+    count = math.prod(shape)
+    check_room(f"scores: {shown}", count, "cpu")
+    with _array_file(path) as file:
+        _header(file)
+        data = bytearray(file.read(count + 1))
     if len(data) != count:
-        raise ValueError(f"scores: {ARRAY} of {shown} must have {count} bytes, got {min(len(data), count + 1)} or more")
+        found = "more" if len(data) > count else len(data)
+        raise ValueError(f"scores: {shown} must have {count} bytes, got {found}")
     array = np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran else "C")
     return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+
+
+@contextmanager
+def _array_file(path: Path) -> Iterator[Any]:
+    """The array as a file; what its bytes make a reader raise becomes one ValueError."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{ARRAY}.npy") as file:
+            yield file
+    except (OSError, KeyError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        shown = printable(str(path))
+        raise ValueError(f"scores: {shown} is no npz with an array {ARRAY} that can be read: {error}") from error
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.data.datasets import evenly_spaced, fingerprint
+from train.data.datasets import evenly_spaced
+from train.data.fingerprint import image_fingerprint
 from train.scores.cache import real_statistics
 from train.scores.config import FEWEST, ScoreConfig
 from train.scores.extractors import Extractor, load_extractor
@@ -86,7 +87,7 @@ class Scorer:
             "neighbours": self._neighbours,
             "data": data,
             "split": split,
-            "fingerprint": fingerprint(real),
+            "fingerprint": image_fingerprint(real),
             "size": list(self.shape),
             "ema": None if ema is None else ema > 0,
             "k precision, recall": K_PRECISION,
@@ -98,8 +99,8 @@ class Scorer:
         few = min(config.n, count)
         if few <= self._extractor.dim:
             print(
-                f"scores: {self.label} of {few} images with {self._extractor.dim} features comes out far too large, as "
-                "their covariance is singular; it compares only with the same number",
+                f"scores: {self.label} of {few} images, no more than its {self._extractor.dim} features, is far above "
+                "that of many images; compare it with the same number alone",
                 file=sys.stderr,
             )
         self._real = real_statistics(evenly_spaced(real, count), self._extractor, self.protocol, cache)
@@ -109,6 +110,15 @@ class Scorer:
         """What the Frechet distance is called: FID for Inception alone."""
         return self._extractor.label
 
+    @property
+    def real_features(self) -> Tensor:
+        """Features [M, D] of the M real images that samples are compared with, evenly spaced over the set."""
+        return self._real.features
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features [n, D] of uint8 images [n, C, H, W]; ValueError for others."""
+        return self._extractor.features(images).features
+
     def score(self, samples: Samples) -> dict[str, float]:
         """The scores of ``config.n`` samples.
 
@@ -116,14 +126,17 @@ class Scorer:
         draws a given number of them. ValueError if they are too few or of another shape.
 
         inception_score (where the extractor classifies), fid (the extractor's Frechet distance), kid, precision,
-        recall, density, coverage; inception_score_error and kid_error are standard errors.
+        recall, density, coverage; inception_score_error and kid_error are standard errors, the latter from 2,000 images
+        on each side on.
         """
         features, logits = self._features(samples)
         scores: dict[str, float] = {}
         if logits is not None:
             scores["inception_score"], scores["inception_score_error"] = inception_score(logits)
         scores["fid"] = frechet_distance(self._real.moments, moments(features), self._real.root)
-        scores["kid"], scores["kid_error"] = kernel_distance(features, self._real.features)
+        scores["kid"], error = kernel_distance(features, self._real.features)
+        if error is not None:
+            scores["kid_error"] = error
         nearest = neighbour_scores(
             evenly_spaced(self._real.features, self._neighbours),
             evenly_spaced(features, self._neighbours),

@@ -63,12 +63,12 @@ def frechet_distance(one: Moments, other: Moments, root_of_one: Tensor | None = 
     return float(difference @ difference + one.covariance.trace() + other.covariance.trace() - 2 * shared)
 
 
-def kernel_distance(generated: Tensor, real: Tensor) -> tuple[float, float]:
+def kernel_distance(generated: Tensor, real: Tensor) -> tuple[float, float | None]:
     """Squared maximum mean discrepancy of features [n, D] and [m, D], kernel (x.y / D + 1)^3: mean and standard error.
 
     The unbiased estimate of Binkowski et al. 2018, averaged over 100 subsets of 1,000 (or of as many as there are) on
     each side. Subsets and figure are those of torch-fidelity, but computed on the features' device. Subsets share
-    images, so the standard error is that of as many subsets as fit into the sets without sharing.
+    images, so the standard error is that of as many subsets as fit into the sets without sharing; None if that is one.
     """
     size = min(SUBSET_SIZE, len(generated), len(real))
     draw = np.random.RandomState(SEED)
@@ -79,7 +79,7 @@ def kernel_distance(generated: Tensor, real: Tensor) -> tuple[float, float]:
         found.append(_discrepancy(x, y))
     values = torch.stack(found)
     apart = min(len(generated), len(real)) // size
-    return float(values.mean()), float(values.std(correction=0)) / math.sqrt(apart)
+    return float(values.mean()), float(values.std(correction=0)) / math.sqrt(apart) if apart > 1 else None
 
 
 def _discrepancy(x: Tensor, y: Tensor) -> Tensor:

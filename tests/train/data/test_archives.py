@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from train.data.archives import MAX_FILE_BYTES, ArchiveError, LeftOut, _read_file, walk_images
+from train.data.archives import MAX_FILE_BYTES, ArchiveError, LeftOut, read_file, walk_images
 
 ROOT = Path(__file__).resolve().parents[3]
 PACK = {"tar": lambda data: data, "tar.gz": gzip.compress, "tar.bz2": bz2.compress, "tar.xz": lzma.compress}
@@ -204,7 +204,7 @@ def test_a_file_that_became_a_pipe_does_not_wait(tmp_path):
 
     def read() -> None:
         try:
-            _read_file(pipe)
+            read_file(pipe)
         except ValueError as error:
             answers.append(str(error))
 
@@ -226,4 +226,4 @@ def test_a_huge_file_is_not_read_whole(tmp_path):
     with sparse.open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
     with pytest.raises(ValueError, match=f"more than {MAX_FILE_BYTES}"):
-        _read_file(sparse)
+        read_file(sparse)

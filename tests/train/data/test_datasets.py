@@ -245,7 +245,7 @@ def test_cifar10_pickles_run_no_code(tmp_path, monkeypatch):
         ({"name": "imagenet"}, "name must be one of ring8, .*, folder, got 'imagenet'"),
         ({"name": "folder"}, "folder needs a path: a folder, tar or zip of images"),
         ({"name": "cifar10", "path": "nowhere"}, "there is no .*/nowhere"),
-        ({"name": "cifar10", "path": "."}, "there is no data_batch_1 in"),
+        ({"name": "cifar10", "path": "."}, "there is no data_batch_1 or cifar-10-python.tar.gz in"),
         ({"name": "fashion-mnist", "path": "."}, "no train-images-idx3-ubyte or"),
         ({"name": "cifar10", "path": ".", "subset": "all"}, "subset of cifar10 must be train or test, got 'all'"),
         ({"name": "digits", "size": 0}, "size must lie in 1..4096 pixels, got 0"),

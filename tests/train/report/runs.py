@@ -41,9 +41,9 @@ def write_run(
     return directory
 
 
-def write_scores(directory: Path, values: dict[int, float], protocol: dict[str, Any] = PROTOCOL) -> Path:
+def write_scores(directory: Path, values: dict[int, float | None], protocol: dict[str, Any] = PROTOCOL) -> Path:
     """scores.json in a run directory: FID by step."""
-    rows = [{"step": step, "seconds": step / 50, "fid": fid, "kid": fid / 1e4} for step, fid in values.items()]
+    rows = [{"step": step, "seconds": step / 50, "fid": fid, "kid": fid and fid / 1e4} for step, fid in values.items()]
     (directory / "scores.json").write_text(json.dumps({"protocol": protocol, "rows": rows}))
     return directory
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.train.conftest import TinyGame
 from train.data.datasets import ImageSet
 from train.errors import TrainingError
+from train.run import outputs
 from train.run.log import RunLog, read_rows
 from train.scores import toy
 
@@ -81,7 +83,7 @@ def test_images_have_no_row_to_make_up(shown, monkeypatch):
     drawn: list[int] = []
     monkeypatch.setattr(trainer.source.data, "target", None)
     monkeypatch.setattr(trainer.outputs, "at_interval", lambda log: drawn.append(trainer.loop.step))
-    log._measured.clear()
+    log._kinds.clear()
     trainer.outputs.make_up(log)
     assert drawn == []
     path.unlink()
@@ -148,3 +150,84 @@ def test_reconstructions_that_are_not_finite_are_a_failure_of_training(make_trai
 def write_picture(path) -> dict[str, float]:
     Image.new("RGB", (4, 4)).save(path)
     return {}
+
+
+class Swapper(TinyGame):
+    """Images of 8 x 8; shows its real images, and what it makes of them: their negatives."""
+
+    def sample(self, noise):
+        return noise[:, :1, None, None].tanh().expand(-1, 1, 8, 8)
+
+    def pictures(self, real, noise):
+        return {"negatives": (real, -real)}
+
+
+@pytest.fixture
+def shows_pairs(make_trainer):
+    """A trainer of Swapper on images, and its log."""
+    trainer = make_trainer()
+    trainer.directory.mkdir(parents=True)
+    images = torch.arange(40, dtype=torch.uint8).reshape(40, 1, 1, 1).expand(40, 1, 8, 8).contiguous()
+    trainer.outputs._data, trainer.loop.game = ImageSet("few", images, seed=0), Swapper()
+    log = RunLog(trainer.directory, "tiny", 0, 10)
+    log.row(0, {"critic/loss": 1.0})
+    yield trainer, log
+    log.close()
+
+
+def test_pairs_are_drawn_at_intervals_and_at_the_end(shows_pairs):
+    trainer, log = shows_pairs
+    trainer.outputs.at_interval(log)
+    trainer.outputs.final(log, 1.0)
+    at_interval, at_end = (
+        trainer.directory / "pictures" / "negatives" / "00000000.png",
+        trainer.directory / "negatives.png",
+    )
+    assert at_interval.read_bytes() == at_end.read_bytes()
+    side, first = 512 // 8 + 2, trainer.outputs._data.preview(32)
+    with Image.open(at_end) as picture:
+        assert picture.size == (8 * side + 2, 8 * side + 2)
+        for row, column, value in ((0, 3, first[3]), (1, 3, -first[3]), (6, 7, first[31]), (7, 7, -first[31])):
+            shown = picture.getpixel((column * side + 10, row * side + 10))[0]
+            assert shown == round((value.flatten()[0].item() + 1) * 127.5)
+
+
+def test_the_end_leaves_what_the_report_is_made_from(shows_pairs):
+    trainer, log = shows_pairs
+    trainer.outputs.final(log, 1.0)
+    found = json.loads((trainer.directory / "figures.json").read_text())
+    assert (found["step"], found["seconds"], found["metrics"]) == (0, 1.0, {})
+    assert len(found["neighbours"]["pixels"]["samples"]) == 256
+    report = (trainer.directory / "report.html").read_text()
+    for name in ("samples", "negatives", "interpolations", "neighbours-pixels"):
+        assert (trainer.directory / f"{name}.png").exists()
+    assert report.count("<img ") == 4
+
+
+def test_a_pair_that_is_not_finite_is_a_failure_of_training(shows_pairs):
+    trainer, log = shows_pairs
+    trainer.loop.game.pictures = lambda real, noise: {"negatives": (real, real * torch.nan)}
+    with pytest.raises(TrainingError, match=r"^train: the negatives at step 0 are not finite$"):
+        trainer.outputs.at_interval(log)
+
+
+def test_the_report_of_a_run_that_goes_on_is_written_from_time_to_time(shown, monkeypatch):
+    trainer, log, _ = shown
+    report = trainer.directory / "report.html"
+    assert not report.exists()
+    trainer.outputs._reported -= outputs.REPORT_SECONDS
+    trainer.outputs.at_interval(log)
+    assert "3 of 10 iterations, not ended" in report.read_text()
+    report.unlink()
+    trainer.outputs.at_interval(log)
+    assert not report.exists()
+
+
+@pytest.mark.parametrize("lost", ["report.html", "figures.json"])
+def test_a_run_has_ended_when_the_last_of_its_outputs_is_there(make_trainer, lost):
+    """A report alone is no sign: it is written while the run goes on, too."""
+    trainer = make_trainer()
+    trainer.run("")
+    assert trainer.ended()
+    (trainer.directory / lost).unlink()
+    assert not trainer.ended()

@@ -127,9 +127,7 @@ def test_reconstructions_of_few_images_fill_whole_rows(tmp_path, images, shown):
     data = ImageSet("few", torch.randint(256, (images, 1, 8, 8), dtype=torch.uint8), seed=0)
     config = run_config("vae")(game=VaeConfig(networks=MLP))
     trainer = make_trainer("vae", config, data, tmp_path)
-    rebuilt = trainer.outputs.reconstructions()
-    assert rebuilt is not None
-    grid, columns = rebuilt
+    grid, columns = trainer.outputs.pairs()["reconstructions"]
     assert (len(grid), columns) == (2 * shown, min(8, images))
     real = data.preview(shown)
     with trainer.loop.sampling() as game:

@@ -81,6 +81,7 @@ class Chart {
     if (x1 === x0) x1 = x0 + 1;
     this.log = this.data.log && y0 > 0;
     if (this.log && y1 < y0 * 1.1) [y0, y1] = [y0 / 1.1, y1 * 1.1];
+    if (y0 === 0 && y1 === 0) y1 = 1;
     if (!this.log) {
       const pad = (y1 - y0) * 0.05 || Math.abs(y1) * 0.05 || 1;
       [y0, y1] = [y0 - pad, y1 + pad];

@@ -1,0 +1,182 @@
+"""The scorer: its scores, what it keeps of the real images, and what it refuses before anything is trained."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from train.scores.config import ScoreConfig
+from train.scores.images import Scorer, to_uint8
+from train.scores.metrics import frechet_distance, moments
+
+TITLES = ["inception_score", "inception_score_error", "fid", "kid", "precision", "recall", "density", "coverage"]
+
+
+@pytest.fixture
+def scorer(tiny, tmp_path):
+    def make(real, n=40, **changes):
+        config = ScoreConfig("inception", n=n, **changes)
+        return Scorer(config, real, data="blocks", cache=str(tmp_path), extractor=tiny)
+
+    return make
+
+
+def test_rounding_is_to_the_nearest_of_256_levels():
+    levels = torch.arange(256.0).view(1, 1, 16, 16)
+    exact = levels / 127.5 - 1
+    assert torch.equal(to_uint8(exact), levels.byte())
+    assert torch.equal(to_uint8(exact + 0.4 / 127.5), levels.byte())
+    assert to_uint8(torch.tensor([[-3.0, 3.0, torch.inf]])).tolist() == [[0, 255, 255]]
+    with pytest.raises(ValueError, match="to_uint8: 1 of 2 images hold NaN"):
+        to_uint8(torch.tensor([[0.0], [torch.nan]]))
+
+
+def test_a_set_scored_against_itself(scorer, draw):
+    real = draw(60)
+    found = scorer(real, n=60).score([real])
+    assert list(found) == TITLES
+    assert abs(found["fid"]) < 1e-3
+    assert (found["precision"], found["recall"], found["coverage"]) == (1, 1, 1)
+
+
+def test_scores_do_not_depend_on_how_samples_come(scorer, draw):
+    images, judge = draw(50), scorer(draw(60))
+    batches = judge.score(images.split(7))
+    assert judge.score([images]) == pytest.approx(batches, rel=1e-5)
+    at = 0
+
+    def drawn(n):
+        nonlocal at
+        at += n
+        return images[at - n : at]
+
+    assert judge.score(drawn) == pytest.approx(batches, rel=1e-5)
+    assert at == 40
+
+
+def blurred(images, times):
+    for _ in range(times):
+        padded = nn.functional.pad(images.float(), [1] * 4, mode="reflect")
+        images = nn.functional.avg_pool2d(padded, 3, stride=1).round().byte()
+    return images
+
+
+def test_frechet_distance_grows_with_noise_and_blur(efficientnet, draw):
+    def seen(images):
+        return moments(efficientnet.features(images).features[:, :64])  # some of its features, for speed
+
+    real = draw(10, cells=16, noise=0)
+    noisy = [(real + torch.randn(real.shape) * size).clamp(0, 255).byte() for size in (8, 30, 90)]
+    known = seen(real)
+    found = [frechet_distance(known, seen(x)) for x in (real, *noisy, *(blurred(real, times) for times in (1, 2, 3)))]
+    print(found)
+    assert abs(found[0]) < 1e-3
+    assert 1e-3 < found[1] < found[2] < found[3]
+    assert 1e-3 < found[4] < found[5] < found[6]
+
+
+def test_scores_fall_as_modes_are_dropped(scorer, draw):
+    kinds = [colour + draw(30, noise=5, cells=2) // 4 for colour in (0, 64, 128, 190)]
+    judge = scorer(torch.cat(kinds), n=60)
+    found = [judge.score([torch.cat([kind[: 60 // m] for kind in kinds[:m]]).repeat(2, 1, 1, 1)]) for m in (4, 2)]
+    assert found[0]["fid"] < found[1]["fid"]
+    assert found[0]["recall"] > found[1]["recall"]
+    assert found[0]["coverage"] > found[1]["coverage"]
+
+
+def test_real_images_pass_through_the_extractor_once(scorer, tiny, draw, capsys):
+    real = draw(60)
+    first = scorer(real)
+    assert tiny._network.seen == 60
+    second = scorer(real)
+    assert tiny._network.seen == 60
+    samples = draw(40)
+    assert first.score([samples]) == second.score([samples])
+    assert tiny._network.seen == 60 + 2 * 40
+    scorer(real, n=30)  # radii of fewer
+    scorer(real.flip(0))
+    assert tiny._network.seen == 60 + 2 * 40 + 2 * 60
+    assert "60 real images pass through tiny, once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty"])
+def test_damaged_statistics_are_made_again(scorer, tiny, draw, tmp_path, damage, capsys):
+    real, samples = draw(60), draw(40)
+    expected = scorer(real).score([samples])
+    (file,) = (tmp_path / "scores").iterdir()
+    content = bytearray(file.read_bytes())
+    if damage == "changed":
+        content[-5] ^= 1
+    file.write_bytes({"cut": content[:-100], "changed": content, "empty": b""}[damage])
+    before = tiny._network.seen
+    assert scorer(real).score([samples]) == expected
+    assert tiny._network.seen == before + 60 + 40
+    assert "is damaged and will be made again" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "scores").iterdir()] == [file.name]
+
+
+def test_a_cache_that_cannot_be_written_is_said_before_the_pass(tiny, draw, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"the cache folder .* cannot be written"):
+        Scorer(ScoreConfig("inception", n=20), draw(20), data="blocks", cache=str(tmp_path / "file"), extractor=tiny)
+    assert tiny._network.seen == 0
+
+
+def test_the_protocol_says_what_the_scores_depend_on(scorer, draw):
+    real = draw(60)
+    protocol = scorer(real, reference=50).protocol
+    expected = {"n": 40, "reference": 50, "neighbours": 40, "size": [3, 32, 32], "data": "blocks", "ema": None}
+    assert {name: protocol[name] for name in expected} == expected
+    assert protocol["fingerprint"] != scorer(real.flip(0)).protocol["fingerprint"]
+
+
+def test_few_images_are_warned_of(scorer, tiny, draw, capsys):
+    scorer(draw(20), n=12)
+    assert "no more than its" not in capsys.readouterr().err
+    tiny.dim = 12
+    scorer(draw(20), n=12)
+    assert "FD[tiny] of 12 images, no more than its 12 features, is far above" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("real", "changes", "message"),
+    [
+        (torch.zeros(60, 3, 8, 8), {}, r"real images must be uint8 \[M, 1 or 3, H, W\], got torch.float32"),
+        (torch.zeros(9, 3, 8, 8).byte(), {}, r"reference must lie in 10..9, the number of images of blocks, got 9"),
+        (torch.zeros(60, 3, 8, 8).byte(), {"reference": 61}, r"reference must lie in 10..60.* got 61"),
+    ],
+)
+def test_wrong_real_images_are_refused(real, changes, message, scorer):
+    with pytest.raises(ValueError, match=message):
+        scorer(real, **changes)
+
+
+def test_wrong_samples_are_refused(scorer, draw):
+    judge = scorer(draw(60))
+    with pytest.raises(ValueError, match="n is 40, but there are only 39 samples"):
+        judge.score([draw(39)])
+    with pytest.raises(ValueError, match=r"samples must be uint8 \[n, 3, 32, 32\] like the real images"):
+        judge.score([draw(40)[:, :, :8, :8]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n": 9}, "scores: n must be at least 10, got 9"),
+        ({"reference": 0}, "scores: reference must be at least 10, got 0"),
+        ({"batch_size": 0}, "scores: batch_size must be at least 1, got 0"),
+        ({"extractor": "vgg"}, "scores: extractor must be"),
+        ({"extractor": "inception", "weights": ""}, "scores: weights must name a file"),
+        ({"weights": "file"}, "scores: weights need an extractor"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ScoreConfig(**settings)
+
+
+def test_weights_are_found_from_another_folder():
+    assert os.path.isabs(ScoreConfig("inception", weights="file").weights)
