@@ -53,7 +53,7 @@ def decode_on(data: bytes, size: int, background: str, crop: Crop = None) -> Dec
             image, transparent = _flat(image, background)
             width, height = image.size
             box = _square(width, height, crop)
-            if box != (0, 0, size, size):
+            if (width, height) != (size, size) or box != (0, 0, size, size):
                 image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
             return Decoded(np.array(image), transparent, frames, width, height)
     except UnidentifiedImageError:

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -45,9 +46,16 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no reply
+    try:
+        _serve(replies)
+    except BrokenPipeError:  # nobody waits for the reply; at an ordinary end it would be tried once more
+        os._exit(1)
+
+
+def _serve(replies: BinaryIO) -> None:
     replies.write(READY)
     replies.flush()
-    while line := sys.stdin.buffer.readline():
+    while (line := sys.stdin.buffer.readline()).endswith(b"\n"):
         size, background, asked = json.loads(line)
         facts: list[str | tuple[bool, bool, int, int]] = []
         pixels: list[bytes] = []

@@ -20,6 +20,7 @@ from train.data.archives import LeftOut
 from train.data.cache import cache_folder, keep, read_cache
 from train.data.fingerprint import image_fingerprint
 from train.data.notes import Notes
+from train.errors import ResourceError
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (2500, 3, 4, 4), dtype=np.uint8)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data.decode import decode
+from train.data.decode import decode, decode_on
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -105,3 +105,82 @@ def test_a_half_transparent_colour_is_mixed_with_the_background():
     image = Image.new("RGBA", (8, 8), (*RED, 128))
     assert decode(saved(image), 8)[0, 0].tolist() == [255, 127, 127]  # 255 * (1 - 128 / 255)
     assert decode(saved(image), 8, "black")[0, 0].tolist() == [128, 0, 0]
+
+
+def marked(width: int, height: int, x: int, y: int, side: int) -> bytes:
+    """Black, with a white square of ``side`` pixels at (x, y)."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[y : y + side, x : x + side] = 255
+    return png(pixels)
+
+
+def test_a_central_square_of_so_many_pixels():
+    data = marked(20, 30, 6, 11, 8)
+    assert (decode_on(data, 8, "white", 8).pixels == 255).all()
+    assert (decode_on(data, 6, "white", 6).pixels == 255).all()
+    assert decode_on(data, 10, "white", 10).pixels.min() == 0
+    assert decode_on(data, 20, "white", 20)[3:] == (20, 30)
+    with pytest.raises(ValueError, match="its 20 x 30 pixels hold no square of 21"):
+        decode_on(data, 8, "white", 21)
+
+
+@pytest.mark.parametrize(
+    ("square", "box"),
+    [
+        ((4, 9, 8), (4, 9, 8, 8)),  # a square is taken as it is
+        ((4, 9, 8), (6, 9, 4, 8)),  # a tall box about its centre
+        ((4, 9, 8), (4, 12, 8, 2)),  # a wide one
+        ((0, 0, 6), (0, 1, 6, 3)),  # moved into the image: about its centre it would begin at -0.5
+        ((14, 24, 6), (17, 24, 3, 6)),  # at the other corner
+        ((0, 5, 20), (3, 2, 10, 26)),  # no larger than the image is wide
+        ((0, 10, 20), (16, 20, 90, 6)),  # a box that leaves the image
+    ],
+)
+def test_a_box_becomes_the_square_about_its_centre_that_fits(square, box):
+    left, top, side = square
+    pixels = decode_on(marked(20, 30, *square), side, "white", box).pixels  # neither scaled nor shifted by half a pixel
+    assert (pixels == 255).all()
+    assert decode_on(marked(20, 30, left, top, side - 1), side, "white", box).pixels.min() == 0
+
+
+OUTSIDE = [(20, 0, 3, 3), (0, 30, 3, 3), (-1, 0, 3, 3), (0, 0, 0, 3), (0, 0, 3, -1), (np.nan,) * 4]
+
+
+@pytest.mark.parametrize("box", OUTSIDE)
+def test_a_box_outside_the_image_is_refused(box):
+    with pytest.raises(ValueError, match="does not lie in its 20 x 30 pixels"):
+        decode_on(marked(20, 30, 0, 0, 5), 5, "white", box)
+
+
+def test_an_image_of_its_size_is_not_resampled():
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    assert np.array_equal(decode(png(pixels), 16), pixels)
+    assert np.array_equal(decode_on(png(pixels), 8, "white", 8).pixels, pixels[4:12, 4:12])
+    assert (decode_on(marked(16, 16, 0, 0, 9), 16, "white", (2, 2, 2, 2)).pixels == 255).all()  # enlarged all the same
+
+
+def test_of_several_frames_the_first_is_taken_and_that_is_known():
+    frames = [Image.new("RGB", (8, 8), (grey, grey, grey)) for grey in (10, 200)]
+    for kind in ("GIF", "PNG", "WEBP", "TIFF"):
+        several = decode_on(saved(frames[0], kind, save_all=True, append_images=frames[1:]), 8, "white")
+        assert several.frames, kind
+        assert np.abs(several.pixels.astype(int) - 10).max() <= 4, kind
+        assert not decode_on(saved(frames[0], kind), 8, "white").frames, kind
+    assert not decode_on(saved(frames[0], "JPEG"), 8, "white").frames
+
+
+def test_cmyk_and_deep_colours_become_rgb():
+    red = Image.new("RGB", (8, 8), (250, 10, 10))
+    for data in (saved(red.convert("CMYK"), "JPEG", quality=100), saved(red.convert("CMYK"), "TIFF")):
+        assert np.abs(decode(data, 8).astype(int) - [250, 10, 10]).max() <= 4
+    assert np.abs(decode(saved(red.convert("YCbCr"), "JPEG", quality=100), 8).astype(int) - [250, 10, 10]).max() <= 4
+    assert set(np.unique(decode(saved(Image.new("1", (8, 8), 1)), 8))) == {255}
+
+
+def test_nothing_and_pieces_are_no_image():
+    with pytest.raises(ValueError, match=r"^the file is empty$"):
+        decode(b"", 8)
+    whole = saved(Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)), "JPEG")
+    for end in (1, 2, 10, len(whole) // 2, len(whole) - 30):
+        with pytest.raises(ValueError):  # noqa: PT011 - PIL words it in many ways
+            decode(whole[:end], 8)

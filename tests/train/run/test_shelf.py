@@ -21,9 +21,10 @@ from models.networks import NetworkConfig
 from train.__main__ import main
 from train.data.config import DataConfig
 from train.errors import Stopped
-from train.report.record import write_figures
+from train.report.record import FIGURES
 from train.run import checkpoint, shelf
 from train.run.config import load_config, run_config
+from train.run.files import write_json
 from train.run.outputs import Outputs
 from train.run.play import play
 from train.run.resume import Resume
@@ -47,7 +48,7 @@ def plain(monkeypatch):
 
     def final(self, log, seconds):
         self.export(self._directory / "export")
-        write_figures(self._directory, {"step": self._loop.step})
+        write_json(self._directory / FIGURES, {"step": self._loop.step})
         (self._directory / "report.html").write_text("")
         return {}
 
