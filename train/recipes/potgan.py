@@ -3,6 +3,7 @@
 from typing import Any
 
 from train.recipes.common import CPU, SMALL
+from train.recipes.vae import IMAGES
 
 _TREES = {"trees": 16, "depth": 3}
 _FOREST = {**_TREES, "thresholds": "latents", "leaves": "identity", "lr": 4e-3, "inner_steps": 1}
@@ -11,7 +12,8 @@ _TUNED = {
 }
 _PAPER = {"game": {"forest": _TREES}}
 _SMALL_VAE = {"vae": {"game": {"networks": SMALL}}}
-_CPU_VAE = {"game": {"networks": CPU}, "iterations": 2000, "lr": 1e-3}
+_VAE = {"vae": {"game": IMAGES}}
+_CPU_VAE = {"game": {"networks": CPU, **IMAGES}, "iterations": 2000, "lr": 1e-3}
 PROFILES: dict[str, dict[str, Any]] = {
     "ring8": _TUNED,
     "ball3d": _TUNED,
@@ -20,6 +22,9 @@ PROFILES: dict[str, dict[str, Any]] = {
     "ball3d-paper": _PAPER,
     "digits": _SMALL_VAE,
     "fashion-mnist": _SMALL_VAE,
+    "cifar10": _VAE,
+    "folder32": _VAE,
+    "folder64": _VAE,
     "folder32-cpu": {"game": {"critic_steps": 2}, "vae": _CPU_VAE},
     "folder32-cpu-paper": {"game": {"critic_steps": 2}, "vae": _CPU_VAE},
 }

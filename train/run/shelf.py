@@ -39,7 +39,13 @@ FOLDER = "phases"
 ORIGIN = "phase.json"
 VERSION = 1  # raised when a phase's folder changes its form
 # What decides on the weights beside the game's own modules.
-TRAINING = ("train/run/loop.py", "train/run/source.py", "train/run/ema.py", "train/data/datasets.py")
+TRAINING = (
+    "train/run/loop.py",
+    "train/run/source.py",
+    "train/run/ema.py",
+    "train/data/datasets.py",
+    "train/data/ahead.py",
+)
 SETTINGS = ("iterations", "batch_size", "lr", "betas", "lr_decay", "ema", "seed", "threads")
 USAGE = "usage: python -m train phases [--clear [NAME ...]]"
 

@@ -21,9 +21,10 @@ from models.networks import NetworkConfig
 from train.__main__ import main
 from train.data.config import DataConfig
 from train.errors import Stopped
-from train.report.record import write_figures
+from train.report.record import FIGURES
 from train.run import checkpoint, shelf
 from train.run.config import load_config, run_config
+from train.run.files import write_json
 from train.run.outputs import Outputs
 from train.run.play import play
 from train.run.resume import Resume
@@ -47,7 +48,7 @@ def plain(monkeypatch):
 
     def final(self, log, seconds):
         self.export(self._directory / "export")
-        write_figures(self._directory, {"step": self._loop.step})
+        write_json(self._directory / FIGURES, {"step": self._loop.step})
         (self._directory / "report.html").write_text("")
         return {}
 
@@ -206,6 +207,17 @@ def test_an_interrupted_phase_is_kept_unless_its_settings_changed_on_the_way(pla
     assert kept() == []
     run("parts", resume=True, **changes)
     assert len(kept()) == count
+
+
+def test_a_phase_whose_settings_changed_and_changed_back_is_not_kept(plain, run, monkeypatch):
+    longer = replace(VAE, iterations=4)
+    for changes in ({"vae": longer}, {"vae": replace(longer, lr=1e-3), "resume": True}):
+        with monkeypatch.context() as patch:
+            interrupt(patch, 1)
+            with pytest.raises(Stopped):
+                run("parts", **changes)
+    run("parts", resume=True, vae=longer)
+    assert kept() == []
 
 
 def test_an_interrupted_phase_goes_on_although_another_run_has_finished_it(run, monkeypatch, steps):
