@@ -14,7 +14,9 @@ import pytest
 
 from benchmarks.options import parse as benchmark_options
 from models.games import GAMES
-from train.cli import parse
+from train.cli import parse, parse_fields
+from train.data.command import InfoConfig
+from train.data.config import DataConfig
 from train.reproduce.__main__ import EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +55,8 @@ def test_shell_lines_name_commands_that_exist(line):
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         case ["python", "-m", "train", "list"] | ["python", "-m", "train", "data", "--cache"]:
             pass
+        case ["python", "-m", "train", "data", name, "--info", *rest]:
+            assert parse_fields(InfoConfig, InfoConfig(DataConfig(name)), rest, "test").data.name == name
         case ["python", "-m", "train", game, "--help"]:
             assert game in GAMES
         case ["python", "-m", "train", game, *rest]:

@@ -61,6 +61,12 @@ def make_generator() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.3), nn.Linear(4, 2))
 
 
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path_factory, monkeypatch) -> None:
+    """Decoded images go to a folder of the test's own, whatever the machine's user has."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache-home")))
+
+
 @pytest.fixture
 def make_trainer(tmp_path):
     """A function: settings -> a trainer of TinyGame on the ring, in its own folder unless one is named."""

@@ -38,6 +38,10 @@ SHARED: dict[str, dict[str, Any]] = {
     "digits": {"data": {"name": "digits"}, "iterations": 20_000, "ema": 0.999, "networks": SMALL},
     "fashion-mnist": {"data": {"name": "fashion-mnist"}, "iterations": 50_000, "ema": 0.999, "networks": SMALL},
     "cifar10": {"data": {"name": "cifar10", "size": 32}},
+    "flowers102": {"data": {"name": "flowers102", "size": 64}},
+    "flowers102-32": {"data": {"name": "flowers102", "size": 32}},
+    "cub200": {"data": {"name": "cub200", "size": 64}},
+    "celeba": {"data": {"name": "celeba", "size": 64}},
     "folder32-cpu": {
         "data": {"name": "folder", "size": 32},
         "iterations": 1500,
