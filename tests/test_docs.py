@@ -16,6 +16,8 @@ from benchmarks.options import parse as benchmark_options
 from models.games import GAMES
 from train.__main__ import COMMANDS
 from train.cli import parse, parse_fields
+from train.data.command import InfoConfig
+from train.data.config import DataConfig
 from train.report.command import ReportConfig
 from train.report.compare import CompareConfig
 from train.reproduce.__main__ import EXPERIMENTS
@@ -69,6 +71,8 @@ def test_shell_lines_name_commands_that_exist(line):
             parse_fields(SampleConfig, SampleConfig(), rest, "test")
         case ["python", "-m", "train", "interpolate", *rest]:
             parse_fields(InterpolateConfig, InterpolateConfig(), rest, "test")
+        case ["python", "-m", "train", "data", name, "--info", *rest]:
+            assert parse_fields(InfoConfig, InfoConfig(DataConfig(name)), rest, "test").data.name == name
         case ["python", "-m", "train", game, "--help"]:
             assert game in GAMES
         case ["python", "-m", "train", game, *rest]:

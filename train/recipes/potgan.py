@@ -22,9 +22,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "ball3d-paper": _PAPER,
     "digits": _SMALL_VAE,
     "fashion-mnist": _SMALL_VAE,
-    "cifar10": _VAE,
-    "folder32": _VAE,
-    "folder64": _VAE,
+    **dict.fromkeys(("cifar10", "flowers102", "flowers102-32", "cub200", "celeba", "folder32", "folder64"), _VAE),
     "folder32-cpu": {"game": {"critic_steps": 2}, "vae": _CPU_VAE},
     "folder32-cpu-paper": {"game": {"critic_steps": 2}, "vae": _CPU_VAE},
 }

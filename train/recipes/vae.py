@@ -9,9 +9,7 @@ IMAGES = {"noise_scale": 0.2}
 _IMAGES = {"game": IMAGES}
 _CPU = {**_IMAGES, "iterations": 2000, "betas": (0.9, 0.999)}
 PROFILES: dict[str, dict[str, Any]] = {
-    "cifar10": _IMAGES,
-    "folder32": _IMAGES,
-    "folder64": _IMAGES,
+    **dict.fromkeys(("cifar10", "flowers102", "flowers102-32", "cub200", "celeba", "folder32", "folder64"), _IMAGES),
     "folder32-cpu": _CPU,
     "folder32-cpu-paper": {**_CPU, "lr": 1e-3},
 }

@@ -211,7 +211,7 @@ def test_a_figure_has_as_many_digits_as_its_error(figure, text):
         (["table1", "--rows", "gam"], "table1: rows must be of gan, veegan"),
         (["table1", "--targets", "ring9"], "table1: targets must be of ring8, ball3d, got ring9"),
         (["table1", "--runs", "0"], "table1: runs must be at least 1, got 0"),
-        (["table2"], "reproduce: experiment must be one of table1, mover, studies, rates, got 'table2'"),
+        (["table3"], "reproduce: experiment must be one of table1, mover, studies, rates, table2, three-player-table1"),
         (["mover", "--points", "0"], "mover: points must be at least 2, got 0"),
     ],
 )
