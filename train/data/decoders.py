@@ -25,11 +25,12 @@ import numpy as np
 
 from train.data.archives import ArchiveError
 from train.data.decode import Crop, Decoded
-from train.data.worker import READY, Outcome, attempt
+from train.data.worker import READY, Outcome, attempt, strict
 from train.errors import TrainingError
 
 START_AFTER = 0.2  # seconds of decoding here before processes are started, which takes about as long
-MOST_FILES = 64  # that one request holds
+MOST_FILES = 128  # that one request holds
+PIPE_BYTES = 2**20  # so that a decoder need not wait until its reply is read
 MOST_BYTES = 2 * 2**20  # after which a request takes no further file
 MOST_BYTES_AHEAD = 64 * 2**20  # of requests that are not answered, after which none is read
 _ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ class Item(NamedTuple):
 
     name: str
     read: Callable[[], bytes]
-    file: Path | None = None
+    file: str | None = None
     crop: Crop = None
 
 
@@ -63,11 +64,14 @@ def decode_items(items: Iterable[Item], size: int, background: str) -> Iterator[
             if pool is None and cores > 1 and time.monotonic() - started >= START_AFTER:
                 pool = _Pool(cores, size, background)
             if pool is None:
-                for item, data in request:
-                    yield item.name, _here(item, data, size, background)
+                with strict():
+                    outcomes = [_here(item, data, size, background) for item, data in request]
+                names = [item.name for item, _ in request]
+                del request  # or its files would stay in memory beside the next ones
+                yield from zip(names, outcomes, strict=True)
                 continue
             pending.append(([item.name for item, _ in request], _held(request), pool.submit(request)))
-            del request  # or its files would stay in memory beside the next ones
+            del request
             while len(pending) > 2 * cores or sum(held for _, held, _ in pending) > MOST_BYTES_AHEAD:
                 yield from _answers(pending)
         while pending:
@@ -85,14 +89,15 @@ def _cores() -> int:
 def _requests(items: Iterable[Item]) -> Iterator[Request]:
     """Items in growing groups, so that the first images, which may be large, do not keep one core for long."""
     request: Request = []
-    most = 1
+    most, held = 1, 0
     for item in items:
         data = None if item.file is not None else _read(item)
         request.append((item, data))
+        held += 0 if data is None else len(data)
         del data
-        if len(request) == most or _held(request) >= MOST_BYTES:
+        if len(request) == most or held >= MOST_BYTES:
             yield request
-            request, most = [], min(MOST_FILES, 2 * most)
+            request, most, held = [], min(MOST_FILES, 2 * most), 0
     if request:
         yield request
 
@@ -180,6 +185,7 @@ class _Decoder:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **_ONE_THREAD},
+            pipesize=PIPE_BYTES,
         )
         self._to, self._back = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
         if self._back.readline() != READY:
@@ -188,8 +194,7 @@ class _Decoder:
     def ask(self, request: Sequence[tuple[Item, bytes | None]], size: int, background: str) -> list[Outcome]:
         """_Died if the decoder dies of it."""
         asked = [
-            (str(item.file) if data is None else None, 0 if data is None else len(data), item.crop)
-            for item, data in request
+            (item.file if data is None else None, 0 if data is None else len(data), item.crop) for item, data in request
         ]
         try:
             self._to.write(json.dumps([size, background, asked]).encode() + b"\n")

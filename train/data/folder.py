@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ class Pictures:
                     continue
                 crop = chosen.pop(name) or self.crop
             else:
-                parents = PurePosixPath(member.name).parts[:-1]
+                parents = member.name.split("/")[:-1]
                 folders.update(parents)
                 if self.subset is not None and self.subset not in parents:
                     continue
@@ -156,7 +157,7 @@ def listing(path: Path) -> Listing:
     files = []
     for name in folder_files(path, LeftOut()):
         try:
-            status = (path / name).stat()
+            status = os.stat(os.path.join(path, name))
         except OSError:  # it went away
             continue
         files.append((name, status.st_size, status.st_mtime_ns))

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from train.data.archives import IMAGE_SUFFIXES, LeftOut
 from train.errors import printable
@@ -59,7 +59,7 @@ class Notes:
         self.skipped.sort()
         self.widths = _spread(Counter(width for width, _ in self._sizes.elements()))
         self.heights = _spread(Counter(height for _, height in self._sizes.elements()))
-        parts = Counter(part for name in names for part in set(PurePosixPath(name).parts[:-1]).intersection(SPLITS))
+        parts = Counter(part for name in names for part in set(name.split("/")[:-1]).intersection(SPLITS))
         self.splits = {split: parts[split] for split in SPLITS if parts[split]}
 
     def why_empty(self, path: Path) -> str:

@@ -5,11 +5,12 @@ Nothing is unpacked to disk. A folder may be laid out as the authors' archive, o
 
 from __future__ import annotations
 
+import posixpath
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -284,11 +285,11 @@ def _texts(archive: Path, names: list[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
 
     def wanted(name: str) -> bool:
-        parts = PurePosixPath(name).parts
+        parts = name.split("/")
         return len(parts) == 2 and parts[1] in names
 
     for member in walk_images(archive, LeftOut(), wanted):
-        found[PurePosixPath(member.name).name] = member.read()
+        found[posixpath.basename(member.name)] = member.read()
         if len(found) == len(names):
             return found
     missing = [name for name in names if name not in found]

@@ -12,9 +12,9 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -28,13 +28,19 @@ Outcome = Decoded | str
 """An image, or why there is none."""
 
 
+@contextmanager
+def strict() -> Iterator[None]:
+    """Within the block an image beyond PIL's limit is an error, and odd metadata are no concern of ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
 def attempt(read: Callable[[], bytes], size: int, background: str, crop: Crop) -> Outcome:
     """The image in what ``read`` gives. ArchiveError passes through: nothing after it can be read."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata is no concern of ours
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return decode_on(read(), size, background, crop)
+        return decode_on(read(), size, background, crop)
     except ArchiveError:
         raise
     except Exception as error:  # a damaged image can raise nearly anything; its frames would hold the file
@@ -47,7 +53,8 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no reply
     try:
-        _serve(replies)
+        with strict():
+            _serve(replies)
     except BrokenPipeError:  # nobody waits for the reply; at an ordinary end it would be tried once more
         os._exit(1)
 
@@ -60,7 +67,7 @@ def _serve(replies: BinaryIO) -> None:
         facts: list[str | tuple[bool, bool, int, int]] = []
         pixels: list[bytes] = []
         for file, count, crop in asked:
-            read = partial(sys.stdin.buffer.read, count) if file is None else partial(read_file, Path(file))
+            read = partial(sys.stdin.buffer.read, count) if file is None else partial(read_file, file)
             outcome = attempt(read, size, background, tuple(crop) if isinstance(crop, list) else crop)
             if isinstance(outcome, Decoded):
                 facts.append(outcome[1:])

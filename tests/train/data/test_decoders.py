@@ -56,11 +56,11 @@ def test_processes_give_what_decoding_here_gives_in_the_same_order(tmp_path, mon
         items.append(item(f"{i}.jpg", file.getvalue(), crop=crop))
         if i % 2:
             (tmp_path / f"{i}.jpg").write_bytes(file.getvalue())
-            items[-1] = items[-1]._replace(read=lambda: 1 / 0, file=tmp_path / f"{i}.jpg")  # read by the decoder
+            items[-1] = items[-1]._replace(read=lambda: 1 / 0, file=str(tmp_path / f"{i}.jpg"))  # read by the decoder
     there = list(decode_items(items, 8, "white"))
     assert [name for name, _ in there] == [name for name, *_ in items]
     for (_, found), (_, read, file, crop) in zip(there, items, strict=True):
-        data = read() if file is None else file.read_bytes()
+        data = read() if file is None else Path(file).read_bytes()
         expected = decode_on(data, 8, "white", crop)
         assert np.array_equal(found.pixels, expected.pixels)
         assert found[1:] == expected[1:]
@@ -75,7 +75,7 @@ def test_what_cannot_be_read_is_named_in_its_place(tmp_path):
         item("a", png(1)),
         item("b", b"no image"),
         Item("c", refuse),
-        Item("d", refuse, tmp_path / "d\udc80"),
+        Item("d", refuse, str(tmp_path / "d\udc80")),
         item("e", b""),
         item("f", png(2)),
     ]
