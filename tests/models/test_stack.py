@@ -40,6 +40,7 @@ def build(case, seed=0):
 def same_draws(monkeypatch):
     """Losses that draw numbers draw the same for one run and for many; a forest starts where a function of z says."""
     monkeypatch.setattr(torch, "rand", lambda *shape, **options: torch.full(shape, 0.3, **options))
+    monkeypatch.setattr(torch, "randn_like", lambda like: torch.full_like(like, 0.3))
     monkeypatch.setattr(LatentTransformationForest, "set_thresholds", lambda self, z: self.thresholds.copy_(
         z.mean(-2)[..., :1, None].expand_as(self.thresholds)))  # fmt: skip
     monkeypatch.setattr(LatentTransformationForest, "set_identity", lambda self, z: self.set_leaves(z, z))
