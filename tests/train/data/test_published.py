@@ -327,6 +327,16 @@ def test_a_damaged_download_is_refused_and_not_kept(name, site, tmp_path, cache)
     assert not list((tmp_path / "here").iterdir())
 
 
+def test_a_damaged_file_is_fetched_again_and_a_whole_one_is_not(name, site, tmp_path):
+    first, *others = FILES[name]
+    folder = tmp_path / "here"
+    write(folder, {**SETS[name]()[1], first.name: b"cut"})
+    for file in others:
+        (site / file.name).unlink()
+    downloads.download(name, folder)
+    assert (folder / first.name).read_bytes() == SETS[name]()[1][first.name]
+
+
 def test_without_a_network_the_file_and_its_place_are_named(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(downloads, "PATIENCE", 1.0)
     dead = FILES["cub200"][0]._replace(url="http://127.0.0.1:9/CUB_200_2011.tgz")
