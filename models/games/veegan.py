@@ -20,8 +20,8 @@ class VeeganConfig(AdversarialConfig):
     """VEEGAN."""
 
     reconstructor_std: float = 1.0
-    """Standard deviation s of the reconstructor's law N(F(x), s^2 I) of the noise given a sample. 1 in its authors'
-    code for the ring. [open]"""
+    """Standard deviation s of the reconstructor's law N(F(x), s^2 I) of the noise given a sample. 1 in a public port
+    of its authors' code for Gaussian mixtures. [open]"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
