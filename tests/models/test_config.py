@@ -235,6 +235,7 @@ OTHER = {
     "lambda_end": 3.0,
     "batch_norm": "none",
     "noise": "normal",
+    "reconstructor_std": 0.3,
 }
 # Fields that act only together with another's value.
 BESIDE = {"mover_noise": {"mover": "output-noise"}, "p": {"cost": "lp"}}

@@ -107,7 +107,9 @@ def drawings() -> tuple[dict[str, bytes], dict[str, bytes]]:
     return {f"FashionMNIST/raw/{name}": data for name, data in files.items()}, files
 
 
-SETS = {"flowers102": flowers, "cub200": birds, "celeba": faces, "cifar10": batches, "fashion-mnist": drawings}
+MAKERS = {"flowers102": flowers, "cub200": birds, "celeba": faces, "cifar10": batches, "fashion-mnist": drawings}
+# Each is made once: its archives hold the second at which they were made, and so would differ the next time.
+SETS = {name: functools.cache(make) for name, make in MAKERS.items()}
 COUNTS = {
     "flowers102": {None: 10, "all": 10, "train": 2, "val": 1, "test": 7},
     "cub200": {None: 6, "all": 6, "train": 3, "test": 3},
