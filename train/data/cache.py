@@ -31,6 +31,7 @@ from train.run.files import sweep, write_atomically, write_json
 CACHE_VERSION = "3"  # raised when decoding changes
 SUFFIX = ".safetensors"
 STAMP = ".json"
+STATISTICS = "scores"  # the folder, in the cache's, of what scores keep of real images
 ROWS = 1024  # copied at once
 
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 from safetensors import SafetensorError, safe_open
 
-from train.data.cache import SUFFIX, Kept, cache_folder, remove
+from train.data.cache import STATISTICS, SUFFIX, Kept, cache_folder, remove
 from train.data.config import DISTRIBUTIONS, DataConfig, DataName, load_kept
 from train.data.datasets import evenly_spaced, to_float
 from train.data.published import SPLITS
@@ -99,24 +99,30 @@ def draw(config: InfoConfig, kept: Kept) -> tuple[int, Path]:
     return len(images), path
 
 
+def kept_files() -> dict[str, Path]:
+    """What the cache folder holds, by the names that the user sees: decoded images, then statistics for scores."""
+    folder = cache_folder(None)
+    files = [*sorted(folder.glob(f"*{SUFFIX}")), *sorted((folder / STATISTICS).glob(f"*{SUFFIX}"))]
+    return {file.relative_to(folder).as_posix(): file for file in files}
+
+
 def show_cache() -> None:
     """List what is kept."""
-    folder = cache_folder(None)
-    files = sorted(folder.glob(f"*{SUFFIX}"))
-    for file in files:
+    files = kept_files()
+    for name, file in files.items():
         days = (time.time() - file.stat().st_mtime) / 86400
-        print(f"{printable(file.name)}  {amount(file.stat().st_size)}  {_described(file)}  {days:.0f} days old")
-    print(f"{len(files)} files in {folder}, {amount(sum(file.stat().st_size for file in files))}")
+        print(f"{printable(name)}  {amount(file.stat().st_size)}  {_described(file)}  {days:.0f} days old")
+    total = sum(file.stat().st_size for file in files.values())
+    print(f"{len(files)} files in {cache_folder(None)}, {amount(total)}")
 
 
 def clear(named: Sequence[str]) -> None:
     """Remove what is kept, or the files named; ValueError if one of those is not there."""
-    folder = cache_folder(None)
-    files = sorted(folder.glob(f"*{SUFFIX}"))
-    unknown = [name for name in named if name not in [file.name for file in files]]
+    folder, files = cache_folder(None), kept_files()
+    unknown = [name for name in named if name not in files]
     if unknown:
         raise ValueError(f"data: no {', '.join(unknown)} in {folder}; python -m train data --cache lists what there is")
-    removed = [file for file in files if not named or file.name in named]
+    removed = [file for name, file in files.items() if not named or name in named]
     freed = sum(file.stat().st_size for file in removed)
     for file in removed:
         remove(file)
@@ -126,8 +132,13 @@ def clear(named: Sequence[str]) -> None:
 def _described(file: Path) -> str:
     try:
         with safe_open(file, framework="pt") as archive:
-            count = archive.get_slice("images").get_shape()[0]
-            source = (archive.metadata() or {}).get("source", "an unknown source")
+            of_images = "images" in archive.keys()  # noqa: SIM118 - no mapping
+            count = archive.get_slice("images" if of_images else "features").get_shape()[0]
+            metadata = archive.metadata() or {}
     except (SafetensorError, OSError, LookupError):
         return "damaged"
-    return f"{count:,} images of {printable(source)}"
+    if of_images:
+        return f"{count:,} images of {printable(metadata.get('source', 'an unknown source'))}"
+    return (
+        f"statistics of {count:,} images, for scores with {printable(metadata.get('extractor', 'an unknown network'))}"
+    )

@@ -11,7 +11,7 @@ from typing import Any
 from train.errors import printable
 from train.report.curves import clock, seconds_at
 from train.run.directory import RUN_FILE
-from train.run.log import METRICS, read_history
+from train.run.log import METRICS, is_row, read_history
 
 FIGURES = "figures.json"
 SCORES = "scores.json"
@@ -90,7 +90,7 @@ def read_record(directory: Path, who: str, described: Mapping[str, Any] | None =
     log = directory / METRICS
     scored = _read(directory / SCORES, who) if (directory / SCORES).is_file() else {}
     protocol, scores = scored.get("protocol", {}), scored.get("rows", [])
-    if not isinstance(protocol, dict) or not isinstance(scores, list) or not all(map(_is_score, scores)):
+    if not isinstance(protocol, dict) or not isinstance(scores, list) or not all(map(is_row, scores)):
         raise ValueError(f"{who}: {printable(str(directory / SCORES))} must hold a protocol and rows of scores")
     figures = _read(directory / FIGURES, who) if (directory / FIGURES).is_file() else {}
     if figures and not _are_figures(figures):
@@ -109,15 +109,6 @@ def _read(path: Path, who: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{who}: {printable(str(path))} is damaged: it holds no mapping")
     return found
-
-
-def _is_score(row: Any) -> bool:
-    return (
-        isinstance(row, dict)
-        and type(row.get("step")) is int
-        and row["step"] >= 0
-        and all(value is None or type(value) in (int, float) for value in row.values())
-    )
 
 
 def _are_figures(found: Mapping[str, Any]) -> bool:

@@ -139,14 +139,24 @@ def read_rows(path: Path, warn: Callable[[str], None] | None = None) -> list[dic
 
 def read_history(path: Path, warn: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl: "step", an integer >= 0, and names with a number or None. See ``read_rows``."""
-    return [row for _, row in _rows(path, warn, _is_metrics)]
+    return [row for _, row in _rows(path, warn, is_row)]
+
+
+def is_row(row: Any) -> bool:
+    """Whether ``row`` has a step and, besides, only numbers or None."""
+    return (
+        isinstance(row, dict)
+        and type(row.get("step")) is int
+        and row["step"] >= 0
+        and all(value is None or type(value) in (int, float) for value in row.values())
+    )
 
 
 def _keep_up_to(path: Path, step: int) -> list[dict[str, Any]]:
     """Rewrite a metrics.jsonl with its whole rows up to ``step``, if it holds anything else; those rows."""
     if not path.exists():
         return []
-    kept = [(line, row) for line, row in _rows(path, None, _is_metrics) if row["step"] <= step]
+    kept = [(line, row) for line, row in _rows(path, None, is_row) if row["step"] <= step]
     whole = b"".join(line + b"\n" for line, _ in kept)
     if whole != path.read_bytes():
         write_atomically(path, lambda temporary: temporary.write_bytes(whole))
@@ -179,15 +189,6 @@ def _rows(
 
 def _is_object(row: Any) -> bool:
     return isinstance(row, dict)
-
-
-def _is_metrics(row: Any) -> bool:
-    return (
-        isinstance(row, dict)
-        and type(row.get("step")) is int
-        and row["step"] >= 0
-        and all(value is None or type(value) in (int, float) for value in row.values())
-    )
 
 
 def _warn(text: str) -> None:

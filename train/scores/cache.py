@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from train.data.cache import cache_folder
+from train.data.cache import STATISTICS, cache_folder
 from train.data.datasets import evenly_spaced
 from train.errors import printable
 from train.run.files import sweep, write_atomically
@@ -48,14 +48,14 @@ def real_statistics(
     Files are whole or absent, so processes may compute the same at once; a damaged file is made again.
     """
     key = json.dumps([protocol[name] for name in KEY])
-    file = cache_folder(cache) / "scores" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+    file = cache_folder(cache) / STATISTICS / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
     known = _read(file, key)
     if known is None:
         print(f"scores: {len(images):,} real images pass through {extractor.name}, once", file=sys.stderr)
         known = {
             name: value.contiguous() for name, value in _computed(images, extractor, protocol["neighbours"]).items()
         }
-        _write(file, known, key)
+        _write(file, known, {"key": key, "extractor": extractor.name})
     tensors = {name: value.to(extractor.device) for name, value in known.items()}
     return RealStatistics(
         tensors["features"],
@@ -98,9 +98,9 @@ def _read(file: Path, key: str) -> dict[str, Tensor] | None:
     return None
 
 
-def _write(file: Path, tensors: Mapping[str, Tensor], key: str) -> None:
+def _write(file: Path, tensors: Mapping[str, Tensor], described: Mapping[str, str]) -> None:
     kept = {name: value.cpu() for name, value in tensors.items()}
-    metadata = {"key": key, "sha256": _digest(kept)}
+    metadata = {**described, "sha256": _digest(kept)}
     try:
         file.parent.mkdir(exist_ok=True)
         write_atomically(file, lambda temporary: save_file(kept, temporary, metadata=metadata))

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from train.__main__ import main
+from train.data.cache import cache_folder
 from train.scores.config import ScoreConfig
 from train.scores.images import Scorer, to_uint8
 from train.scores.metrics import frechet_distance, moments
@@ -116,6 +118,19 @@ def test_damaged_statistics_are_made_again(scorer, tiny, draw, tmp_path, damage,
     assert tiny._network.seen == before + 60 + 40
     assert "is damaged and will be made again" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "scores").iterdir()] == [file.name]
+
+
+def test_statistics_are_listed_and_cleared_with_the_decoded_images(tiny, draw, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = cache_folder(None)
+    Scorer(ScoreConfig("inception", n=20), draw(60), data="blocks", cache=str(folder), extractor=tiny)
+    (file,) = (folder / "scores").iterdir()
+    main(["data", "--cache"])
+    assert f"scores/{file.name}  " in (text := capsys.readouterr().out)
+    assert "statistics of 60 images, for scores with tiny  0 days old" in text
+    assert "1 files in" in text
+    main(["data", "--cache", "--clear", f"scores/{file.name}"])
+    assert not file.exists()
 
 
 def test_a_cache_that_cannot_be_written_is_said_before_the_pass(tiny, draw, tmp_path):
