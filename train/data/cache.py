@@ -81,8 +81,8 @@ def keep(source: Source, cache: str | None) -> Kept:
     if known is not None:
         return known
     _check_writable(folder)
-    with _alone(file) as waited:
-        known = read_cache(file, source.shape) if waited else None
+    with _alone(file):
+        known = read_cache(file, source.shape)  # another process may have made it since the first look
         return _decode(source, listing, file) if known is None else known
 
 
@@ -266,7 +266,7 @@ class _Stage:
 
 def _header(shape: Sequence[int], source: Path, notes: Notes, digest: str) -> bytes:
     """Of a safetensors file that holds uint8 ``images`` alone."""
-    told = {"notes": notes.to_json(), "source": str(source.resolve()), "fingerprint": digest}
+    told = {"notes": notes.to_json(), "source": printable(str(source.resolve())), "fingerprint": digest}
     ends = [0, int(np.prod(shape, dtype=np.int64))]
     text = json.dumps({"__metadata__": told, "images": {"dtype": "U8", "shape": shape, "data_offsets": ends}}).encode()
     text += b" " * (-len(text) % 8)  # the images begin at a multiple of 8 bytes
@@ -286,19 +286,18 @@ def _read_stamp(file: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _alone(file: Path) -> Iterator[bool]:
-    """Within the block no other process makes ``file``, where the file system has locks; whether one has done so."""
-    path, waited = file.with_name(f".{file.name}.lock"), False
+def _alone(file: Path) -> Iterator[None]:
+    """Within the block no other process makes ``file``, where the file system has locks."""
+    path = file.with_name(f".{file.name}.lock")
     with path.open("a") as lock:
         with contextlib.suppress(OSError):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 print("data: another process decodes these images; waiting for it", file=sys.stderr)
-                waited = True
                 fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            yield waited
+            yield
         finally:
             path.unlink(missing_ok=True)  # who waits for it finds the images, or decodes them again
 

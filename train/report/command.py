@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from train.cli import parse_fields
+from train.errors import printable
 from train.report.record import read_record
 from train.report.run_page import write_run_report
 
@@ -28,4 +29,4 @@ def report_main(argv: Sequence[str]) -> None:
     if not chosen.runs:
         raise ValueError("report: which run? give its directory")
     for run in [read_record(directory, "report") for directory in chosen.runs]:
-        print(f"report {write_run_report(run)}", flush=True)
+        print(f"report {printable(str(write_run_report(run)))}", flush=True)

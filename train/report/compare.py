@@ -24,7 +24,7 @@ from train.scores.protocol import check_same
 # depend on is their protocol.)
 FREE = (
     "seed", "out", "threads", "log_every", "sample_every", "checkpoint_every", "keep", "scores", "data.path",
-    "data.cache",
+    "data.cache", "data.download",
 )  # fmt: skip
 MOST_NAMED = 3  # settings in a group's name
 

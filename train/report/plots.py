@@ -134,10 +134,16 @@ def overlay(charts: Sequence[Chart], path: Path) -> None:
             )
             axes.grid(color="0.9", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
-        row[0].set_title(f"{chart.title}  ({chart.hint})" if chart.hint else chart.title, loc="left", fontsize=11)
-    handles = [Line2D([], [], color=COLOURS[k % len(COLOURS)], label=name) for name, k in names.items()]
+        title = f"{chart.title}  ({chart.hint})" if chart.hint else chart.title
+        row[0].set_title(_plain(title), loc="left", fontsize=11)
+    handles = [Line2D([], [], color=COLOURS[k % len(COLOURS)], label=_plain(name)) for name, k in names.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), frameon=False, fontsize=10)
     _save(figure, path)
+
+
+def _plain(text: str) -> str:
+    """Text that holds no formula: matplotlib takes what stands between two dollars for one."""
+    return text.replace("$", r"\$")
 
 
 def _gaps(values: Sequence[float | None]) -> list[float]:

@@ -38,9 +38,10 @@ class Record:
     @property
     def data(self) -> str:
         """What the run is trained on: the data set, of a folder or an archive its own name."""
-        data = self.config.get("data", {})
+        data = self.config.get("data")
+        data = data if isinstance(data, Mapping) else {}
         name, path = data.get("name", "unknown data"), data.get("path")
-        return Path(path).name if name == "folder" and path else str(name)
+        return Path(path).name if name == "folder" and isinstance(path, str) else str(name)
 
     @property
     def step(self) -> int:

@@ -31,8 +31,9 @@ from train.scores.config import ScoreConfig
 LOG = "cell.log"
 CELL_FOLDER = "cells"
 SHOWN_STEPS = 4  # of pictures along the training
-# Settings that say where or how fast, not what: a cell is the same whatever they are.
-_FREE = ("out", "device", "threads", "data.path", "data.cache", "scores.weights")
+# Settings that say where or how fast, not what: a cell is the same whatever they are, and a run may go on with others.
+_PLACES = ("device", "threads", "data.path", "data.cache", "data.download", "scores.weights", "scores.batch_size")
+_FREE = ("out", "log_every", "keep", "checkpoint_every", *_PLACES)
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,34 @@ def kept_file(out: Path, cell: Cell) -> Path:
     return out / CELL_FOLDER / f"{cell.name}.json"
 
 
-def is_kept(out: Path, cell: Cell) -> bool:
-    """Whether the cell's file is there; ValueError if it is of other settings."""
+def is_kept(out: Path, cell: Cell, fingerprint: str) -> bool:
+    """Whether the cell's file is there; ValueError if it is of other settings or of other images.
+
+    fingerprint: of the images that the table is about.
+    """
     path = kept_file(out, cell)
     if not path.exists():
         return False
-    stored = json.loads(path.read_text(encoding="utf-8"))["config"]
-    check_same_settings(path, plain(from_dict(type(cell.config), stored)), plain(cell.config))
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    check_same_settings(path, plain(from_dict(type(cell.config), kept["config"])), plain(cell.config))
+    check_same_images(path, kept["protocol"], fingerprint)
     return True
+
+
+def check_run(cell: Cell) -> bool:
+    """Whether the cell's run has begun; ValueError if it has other settings."""
+    folder = Path(cell.config.out or "")
+    if not (folder / RUN_FILE).exists():
+        return False
+    stored = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["config"]
+    check_same_settings(folder, plain(from_dict(type(cell.config), stored)), plain(cell.config))
+    return True
+
+
+def check_same_images(path: Path, protocol: Mapping[str, Any], fingerprint: str) -> None:
+    """ValueError unless scores of ``protocol`` are of the images with that fingerprint."""
+    if protocol["fingerprint"] != fingerprint:
+        raise ValueError(f"reproduce: {path} is of other images; remove it or choose another folder")
 
 
 def check_same_settings(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
@@ -153,12 +174,9 @@ def plain(config: TrainConfig) -> dict[str, Any]:
 def train(cell: Cell) -> None:
     """Play the cell's run to its end, from wherever it stands; TrainingError with its last line if it fails."""
     folder = Path(cell.config.out or "")
-    if (folder / RUN_FILE).exists():
-        stored = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["config"]
-        check_same_settings(folder, plain(from_dict(type(cell.config), stored)), plain(cell.config))
-    else:
+    if not check_run(cell):
         save_config(folder, cell.game, cell.config)
-    command = [sys.executable, "-m", "train", cell.game, "--resume", str(folder)]
+    command = [sys.executable, "-m", "train", cell.game, "--resume", str(folder), *places(cell.config)]
     with (folder / LOG).open("a", encoding="utf-8") as log:
         status = run(command, stdout=log, stderr=STDOUT, check=False).returncode
     if status != 0:
@@ -166,12 +184,23 @@ def train(cell: Cell) -> None:
         raise TrainingError(f"reproduce: {cell.name} ended with status {status}: {lines[-1]} (see {folder / LOG})")
 
 
-def keep(out: Path, cell: Cell, label: str, machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Write what the tables need of a finished run: settings, scores along the training, seconds; a picture."""
+def places(config: TrainConfig) -> list[str]:
+    """The words of a command line that say where a run finds things and on what it runs, which may have changed."""
+    values = dict(flatten(dataclasses.asdict(config)))
+    given = [(name, values[name]) for name in _PLACES if values[name] is not None and values[name] is not False]
+    return [word for name, value in given for word in ([f"--{name}"] if value is True else [f"--{name}", str(value)])]
+
+
+def keep(out: Path, cell: Cell, label: str, machine: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
+    """Write what the tables need of a finished run: settings, scores along the training, seconds; a picture.
+
+    ValueError if it was trained on other images than those with the fingerprint.
+    """
     from train.reproduce.image_plots import strips, top_rows  # matplotlib is slow to import
 
     folder = Path(cell.config.out or "")
     scores = json.loads((folder / SCORES).read_text(encoding="utf-8"))
+    check_same_images(folder, scores["protocol"], fingerprint)
     kept = {
         "label": label,
         "row": cell.row,

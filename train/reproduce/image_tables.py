@@ -33,6 +33,8 @@ class ImageTable:
     """Rows that have several seeds and are drawn as curves."""
     against: str
     """The row that each other row is compared with."""
+    questions: tuple[tuple[str, str, str], ...] = ()
+    """What the table is to tell: a question, the row that it is about, the row which that is compared with."""
 
 
 def _potgan(what: str, **game: Any) -> ImageRow:
@@ -82,6 +84,16 @@ TABLES: dict[str, ImageTable] = {
         },
         main=tuple(_SHARED),
         against="wgan-gp",
+        questions=(
+            (
+                "Does the transport term help, with the settings that the paper states?",
+                "potgan-stated",
+                "wgan-gp-stated",
+            ),
+            ("Does it help, with the best settings that we found?", "potgan", "wgan-gp"),
+            ("Does the forest beat plain distances between latents?", "potgan", "potgan-identity"),
+            ("What does one-to-one pairing do?", "potgan-assignment", "potgan"),
+        ),
     ),
     "three-player-table1": ImageTable(
         "3P-WGAN's Table 1 and Figs. 2 to 4",

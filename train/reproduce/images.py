@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import time
 from collections.abc import Sequence
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from train.cli import parse_fields
+from train.data.config import load_images
+from train.data.fingerprint import image_fingerprint
 from train.errors import TrainingError
 from train.provenance import cores
 from train.recipes import profile, profiles
-from train.reproduce.image_cells import Cell, ImagesConfig, cells, is_kept, keep, train
+from train.report.names import title
+from train.reproduce.image_cells import Cell, ImagesConfig, cells, check_run, is_kept, keep, train
 from train.reproduce.image_tables import TABLES, ImageTable
 from train.reproduce.start import start
 from train.run.log import duration
@@ -33,12 +37,15 @@ def main(name: str, argv: Sequence[str], prog: str) -> None:
     from train.reproduce import images_report  # matplotlib is slow to import
 
     check_scores(config)
-    shown = [Path(word).name if "/" in word else word for word in argv]  # paths mean nothing elsewhere
+    shown = [re.sub(r"[^=]*/(?=.)", "", word) for word in argv]  # paths mean nothing elsewhere
     out, machine = start(shlex.join([*prog.split(), *shown]), None, config.device, config.out)
     machine["threads"] = config.threads
-    play(table, wanted, config, out, machine)
+    fingerprint = image_fingerprint(load_images(config.data))
+    failed = play(table, wanted, config, out, machine, fingerprint)
     for path in images_report.write(out, name):
         print(path)
+    if failed:
+        raise TrainingError(f"reproduce: {len(failed)} cells failed: {', '.join(failed)}; the others are kept in {out}")
 
 
 def parse(name: str, argv: Sequence[str], prog: str) -> ImagesConfig:
@@ -66,12 +73,17 @@ def check_scores(config: ImagesConfig) -> None:
         raise ValueError("reproduce: scores.extractor must be set: inception, dinov2 or efficientnet-lite2")
 
 
-def play(table: ImageTable, wanted: list[Cell], config: ImagesConfig, out: Path, machine: dict[str, Any]) -> None:
-    """Train the cells that are not kept yet, ``config.jobs`` at a time, and say what each scored.
+def play(
+    table: ImageTable, wanted: list[Cell], config: ImagesConfig, out: Path, machine: dict[str, Any], fingerprint: str
+) -> list[str]:
+    """Train the cells that are not kept yet, ``config.jobs`` at a time, and say what each scored; those that failed.
 
-    A cell that fails leaves the others alone; TrainingError, after all of them, names those that failed.
+    fingerprint: of the images. A cell that fails leaves the others alone. ValueError, before any is trained, if kept
+    ones or begun runs are of other settings or images.
     """
-    missing = [cell for cell in wanted if not is_kept(out, cell)]
+    missing = [cell for cell in wanted if not is_kept(out, cell, fingerprint)]
+    for cell in missing:
+        check_run(cell)
     print(f"{len(wanted)} cells, {len(wanted) - len(missing)} of them kept already", flush=True)
     started, failed, done = time.monotonic(), [], 0
     with ThreadPoolExecutor(config.jobs) as pool:  # a thread waits for a process
@@ -87,16 +99,15 @@ def play(table: ImageTable, wanted: list[Cell], config: ImagesConfig, out: Path,
                 done += 1
                 try:
                     future.result()
-                except TrainingError as error:
+                    kept = keep(out, cell, table.rows[cell.row].label, machine, fingerprint)
+                except (TrainingError, OSError, ValueError, LookupError) as error:
                     failed.append(cell.name)
                     print(f"warning: {error}", flush=True)
                     continue
-                last = keep(out, cell, table.rows[cell.row].label, machine)["scores"][-1]
                 left = (time.monotonic() - started) / done * (len(missing) - done)
+                score = f"{title('fid', kept['protocol'])} {kept['scores'][-1]['fid']:.4g}"
                 print(
-                    f"{cell.name}: FID {last['fid']:.4g}, inception score {last['inception_score']:.4g}; {done} of "
-                    f"{len(missing)} cells, about {duration(left)} left",
+                    f"{cell.name}: {score}; {done} of {len(missing)} cells, about {duration(left)} left",
                     flush=True,
                 )
-    if failed:
-        raise TrainingError(f"reproduce: {len(failed)} cells failed: {', '.join(failed)}; the others are kept in {out}")
+    return failed

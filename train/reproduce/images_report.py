@@ -23,16 +23,8 @@ from train.run.files import write_atomically
 from train.run.log import duration
 from train.scores.protocol import check_same
 
-# Name in the scores -> heading, and the factor that makes it readable.
-COLUMNS = {
-    "fid": ("FID", 1.0),
-    "kid": ("KID x 1000", 1000.0),
-    "inception_score": ("IS", 1.0),
-    "precision": ("precision", 1.0),
-    "recall": ("recall", 1.0),
-    "density": ("density", 1.0),
-    "coverage": ("coverage", 1.0),
-}
+COLUMNS = ("fid", "kid", "inception_score", "precision", "recall", "density", "coverage")
+KID_FACTOR = 1000  # makes it readable
 PAIR_KINDS = {"moved": "what the mover makes of real images"}
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -45,15 +37,29 @@ def write(out: Path, name: str) -> list[Path]:
         return []
     kept = [cell for row in rows.values() for cell in row]
     check_same([cell["protocol"] for cell in kept], [f"{cell['row']}-{cell['seed']}" for cell in kept])
+    check_budget(kept)
     curves, samples, page = (out / f"{name}{end}" for end in (".png", "-samples.png", ".md"))
     shown = {key: row for key, row in rows.items() if key in table.main} or rows
     overlay([score_chart(shown, first(rows)["protocol"])], curves)
     pictures = {label(row): out / CELL_FOLDER / f"{key}-0.png" for key, row in rows.items()}
-    strips({title: path for title, path in pictures.items() if path.exists()}, samples)
+    pictures = {title: path for title, path in pictures.items() if path.exists()}
+    if pictures:
+        strips(pictures, samples)
     pairs = [(key, kind) for key in rows for kind in PAIR_KINDS if pairs_picture(out, key, kind).exists()]
-    text = document(table, rows, curves.name, samples.name, pairs)
+    text = document(table, rows, curves.name, samples.name if pictures else None, pairs)
     write_atomically(page, partial(Path.write_text, data=text, encoding="utf-8"))
-    return [page, curves, samples]
+    return [page, curves, *([samples] if pictures else [])]
+
+
+def check_budget(kept: Sequence[Mapping[str, Any]]) -> None:
+    """ValueError, naming the first cell that differs, unless all cells have the same networks and the same budget."""
+    for cell in kept[1:]:
+        for name in ("iterations", "batch_size", "ema"):
+            if cell["config"][name] != kept[0]["config"][name]:
+                raise ValueError(
+                    f"reproduce: {kept[0]['row']}-{kept[0]['seed']} has {name} {kept[0]['config'][name]}, "
+                    f"{cell['row']}-{cell['seed']} {cell['config'][name]}: they belong to different tables"
+                )
 
 
 def label(row: Sequence[Mapping[str, Any]]) -> str:
@@ -79,12 +85,16 @@ def finals(row: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     return [cell["scores"][-1][name] for cell in row]
 
 
-def document(table: ImageTable, rows: Rows, curves: str, samples: str, pairs: Sequence[tuple[str, str]] = ()) -> str:
+def document(
+    table: ImageTable, rows: Rows, curves: str, samples: str | None, pairs: Sequence[tuple[str, str]] = ()
+) -> str:
     """The Markdown page; pairs: rows whose game makes something of images, and what."""
-    parts = [f"# {table.title}: {describe_data(rows)}\n", preamble(rows), score_table(rows), verdicts(table, rows)]
+    parts = [f"# {table.title}: {describe_data(rows)}\n", preamble(rows), score_table(rows)]
+    parts += [answers(table, rows), verdicts(table, rows)]
     parts.append("## Along the training\n\nThe main rows; a band is the standard error over seeds.\n")
     parts.append(f"![Frechet distance against iterations and time]({curves})\n")
-    parts.append(f"## Samples\n\nSeed 0 of each row, not chosen.\n\n![samples by row]({samples})\n")
+    if samples is not None:
+        parts.append(f"## Samples\n\nSeed 0 of each row, not chosen.\n\n![samples by row]({samples})\n")
     for key, kind in pairs:
         parts.append(f"## {label(rows[key])}: {PAIR_KINDS[kind]} along the training\n")
         parts.append(f"In each pair of rows, real images above.\n\n![{kind}]({CELL_FOLDER}/{key}-{kind}.png)\n")
@@ -106,22 +116,26 @@ def preamble(rows: Rows) -> str:
     protocol = first(rows)["protocol"]
     config = first(rows)["config"]
     networks = config["game"]["networks"]
+    averaged = " with averaged weights" if protocol.get("ema") else ""
     return (
         f"Networks {networks['name']} of width {networks['width']}, batch {config['batch_size']}, "
         f"{config['iterations']:,} generator iterations in every row. Scores with the features of "
-        f"{protocol['extractor']}, on {protocol['n']:,} samples of the averaged generator: they compare with each "
+        f"{protocol['extractor']}, on {protocol['n']:,} samples of the generator{averaged}: they compare with each "
         "other, and with no figure of another extractor, data set or budget. Mean and standard error over seeds; a row "
         "of one run says so and has no error.\n"
     )
 
 
 def score_table(rows: Rows) -> str:
-    distance = first(rows)["protocol"].get("frechet distance", "FID")
-    heads = ["", "runs", distance, *[head for head, _ in COLUMNS.values()][1:], "training"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    protocol = first(rows)["protocol"]
+    columns = [name for name in COLUMNS if name in first(rows)["scores"][-1]]  # DINOv2 has no inception score
+    heads = {name: names.title(name, protocol) for name in columns}
+    heads["kid"] += f" x {KID_FACTOR}"
+    lines = ["| " + " | ".join(["", "runs", *heads.values(), "training"]) + " |", "|---" * (len(columns) + 3) + "|"]
     for row in rows.values():
         figures = []
-        for name, (_, factor) in COLUMNS.items():
+        for name in columns:
+            factor = KID_FACTOR if name == "kid" else 1
             summary = summarise([factor * value for value in finals(row, name)])
             figures.append(pm(summary.mean, summary.error) if summary.runs > 1 else f"{summary.mean:.4g}")
         runs = "one run" if len(row) == 1 else str(len(row))
@@ -130,12 +144,25 @@ def score_table(rows: Rows) -> str:
     return "\n".join(lines) + "\n"
 
 
+def answers(table: ImageTable, rows: Rows) -> str:
+    """What the table tells of its questions, as far as their rows are there."""
+    distance = names.title("fid", first(rows)["protocol"])
+    lines = [
+        f"- {question} {distance} of {label(rows[row])} less that of {label(rows[other])}: "
+        f"{difference(rows[row], rows[other])}"
+        for question, row, other in table.questions
+        if row in rows and other in rows
+    ]
+    return "\n".join([*lines, ""]) if lines else ""
+
+
 def verdicts(table: ImageTable, rows: Rows) -> str:
     """How each row's FID differs from that of the row it is compared with."""
     other = rows.get(table.against)
     if other is None:
         return ""
-    lines = [f"FID less that of {label(other)} (negative is better):\n"]
+    distance = names.title("fid", first(rows)["protocol"])
+    lines = [f"{distance} less that of {label(other)} (negative is better):\n"]
     for key, row in rows.items():
         if key != table.against:
             lines.append(f"- {label(row)}: {difference(row, other)}")

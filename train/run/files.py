@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
+import platform
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from train.errors import ResourceError, errno_of, printable, resource_message
 
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.part", re.DOTALL)
+_TEMPORARY = re.compile(r"\..+\.(\d+)(?:\.([0-9a-f]{8}))?\.part", re.DOTALL)
+ABANDONED = 86400  # seconds after which a temporary file of another machine is taken for one whose writer is dead
+
+
+@functools.cache
+def _machine() -> str:
+    """Eight digits that tell apart machines, boots and containers, whose processes have the same numbers."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def temporary_name(path: Path) -> Path:
+    """Beside ``path``; no other live process writes to that name."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{_machine()}.part")
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -22,7 +42,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     If that fails, ``path`` is as it was and the temporary file is gone. ResourceError if the disk or the memory ran
     out, OSError for other refusals of the system, both naming ``path``; what else ``write`` raises passes through.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # another process may write the same file
+    temporary = temporary_name(path)
     try:
         write(temporary)
         _sync(temporary)
@@ -57,7 +77,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     ``path`` must be missing or an empty folder. If the block fails, it is as it was, and the temporary folder is gone.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = temporary_name(path)
     temporary.mkdir()
     try:
         yield temporary
@@ -70,15 +90,16 @@ def new_folder(path: Path) -> Iterator[Path]:
 def sweep(directory: Path) -> list[Path]:
     """Remove the temporary files and folders below ``directory`` whose writers are dead; returns them.
 
-    A writer is dead if no process has its number, or if this process has it: call it before anything is written, while
-    no other process may write there.
+    A writer on this machine is dead if no process has its number, or if this process has it: call it before anything is
+    written, while no other process of this machine may write there. One on another machine, which shares the folder,
+    is dead if the file was last changed a day ago.
     """
     removed = []
     for folder, folders, names in os.walk(directory):
         for name in [*folders, *names]:
             match = _TEMPORARY.fullmatch(name)
             path = Path(folder, name)
-            if match is None or path.is_symlink() or _alive(int(match[1])):
+            if match is None or path.is_symlink() or _alive(path, int(match[1]), match[2]):
                 continue
             with contextlib.suppress(OSError):  # not ours to remove
                 if name in folders:
@@ -90,8 +111,11 @@ def sweep(directory: Path) -> list[Path]:
     return removed
 
 
-def _alive(process: int) -> bool:
-    """Whether another process has that number."""
+def _alive(path: Path, process: int, machine: str | None) -> bool:
+    """Whether another process may write to the temporary ``path``. machine: None in names of earlier versions."""
+    if machine not in (None, _machine()):
+        with contextlib.suppress(OSError):
+            return time.time() - path.stat().st_mtime < ABANDONED
     if process == os.getpid() or process < 1:
         return False
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
+import torch
+
 from train.run.build import load_data, load_run, make_trainer, open_run, run_directory
 from train.run.config import TrainConfig
 from train.run.phases import fixed_by_phases, play_phases
@@ -23,6 +25,8 @@ def play(name: str, config: TrainConfig, resume: Resume | None, prog: str) -> tu
     with run_directory(config, name, resume) as directory:
         data = load_data(config)
         command = f"{prog} --resume {shlex.quote(str(directory))}"
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)  # the scorer's network has as many as there are when it is made
         scorer = make_scorer(config, data)  # what it lacks is said before hours of a phase
         earlier = play_phases(name, config, data, directory, resume, command)
         trainer = make_trainer(name, config, data, directory, earlier, scorer)

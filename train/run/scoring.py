@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from train.data.datasets import Dataset, ImageSet
+from train.errors import TrainingError
 from train.report.record import SCORES
 from train.run.config import TrainConfig, torch_device
 from train.run.directory import BEST
@@ -72,7 +73,8 @@ class Scoring:
         except (ValueError, LookupError, TypeError) as error:
             raise ValueError(f"resume: {path} is damaged: {error}") from error
         check_same([protocol, self._scorer.protocol], ["the run so far", "these settings"])
-        self._rows, self._best = kept, best
+        self._rows = kept
+        self._best = best if any(row["step"] == best for row in kept) else None  # else the export is of a lost future
 
     def due(self) -> bool:
         """Whether the loop's step is to be scored, and has not been."""
@@ -94,15 +96,17 @@ class Scoring:
             nonlocal taken
             if asked():
                 raise Asked
-            part = noise(game, taken, taken + n, loop.config.seed)
+            images = game.sample(noise(game, taken, taken + n, loop.config.seed))
             taken += n
-            return to_uint8(game.sample(part))
+            if not images.isfinite().all():
+                raise TrainingError(f"scores: samples at iteration {loop.step} hold NaN or infinite values")
+            return to_uint8(images)
 
         log.say(f"scores at iteration {loop.step}: {loop.config.scores.n:,} samples")
         with loop.sampling():
             found = self._scorer.score(draw)
         log.say("  " + ", ".join([f"{self._scorer.label} {found['fid']:.4g}", *_described(found)]))
-        if all(found["fid"] < row["fid"] for row in self._rows):
+        if self._best is None or found["fid"] < next(row["fid"] for row in self._rows if row["step"] == self._best):
             self._export(self._directory / BEST)
             self._best = loop.step
         if not log.has(loop.step, "scores"):

@@ -61,9 +61,15 @@ class Shelf:
     def taken(self, label: str) -> Iterator[None]:
         """Within the block no other process trains this phase; if one does, wait for its end, which is said once.
 
-        Where the file system has no locks, none is held: both train, and one of the two results is kept.
+        Where the file system has no locks or takes no files, none is held: both train, and one of the two results is
+        kept if it can be.
         """
-        with self.path.with_name(f".{self.path.name}.lock").open("a") as file:
+        try:
+            lock = self.path.with_name(f".{self.path.name}.lock").open("a")
+        except OSError:
+            yield
+            return
+        with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

@@ -27,7 +27,7 @@ def form_of(out: Path) -> Form:
     if suffix in OTHER_FILES:
         raise ValueError(f"samples: out must be a folder, FILE.npz or FILE.tar, got {shown}")
     form: Form = "npz" if suffix == ".npz" else "tar" if suffix == ".tar" else "folder"
-    if form == "folder" and out.is_dir():
+    if form == "folder" and out.is_dir() and not out.is_symlink():
         if any(out.iterdir()):
             raise ValueError(f"samples: out: the folder {shown} is not empty; choose another one")
     elif out.exists() or out.is_symlink():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +17,13 @@ from torch import Tensor
 
 from train.data.cache import STATISTICS, cache_folder
 from train.data.datasets import evenly_spaced
-from train.errors import printable
+from train.errors import ResourceError, printable
 from train.run.files import sweep, write_atomically
 from train.scores.extractors import Extractor, full_float32
 from train.scores.metrics import Moments, moments, root
 from train.scores.neighbours import Cloud, Radii, radii
 from train.scores.progress import shown
+from train.scores.protocol import COMPARED
 
 PASS = 256  # images between two looks at the clock
 KEY = ("definition", "extractor", "weights sha256", "resize", "reference", "neighbours", "fingerprint", "size")
@@ -43,19 +45,22 @@ class RealStatistics(NamedTuple):
 def real_statistics(
     images: Tensor, extractor: Extractor, protocol: Mapping[str, Any], cache: str | None
 ) -> RealStatistics:
-    """Statistics of uint8 images [M, C, H, W], read from the cache folder or computed and put there.
+    """Statistics of the protocol's "reference" evenly spaced ones of uint8 images [N, C, H, W].
 
-    Files are whole or absent, so processes may compute the same at once; a damaged file is made again.
+    They are read from the cache folder, or computed and put there. Files are whole or absent, so processes may compute
+    the same at once; a damaged file is made again. Where none can be written, which is said, they are computed anew
+    each time.
     """
-    key = json.dumps([protocol[name] for name in KEY])
+    key = json.dumps([*(protocol[name] for name in KEY), *(protocol["versions"][name] for name in COMPARED)])
     file = cache_folder(cache) / STATISTICS / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
     known = _read(file, key)
     if known is None:
-        print(f"scores: {len(images):,} real images pass through {extractor.name}, once", file=sys.stderr)
-        known = {
-            name: value.contiguous() for name, value in _computed(images, extractor, protocol["neighbours"]).items()
-        }
-        _write(file, known, {"key": key, "extractor": extractor.name})
+        writable = _is_writable(file.parent)  # asked before the long part
+        print(f"scores: {protocol['reference']:,} real images pass through {extractor.name}, once", file=sys.stderr)
+        some = evenly_spaced(images, protocol["reference"])
+        known = {name: value.contiguous() for name, value in _computed(some, extractor, protocol["neighbours"]).items()}
+        if writable:
+            _write(file, known, {"key": key, "extractor": extractor.name})
     tensors = {name: value.to(extractor.device) for name, value in known.items()}
     return RealStatistics(
         tensors["features"],
@@ -98,15 +103,31 @@ def _read(file: Path, key: str) -> dict[str, Tensor] | None:
     return None
 
 
+def _is_writable(folder: Path) -> bool:
+    """Whether statistics can be kept in ``folder``; if not, it is said."""
+    try:
+        folder.mkdir(exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return True
+        reason = "no permission"
+    except OSError as error:
+        reason = str(error)
+    _not_kept(folder, reason)
+    return False
+
+
+def _not_kept(path: Path, reason: object) -> None:
+    print(f"scores: statistics of real images are not kept in {printable(str(path))}: {reason}", file=sys.stderr)
+
+
 def _write(file: Path, tensors: Mapping[str, Tensor], described: Mapping[str, str]) -> None:
     kept = {name: value.cpu() for name, value in tensors.items()}
     metadata = {**described, "sha256": _digest(kept)}
     try:
-        file.parent.mkdir(exist_ok=True)
         write_atomically(file, lambda temporary: save_file(kept, temporary, metadata=metadata))
-    except OSError as error:
-        raise ValueError(f"scores: the cache {printable(str(file))} cannot be written: {error}") from error
-    sweep(file.parent)
+        sweep(file.parent)
+    except (OSError, ResourceError) as error:  # hours of work need not be lost for want of a cache
+        _not_kept(file, error)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -46,9 +46,10 @@ class EvaluateConfig:
     """The real images: a data set's name, or a folder, archive or npz. A run is scored against its own data by default.
     """
     path: str | None = None
-    """Where the data set of that name is."""
+    """Where the data set of that name is (None: for a run's own data where they were)."""
     subset: str | None = None
-    """As data.subset: train or test, or a folder's name."""
+    """As data.subset: train or test, or a folder's name (None: for a run's own data the split that it was trained on).
+    """
     extractor: ExtractorName = "inception"
     """inception: FID and inception score as published; dinov2: FD-DINOv2; efficientnet-lite2: needs no download."""
     weights: str | None = None
@@ -143,7 +144,8 @@ def _is_trained(path: Path) -> bool:
 
 def _out(config: EvaluateConfig, path: Path) -> Path:
     """The JSON file, whose folder must exist before hours of work go into it."""
-    name = f"scores-{config.extractor}.json"
+    snapshot = "" if config.snapshot == "last" else f"-{config.snapshot}"
+    name = f"scores-{config.extractor}{snapshot}.json"
     if config.out is not None:
         out = Path(config.out)
     else:
@@ -178,17 +180,29 @@ def _real(config: EvaluateConfig, path: Path, subject: Subject) -> tuple[Tensor,
         described = read_record(path, "evaluate").config.get("data") if (path / CHECKPOINTS).is_dir() else None
         if described is None:
             raise ValueError("evaluate: against what? --against names a data set, a folder, an archive or an npz")
-        data = replace(from_dict(DataConfig, described), cache=config.cache)
+        data = from_dict(DataConfig, described)
+        given = {"path": config.path, "subset": config.subset, "cache": config.cache}
+        data = replace(data, **{name: value for name, value in given.items() if value is not None})
     elif against.lower().endswith(".npz"):
+        _refuse(config, "path", "subset")
         return read_npz(Path(against)), Path(against).name, None
     else:
         known = against in get_args(DataName)
+        if not known:
+            _refuse(config, "path")
         name = cast(DataName, against) if known else "folder"
         place = config.path if known else against
         data = DataConfig(name=name, path=place, size=size, subset=config.subset, cache=config.cache)
     if data.name in DISTRIBUTIONS:
         raise ValueError(f"evaluate: {data.name} has points, and extractors take images")
     return load_images(data), data.name, data.subset
+
+
+def _refuse(config: EvaluateConfig, *names: str) -> None:
+    """ValueError if an option is given that means nothing for what --against names."""
+    for name in names:
+        if getattr(config, name) is not None:
+            raise ValueError(f"evaluate: {name} is of a data set, and --against {printable(config.against)} is a file")
 
 
 def _as_real(subject: Subject, real: Tensor) -> Subject:

@@ -103,7 +103,7 @@ class Scorer:
                 "that of many images; compare it with the same number alone",
                 file=sys.stderr,
             )
-        self._real = real_statistics(evenly_spaced(real, count), self._extractor, self.protocol, cache)
+        self._real = real_statistics(real, self._extractor, self.protocol, cache)
 
     @property
     def label(self) -> str:

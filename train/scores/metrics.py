@@ -12,6 +12,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 
 SPLITS = 10
 SUBSETS, SUBSET_SIZE = 100, 1000
+PART = 4096
 SEED = 2020  # torch-fidelity's: the same subsets give the same figures
 
 
@@ -38,10 +39,12 @@ def moments(features: Tensor) -> Moments:
     """Mean and covariance of features [n, D], n >= 2, in float64 on their device."""
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"scores: features must be [n > 1, D], got {list(features.shape)}")
-    values = features.double()
-    mean = values.mean(0)
-    centred = values - mean
-    return Moments(mean, centred.T @ centred / (len(values) - 1))
+    mean = features.mean(0, dtype=torch.float64)
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=features.device)
+    for part in features.split(PART):  # float64 copies of a part of them at a time
+        centred = part.double() - mean
+        covariance.addmm_(centred.T, centred)
+    return Moments(mean, covariance.div_(len(features) - 1))
 
 
 def root(covariance: Tensor) -> Tensor:

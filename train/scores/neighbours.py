@@ -2,7 +2,9 @@
 
 All pairs of distances are first estimated by one matrix product per block, in float32; no N x M matrix is kept. Those
 that the estimate's error bound cannot place on one side of a radius are computed again in float64 from differences.
-So every comparison is that of distances in float64, at the cost of a float32 product.
+So every comparison is that of distances in float64, at the cost of a float32 product. Samples of a generator that has
+collapsed are too close for float32: equal ones are known by a hash, and where many pairs are left open, the block's
+product is taken once more in float64.
 """
 
 from __future__ import annotations
@@ -13,9 +15,13 @@ import torch
 from torch import Tensor
 
 K_PRECISION, K_DENSITY = 3, 5
+NEAREST = K_DENSITY + 1  # a sample is its own nearest one, at distance 0
+PART = 1024  # samples that are hashed at once
 BLOCK = 2**20  # distances at once: 4 MB, which stay in a CPU's cache; a quarter faster than 16 MB
 PIECE = 2**22  # float64 differences at once: 32 MB
-UNIT = 2.0**-24  # float32's unit roundoff
+UNIT, UNIT_64 = 2.0**-24, 2.0**-53  # unit roundoffs of float32 and float64
+MOST_OPEN = 1 / 64  # of a block's pairs, above which it is estimated again in float64
+MOST_CANDIDATES = 64  # of a sample for its six nearest, that are computed from differences at first
 
 
 class Radii(NamedTuple):
@@ -50,6 +56,10 @@ class Cloud:
         self.samples = samples
         self.centred = (samples - shift).contiguous()  # [N, D]
         self.squares = self.centred.double().square().sum(1).float()  # [N]
+        factors = torch.randint(-(2**62), 2**62, (samples.shape[1],), generator=torch.Generator().manual_seed(0))
+        factors = factors.mul_(2).add_(1).to(samples.device)
+        bits = samples.contiguous().view(torch.int32).split(PART)
+        self.keys = torch.cat([(part.long() * factors).sum(1) for part in bits])  # [N], a hash of each sample
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -96,15 +106,33 @@ def radii(cloud: Cloud) -> Radii:
 
 def _radii_of(cloud: Cloud, start: int, stop: int) -> Tensor:
     """[stop - start, 2]."""
-    distance, bound = _estimates(cloud, slice(start, stop), cloud)
-    nearest = K_DENSITY + 1  # a sample is its own nearest one, at distance 0
-    limit = (distance + bound).kthvalue(nearest, dim=1, keepdim=True).values  # at least six are no farther
-    least = distance.sub_(bound)
-    width = int((least <= limit).sum(1).max())  # the six nearest are among the ``width`` of the least lower bound
-    columns = least.topk(width, largest=False).indices.flatten()
-    rows = torch.arange(start, stop, device=columns.device).repeat_interleave(width)
-    exact = _from_differences(cloud.samples, rows, cloud.samples, columns).view(-1, width).sort().values
+    rows = torch.arange(start, stop, device=cloud.samples.device)
+    least, candidates = _lower_bounds(*_estimates(cloud, slice(start, stop), cloud))
+    if int(candidates.max()) > MOST_CANDIDATES:
+        least, candidates = _lower_bounds(*_close_estimates(cloud, slice(start, stop), cloud))
+    width = min(int(candidates.max()), MOST_CANDIDATES)
+    exact, others = _six_nearest(cloud, rows, least, width)
+    left = ((candidates > width) & (exact[:, -1] > others)).nonzero()[:, 0]  # a sample not looked at may be nearer
+    if len(left):
+        exact[left], _ = _six_nearest(cloud, rows[left], least[left], int(candidates[left].max()))
     return exact[:, [K_PRECISION, K_DENSITY]]
+
+
+def _lower_bounds(distance: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the distances [rows, M]; and how many samples may be among the six nearest of each row, [rows]."""
+    limit = (distance + bound).kthvalue(NEAREST, dim=1, keepdim=True).values  # at least six are no farther
+    least = distance.sub_(bound).clamp_(min=0)
+    return least, (least <= limit).sum(1)
+
+
+def _six_nearest(cloud: Cloud, rows: Tensor, least: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Exact distances [rows, 6], in order, to the six nearest of the ``width`` samples of least lower bounds.
+
+    And what no sample beside these is nearer than, [rows].
+    """
+    bounds, columns = least.topk(width, largest=False)
+    exact = _from_differences(cloud.samples, rows.repeat_interleave(width), cloud.samples, columns.flatten())
+    return exact.view(-1, width).topk(NEAREST, largest=False).values, bounds.amax(1).double()
 
 
 def _blocks(rows: int, columns: int) -> list[tuple[int, int]]:
@@ -120,14 +148,33 @@ def _estimates(one: Cloud, rows: slice, other: Cloud) -> tuple[Tensor, Tensor]:
     """
     sums = one.squares[rows, None] + other.squares
     distance = torch.addmm(sums, one.centred[rows], other.centred.T, alpha=-2)
-    return distance, sums.mul_((one.samples.shape[1] + 16) * UNIT)
+    return _with_equals(one, rows, other, distance, sums.mul_((one.samples.shape[1] + 16) * UNIT))
+
+
+def _close_estimates(one: Cloud, rows: slice, other: Cloud) -> tuple[Tensor, Tensor]:
+    """As ``_estimates``, in float64 and about the first of the rows: for samples that float32 does not tell apart."""
+    origin = one.samples[rows.start].double()
+    x, y = one.samples[rows].double() - origin, other.samples.double() - origin
+    sums = x.square().sum(1)[:, None] + y.square().sum(1)
+    distance = torch.addmm(sums, x, y.T, alpha=-2)
+    return _with_equals(one, rows, other, distance, sums.mul_((one.samples.shape[1] + 16) * UNIT_64))
+
+
+def _with_equals(one: Cloud, rows: slice, other: Cloud, distance: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
+    """With 0 for both where two samples are equal."""
+    equal = one.keys[rows, None] == other.keys
+    return distance.masked_fill_(equal, 0), bound.masked_fill_(equal, 0)
 
 
 def _within(distance: Tensor, bound: Tensor, limit: Tensor, one: Cloud, start: int, other: Cloud) -> Tensor:
     """Whether each exact squared distance is at most ``limit`` [rows, 1] or [M]: bool [rows, M]."""
     gap = distance - limit.float()  # a limit is a distance itself: its rounding to float32 is within the bound
-    inside = gap <= 0
-    row, column = (gap.abs_() <= 2 * bound).nonzero(as_tuple=True)
+    inside, left = gap <= 0, (gap.abs_() <= 2 * bound) & (bound > 0)
+    if int(left.sum()) > MOST_OPEN * left.numel():
+        distance, bound = _close_estimates(one, slice(start, start + len(distance)), other)
+        gap = distance - limit
+        inside, left = gap <= 0, (gap.abs_() <= 2 * bound) & (bound > 0)
+    row, column = left.nonzero(as_tuple=True)
     if len(row):
         limits = limit.expand(distance.shape)[row, column]
         exact = _from_differences(one.samples, row + start, other.samples, column)

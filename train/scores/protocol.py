@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from train.provenance import version
@@ -25,15 +26,15 @@ def check_same(protocols: Sequence[Mapping[str, Any]], names: Sequence[str] = ()
     the same, and whether weights are averaged where one of the protocols does not know. All else may not.
     """
     shown = [*names, *(f"#{i + 1}" for i in range(len(names), len(protocols)))]
-    for name, other in zip(shown[1:], protocols[1:], strict=True):
-        differences = _differences(_flat(protocols[0]), _flat(other))
+    for (name, one), (other_name, other) in combinations(zip(shown, map(_flat, protocols), strict=True), 2):
+        differences = _differences(one, other)
         if differences:
-            raise ValueError(f"scores: {shown[0]} and {name} cannot be compared: {'; '.join(differences)}")
+            raise ValueError(f"scores: {name} and {other_name} cannot be compared: {'; '.join(differences)}")
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     ignored = {f"versions {package}" for package in RECORDED}
-    if one.get("fingerprint") == other.get("fingerprint"):
+    if one.get("fingerprint") == other.get("fingerprint") is not None:
         ignored |= {"data", "split"}
     if None in (one.get("ema"), other.get("ema")):
         ignored.add("ema")

@@ -9,11 +9,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from train.cli import guarded
+from train.data.fingerprint import image_fingerprint
 from train.errors import TrainingError
-from train.reproduce import image_cells, image_planner, images_report
+from train.reproduce import image_cells, image_planner, images, images_report
 from train.reproduce.__main__ import main
 from train.reproduce.image_cells import cells
 from train.reproduce.image_tables import TABLES, ImageRow, ImageTable
@@ -22,6 +24,7 @@ from train.run.config import load_config, run_config
 
 TINY = ["--preset", "folder32-cpu", "--data.path", "/some/where", "--scores.extractor", "efficientnet-lite2"]
 ROWS = ["--rows", "wgan-gp", "potgan", "dcgan"]
+REAL = torch.arange(96, dtype=torch.uint8).view(2, 3, 4, 4)
 
 
 def wanted(name, *arguments):
@@ -80,11 +83,14 @@ class Processes:
     """Stands in for the runs: leaves what a finished one leaves, and remembers which were started."""
 
     def __init__(self, failing=()):
-        self.started, self.failing, self.protocol = [], failing, {"extractor": "some", "n": 10}
+        self.started, self.failing, self.commands = [], failing, []
+        self.protocol = {"extractor": "some", "n": 10, "fingerprint": image_fingerprint(REAL)}
+        self.without = ""  # a score that the extractor does not give
 
     def __call__(self, command, stdout, stderr, check):
-        folder = Path(command[-1])
+        folder = Path(command[5])
         self.started.append(folder.name)
+        self.commands.append(command[6:])
         assert command[2:5:2] == ["train", "--resume"]
         if folder.name in self.failing:
             stdout.write("one line\nerror: it broke\n")
@@ -96,6 +102,8 @@ class Processes:
         last = {"fid": fid, "kid": 0.01, "inception_score": 2.0, "precision": 0.5, "recall": 0.25, "density": 1.5}
         rows = [{"step": step, "seconds": step / 2, **last, "coverage": 0.75, "fid": 2 * fid} for step in (1, 2)]
         rows.append({**rows[-1], "step": config.iterations, "seconds": 90.0, "fid": fid})
+        for score in rows:
+            score.pop(self.without, None)
         (folder / "scores.json").write_text(json.dumps({"protocol": self.protocol, "rows": rows}))
         Image.new("RGB", (40, 40), "red").save(folder / "samples.png")
         if game == "potgan":
@@ -109,6 +117,7 @@ class Processes:
 def processes(monkeypatch):
     made = Processes()
     monkeypatch.setattr(image_cells, "run", made)
+    monkeypatch.setattr(images, "load_images", lambda config: REAL + int(config.path.endswith("elsewhere")))
     return made
 
 
@@ -140,7 +149,25 @@ def test_cells_of_other_settings_are_refused_by_name(tmp_path, processes):
     (tmp_path / "out" / "cells" / "wgan-gp-0.json").unlink()
     with pytest.raises(ValueError, match=r"runs.wgan-gp-0 is of other settings \(iterations 9\)"):
         play(tmp_path, "--iterations", "10", "--rows", "wgan-gp", "--seeds", "1")
-    play(tmp_path, "--threads", "1")  # how fast a cell is trained does not matter
+    play(tmp_path, "--threads", "1", "--data.download")  # how fast a cell is trained does not matter, nor from where
+    words = "--device cpu --threads 1 --data.path /some/where --data.download --scores.batch_size 64"
+    assert processes.commands[-1] == words.split()
+
+
+def test_cells_of_other_images_are_refused(tmp_path, processes, capsys):
+    play(tmp_path)
+    with pytest.raises(ValueError, match=r"wgan-gp-0.json is of other images; remove it or choose another folder"):
+        play(tmp_path, "--data.path", "/some/elsewhere")
+    (tmp_path / "out" / "cells" / "dcgan-0.json").unlink()
+    with pytest.raises(TrainingError, match="1 cells failed: dcgan-0"):
+        play(tmp_path, "--rows", "dcgan", "--data.path", "/some/elsewhere")
+    assert "runs/dcgan-0 is of other images" in capsys.readouterr().out
+
+
+def test_cells_of_two_budgets_are_not_put_into_one_table(tmp_path, processes):
+    play(tmp_path, "--rows", "wgan-gp")
+    with pytest.raises(ValueError, match="wgan-gp-0 has iterations 9, dcgan-0 8: they belong to different tables"):
+        play(tmp_path, "--rows", "dcgan", "--iterations", "8")
 
 
 def test_a_cell_that_fails_is_named_and_leaves_the_others(tmp_path, processes, capsys):
@@ -149,6 +176,7 @@ def test_a_cell_that_fails_is_named_and_leaves_the_others(tmp_path, processes, c
         play(tmp_path)
     assert "potgan-1 ended with status 1: error: it broke" in capsys.readouterr().out
     assert len(list((tmp_path / "out" / "cells").glob("*.json"))) == 6
+    assert "| POT-GAN | 2 | " in (tmp_path / "out" / "table2.md").read_text()
     processes.failing = ()
     play(tmp_path, "--jobs", "2")
     assert processes.started.count("potgan-1") == 2
@@ -161,10 +189,20 @@ def test_the_page_says_means_errors_and_differences(tmp_path, processes):
     assert "| DCGAN | one run | 60 |" in page
     # Differences -3, -2, -4 of the same seeds: mean -3, standard error 0.577, Student's t 4.303 with 2 degrees.
     assert "- POT-GAN: -3.00, 95 % interval -5.48 to -0.52 (the same seeds, paired)" in page
+    assert "FID[some] less that of WGAN-GP (negative is better)" in page
     assert "- DCGAN: +7.00 (one run: no error is known)" in page
+    assert "found? FID[some] of POT-GAN less that of WGAN-GP: -3.00, 95 % interval -5.48 to -0.52 (the same" in page
+    assert "Does the forest beat" not in page  # a row of that question is missing
     assert "| POT-GAN | 6.87 / 32.5 | 3.53 / 65.7 | 4.78 / 58.6 |" in page
     assert "- POT-GAN: " in page.split("## Settings")[1]
     assert math.isclose(4.303 * 1 / math.sqrt(3), 2.484, rel_tol=1e-3)
+
+
+def test_an_extractor_without_classes_has_no_inception_score(tmp_path, processes):
+    processes.without = "inception_score"
+    assert "|  | runs | FID[some] | KID[some] x 1000 | Precision | Recall | Density | Coverage | training |" in play(
+        tmp_path
+    )
 
 
 def test_scores_of_unlike_protocols_are_not_put_into_one_table(tmp_path, processes):

@@ -61,7 +61,7 @@ def test_the_file_is_synced_before_its_name_appears_and_the_folder_after(tmp_pat
     sync = files._sync
     monkeypatch.setattr(files, "_sync", lambda p: (events.append((p.name, path.exists())), sync(p)))
     files.write_json(path, {})
-    assert events == [(f".state.json.{os.getpid()}.part", False), (tmp_path.name, True)]
+    assert events == [(files.temporary_name(path).name, False), (tmp_path.name, True)]
 
 
 BIG = torch.zeros(LIMIT // 4)

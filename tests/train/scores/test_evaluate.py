@@ -75,9 +75,9 @@ def test_a_run_is_scored_against_its_own_data(run, tiny, read_scores, capsys, tm
     assert f"scores and protocol in {run}/scores-inception.json" in said
 
 
-def test_a_runs_weights_are_chosen(run, tmp_path, read_scores):
-    scored(run, "--n", 20, "--snapshot", "raw", "--out", tmp_path / "raw.json")
-    assert read_scores(tmp_path / "raw.json")["protocol"]["ema"] is False
+def test_a_runs_weights_are_chosen(run, read_scores):
+    scored(run, "--n", 20, "--snapshot", "raw")
+    assert read_scores(run / "scores-inception-raw.json")["protocol"]["ema"] is False
     with pytest.raises(ValueError, match="has no best snapshot"):
         scored(run, "--snapshot", "best")
 

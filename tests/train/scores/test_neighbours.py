@@ -39,12 +39,21 @@ def clouds(kind, randn):
         return real.relu(), generated.relu()
     if kind == "all alike":
         return torch.ones(20, 3), torch.ones(30, 3)
+    if kind == "collapsed":
+        return real, generated[:1] + 1e-6 * randn(70, 24)
+    if kind == "equal modes":
+        return real, generated[torch.arange(70) % 4]
+    if kind == "close modes":
+        return real[torch.arange(90) % 3] + 1e-6 * randn(90, 24), real[torch.arange(70) % 2] + 1e-6 * randn(70, 24)
     if kind == "tight clusters":
         return (real / 1000 + randn(90, 24).sign() * 50), (generated / 1000 + 50)
     return real, generated
 
 
-KINDS = ["normal", "far from the origin", "duplicates", "itself", "relu features", "all alike", "tight clusters"]
+KINDS = [
+    *("normal", "far from the origin", "duplicates", "itself", "relu features", "all alike", "tight clusters"),
+    *("collapsed", "equal modes", "close modes"),
+]
 
 
 @pytest.mark.parametrize("block", [64, 2**22], ids=["a row a block", "one block"])
@@ -52,8 +61,21 @@ KINDS = ["normal", "far from the origin", "duplicates", "itself", "relu features
 def test_scores_are_those_of_the_definition(kind, block, randn, monkeypatch):
     monkeypatch.setattr(neighbours, "BLOCK", block)
     monkeypatch.setattr(neighbours, "PIECE", 500)
+    monkeypatch.setattr(neighbours, "MOST_CANDIDATES", 8)
     real, generated = clouds(kind, randn)
     assert tuple(neighbour_scores(real, generated)) == pytest.approx(by_definition(real, generated), abs=1e-12)
+
+
+@pytest.mark.parametrize("modes", [1, 5, 600])
+@pytest.mark.parametrize("spread", [0, 1e-6])
+def test_few_pairs_are_compared_one_by_one(modes, spread, randn, monkeypatch):
+    one_by_one, seen = neighbours._from_differences, []
+    monkeypatch.setattr(
+        neighbours, "_from_differences", lambda x, i, y, j: seen.append(len(i)) or one_by_one(x, i, y, j)
+    )
+    real, generated = randn(600, 24), randn(modes, 24)[torch.arange(600) % modes] + spread * randn(600, 24)
+    neighbour_scores(real, generated)
+    assert sum(seen) <= 70 * (600 + 600)  # of three times 360,000
 
 
 def test_radii_are_exact(randn):
