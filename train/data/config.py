@@ -117,6 +117,8 @@ def load_kept(config: DataConfig) -> Kept:
     if name in DISTRIBUTIONS:
         raise ValueError(f"data: {name} has points, no images")
     if name == "digits":
+        if config.subset is not None:
+            raise ValueError(f"data: digits has no subset {config.subset!r}; it is one set")
         images, notes = read_digits(), Notes()
         notes.saw(images.shape[3], images.shape[2], len(images))
         notes.close([])

@@ -31,8 +31,8 @@ from train.errors import TrainingError
 START_AFTER = 0.2  # seconds of decoding here before processes are started, which takes about as long
 MOST_FILES = 128  # that one request holds
 PIPE_BYTES = 2**20  # so that a decoder need not wait until its reply is read
-MOST_BYTES = 2 * 2**20  # after which a request takes no further file
-MOST_BYTES_AHEAD = 64 * 2**20  # of requests that are not answered, after which none is read
+MOST_BYTES = 2 * 2**20  # of a request and its reply, after which it takes no further file
+MOST_BYTES_AHEAD = 64 * 2**20  # of requests that are not answered and their replies, after which none is read
 _ROOT = Path(__file__).resolve().parents[2]
 _COMMAND = "import sys; sys.path[0] = sys.argv[1]; from train.data.worker import main; main()"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -60,7 +60,8 @@ def decode_items(items: Iterable[Item], size: int, background: str) -> Iterator[
     started = time.monotonic()
     pending: deque[tuple[list[str], int, Future[list[Outcome]]]] = deque()
     try:
-        for request in _requests(items):
+        pixels = 3 * size * size
+        for request in _requests(items, pixels):
             if pool is None and cores > 1 and time.monotonic() - started >= START_AFTER:
                 pool = _Pool(cores, size, background)
             if pool is None:
@@ -70,7 +71,7 @@ def decode_items(items: Iterable[Item], size: int, background: str) -> Iterator[
                 del request  # or its files would stay in memory beside the next ones
                 yield from zip(names, outcomes, strict=True)
                 continue
-            pending.append(([item.name for item, _ in request], _held(request), pool.submit(request)))
+            pending.append(([item.name for item, _ in request], _held(request, pixels), pool.submit(request)))
             del request
             while len(pending) > 2 * cores or sum(held for _, held, _ in pending) > MOST_BYTES_AHEAD:
                 yield from _answers(pending)
@@ -86,14 +87,17 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _requests(items: Iterable[Item]) -> Iterator[Request]:
-    """Items in growing groups, so that the first images, which may be large, do not keep one core for long."""
+def _requests(items: Iterable[Item], pixels: int) -> Iterator[Request]:
+    """Items in growing groups, so that the first images, which may be large, do not keep one core for long.
+
+    pixels: bytes of a decoded image.
+    """
     request: Request = []
     most, held = 1, 0
     for item in items:
         data = None if item.file is not None else _read(item)
         request.append((item, data))
-        held += 0 if data is None else len(data)
+        held += pixels + (0 if data is None else len(data))
         del data
         if len(request) == most or held >= MOST_BYTES:
             yield request
@@ -111,8 +115,9 @@ def _read(item: Item) -> bytes | str:
         return str(error) or type(error).__name__
 
 
-def _held(request: Request) -> int:
-    return sum(len(data) for _, data in request if isinstance(data, bytes))
+def _held(request: Request, pixels: int) -> int:
+    """Bytes of a request and of its reply."""
+    return sum(pixels + (len(data) if isinstance(data, bytes) else 0) for _, data in request)
 
 
 def _here(item: Item, data: bytes | str | None, size: int, background: str) -> Outcome:

@@ -93,7 +93,7 @@ def download(name: str, folder: Path) -> None:
             continue
         print(f"data: fetching {file.name} into {printable(str(folder))}", file=sys.stderr)
         try:
-            with _patience():
+            with patience():
                 write_atomically(path, lambda part, file=file: _fetch(file, part))  # type: ignore[misc]
         except ResourceError:  # the disk is full
             raise
@@ -138,7 +138,8 @@ def _fetch(file: File, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _patience() -> Iterator[None]:
+def patience() -> Iterator[None]:
+    """Within the block a server that does not answer for PATIENCE seconds is given up."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)
     try:

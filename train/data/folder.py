@@ -21,7 +21,7 @@ from train.data.decoders import Item, decode_items
 from train.data.notes import Notes
 from train.errors import printable
 
-BLOCK = 256  # images handed on together
+BLOCK, BLOCK_BYTES = 256, 64 * 2**20  # images, and bytes of them, that are handed on together
 Listing = list[tuple[str, int, int]]
 __all__ = ["Pictures", "decode", "listing", "load_folder"]
 
@@ -111,7 +111,7 @@ class Pictures:
                 notes.saw(outcome.width, outcome.height)
                 notes.transparent += outcome.transparent
                 notes.frames += outcome.frames
-                if len(names) == BLOCK:
+                if len(names) == BLOCK or len(names) * outcome.pixels.nbytes >= BLOCK_BYTES:
                     yield names, np.stack(rows).transpose(0, 3, 1, 2)
                     done += len(names)
                     progress.update(task, count=done)

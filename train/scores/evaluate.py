@@ -70,7 +70,8 @@ class EvaluateConfig:
     threads: int | None = None
     """CPU threads (None: all cores)."""
     cache: str | None = None
-    """Where decoded images and statistics of real ones are kept (None: otkernels in the user's cache folder)."""
+    """Where decoded images and statistics of real ones are kept (None: for a run's own data where the run kept them,
+    else otkernels in the user's cache folder)."""
     out: str | None = None
     """The JSON file (None: scores-EXTRACTOR.json in the run or export, NAME.scores-EXTRACTOR.json beside files)."""
 
@@ -109,10 +110,10 @@ def evaluate_main(argv: Sequence[str]) -> None:
     extractor = load_extractor(config.extractor, config.weights, device, config.batch_size)
     subject = _trained(config, path, device) if _is_trained(path) else _files(config, path)
     scores = ScoreConfig(config.extractor, n=subject.n, reference=config.reference)
-    real, data, split = _real(config, path, subject)
+    real, data, split, cache = _real(config, path, subject)
     subject = _as_real(subject, real)
     scorer = Scorer(
-        scores, real, data=data, split=split, ema=subject.ema, device=device, cache=config.cache, extractor=extractor
+        scores, real, data=data, split=split, ema=subject.ema, device=device, cache=cache, extractor=extractor
     )
     found = scorer.score(shown(subject.batches, -(-subject.n // DRAW), "samples"))
     protocol, seconds = scorer.protocol, time.perf_counter() - start
@@ -173,19 +174,19 @@ def _files(config: EvaluateConfig, path: Path) -> Subject:
     return Subject(printable(str(path)), len(images), tuple(images.shape[1:]), images.split(DRAW), None)
 
 
-def _real(config: EvaluateConfig, path: Path, subject: Subject) -> tuple[Tensor, str, str | None]:
-    """The real images in the subject's size, the name of their set, and their split."""
+def _real(config: EvaluateConfig, path: Path, subject: Subject) -> tuple[Tensor, str, str | None, str | None]:
+    """The real images in the subject's size, the name of their set, their split, and the folder of their cache."""
     size, against = subject.shape[-1], config.against
     if not against:
         described = read_record(path, "evaluate").config.get("data") if (path / CHECKPOINTS).is_dir() else None
         if described is None:
             raise ValueError("evaluate: against what? --against names a data set, a folder, an archive or an npz")
         data = from_dict(DataConfig, described)
-        given = {"path": config.path, "subset": config.subset, "cache": config.cache}
-        data = replace(data, **{name: value for name, value in given.items() if value is not None})
+        place, subset = config.path or data.path, config.subset or data.subset
+        data = replace(data, path=place, subset=subset, cache=config.cache or data.cache)
     elif against.lower().endswith(".npz"):
         _refuse(config, "path", "subset")
-        return read_npz(Path(against)), Path(against).name, None
+        return read_npz(Path(against)), Path(against).name, None, config.cache
     else:
         known = against in get_args(DataName)
         if not known:
@@ -195,7 +196,7 @@ def _real(config: EvaluateConfig, path: Path, subject: Subject) -> tuple[Tensor,
         data = DataConfig(name=name, path=place, size=size, subset=config.subset, cache=config.cache)
     if data.name in DISTRIBUTIONS:
         raise ValueError(f"evaluate: {data.name} has points, and extractors take images")
-    return load_images(data), data.name, data.subset
+    return load_images(data), data.name, data.subset, data.cache
 
 
 def _refuse(config: EvaluateConfig, *names: str) -> None:

@@ -107,7 +107,7 @@ def read_npz(path: Path) -> Tensor:
 def _fill(file: Any, data: np.ndarray) -> int:
     """Read bytes into ``data`` [N] until it is full or the file ends; how many."""
     got = 0
-    while got < len(data) and (some := file.readinto(memoryview(data)[got : got + PIECE])):
+    while got < len(data) and (some := file.readinto(data.data[got : got + PIECE])):
         got += some
     return got
 

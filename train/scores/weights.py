@@ -7,12 +7,14 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
+from train.data.download import patience
 from train.errors import printable
 
 
@@ -33,8 +35,9 @@ class Published:
         if not self.path.is_file():
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(self.url, str(self.path), hash_prefix=self.sha256)
-            except (OSError, RuntimeError) as error:  # RuntimeError: the hash of what came is another
+                with patience():
+                    torch.hub.download_url_to_file(self.url, str(self.path), hash_prefix=self.sha256)
+            except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the hash of what came is another
                 raise ValueError(
                     f"scores: {self.url} cannot be downloaded: {error}; put the file at {self.path}, or name it by "
                     "weights"
@@ -62,7 +65,8 @@ def read_weights(path: Path, expected: str | None) -> tuple[dict[str, Tensor], s
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no weights make a reader raise nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"scores: {shown} holds no weights that can be read: {printable(reason)}") from error
+        advice = "remove it if it is a download that was cut"
+        raise ValueError(f"scores: {shown} holds no weights that can be read: {printable(reason)}; {advice}") from error
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(f"scores: {shown} must hold tensors by name")
     return {str(name): value for name, value in found.items()}, digest

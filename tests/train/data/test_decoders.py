@@ -191,6 +191,22 @@ def test_no_more_files_are_read_ahead_than_memory_allows(monkeypatch):
     assert most <= 2 + 1 + 1  # what may be ahead, what is being answered, and what was asked to find that out
 
 
+@pytest.mark.usefixtures("processes")
+def test_large_decoded_images_count_as_memory_too(monkeypatch):
+    monkeypatch.setattr(decoders, "MOST_BYTES_AHEAD", 2 * 3 * 64**2)
+    monkeypatch.setattr(decoders, "MOST_BYTES", 1)
+    asked: list[int] = []
+
+    def items():
+        for i in range(50):
+            asked.append(i)
+            yield item(str(i), png(1))
+
+    ahead = [len(asked) - done for done, _ in enumerate(decode_items(items(), 64, "white"))]
+    assert (len(asked), len(ahead)) == (50, 50)
+    assert max(ahead) <= 2 + 1 + 1
+
+
 def test_decoders_do_not_import_pytorch():
     code = "import sys; sys.path.insert(0, sys.argv[1]); import train.data.worker; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True)

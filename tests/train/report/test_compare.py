@@ -149,6 +149,17 @@ def test_markdown_shows_names_as_they_are(tmp_path):
     assert r"| potgan (a\|b&lt;i>\[c]\`0) | one run |" in text
 
 
+def test_dollars_in_a_name_are_no_formula(tmp_path):
+    runs = [write_run(tmp_path / f"{i}", a=f"a$_$b{i}") for i in range(2)]
+    assert len(write_comparison(grouped(read(*runs)), tmp_path)) == 3
+    assert "(a a$_$b0)" in (tmp_path / "compare.md").read_text()
+
+
+def test_where_data_came_from_is_no_difference(tmp_path):
+    runs = [write_run(tmp_path / f"{i}", seed=i, data={"name": "ring8", "download": bool(i)}) for i in range(2)]
+    assert len(grouped(read(*runs))) == 1
+
+
 def test_settings_that_differ_are_those_of_groups_that_have_them(tmp_path):
     """What one game alone has is no difference between runs; what its own runs differ in is."""
     runs = [write_run(tmp_path / str(w), game={"transport_weight": w, "pairing": "cover"}) for w in (0.01, 0.1)]

@@ -97,6 +97,12 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path, file, content, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("data", [None, [], {"name": "folder", "path": 3}])
+def test_a_config_without_a_known_data_set_still_has_a_page(tmp_path, data):
+    directory = write_run(tmp_path / "run", data=data)
+    assert read_record(directory, "test").data in ("unknown data", "folder")
+
+
 def test_a_run_that_has_logged_nothing_yet(tmp_path):
     directory = write_run(tmp_path / "run")
     (directory / "metrics.jsonl").unlink()

@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -136,13 +137,17 @@ def test_sweep_removes_what_dead_writers_left_and_nothing_else(tmp_path):
         tmp_path / f".report.html.{os.getpid()}.part",  # of an earlier process with our number
         tmp_path / ".config.json.99999999999999999999.part",
     ]
+    (old := tmp_path / f".old.json.{os.getpid()}.0123abcd.part").touch()  # of another machine
+    os.utime(old, (time.time() - 2 * 86400,) * 2)
+    gone.append(old)
     kept = [
         tmp_path / f".config.json.{os.getppid()}.part",  # lives
+        tmp_path / f".config.json.{dead.stdout.strip()}.0123abcd.part",  # of another machine, just now
         tmp_path / "notes.part",
         tmp_path / ".hidden.x.part",
         folder / "step_00000015.pt",
     ]
-    for path in gone + kept:
+    for path in gone[:-1] + kept:
         path.touch()
     outside = tmp_path.parent / f".outside.{dead.stdout.strip()}.part"
     outside.touch()

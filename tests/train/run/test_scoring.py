@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from models.games import GAMES
 from tests.train.conftest import TinyGame
 from train.data.config import DataConfig, load
 from train.data.datasets import ImageSet
-from train.errors import Stopped
+from train.errors import Stopped, TrainingError
 from train.run import outputs
 from train.run.config import TrainConfig, phase_as_run, run_config
 from train.run.log import RunLog, read_rows
@@ -86,6 +87,41 @@ def test_the_best_export_is_that_of_the_lowest_distance(play, monkeypatch):
     trainer.run("again")
     assert saved == ["export-best"] * 2  # at 2 and at 4
     assert scores(trainer)["best"] == 4
+
+
+def test_a_best_export_of_a_lost_future_is_replaced(play, monkeypatch):
+    """The run was killed after the best score at 6 and goes on from 4 as another training."""
+    monkeypatch.setattr("tests.train.run.test_scoring.FIDS", [30.0, 20.0, 10.0, 40.0])
+    killed = play("run", Scorer())
+    killed.run("again")
+    assert scores(killed)["best"] == 6
+    for step in (6, 8):
+        (path,) = (killed.directory / "checkpoints").glob(f"*{step}.pt")
+        path.unlink()
+    saved = []
+    monkeypatch.setattr(outputs.Outputs, "export", lambda self, directory: saved.append(directory.name))
+    monkeypatch.setattr("tests.train.run.test_scoring.FIDS", [0.0, 0.0, 25.0, 40.0])
+    again = play("run", Scorer(start=2))
+    again.resume()
+    again.run("again")
+    assert saved == ["export-best"]
+    assert scores(again)["best"] == 6
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_samples_that_are_not_finite_are_a_failed_training(value, play, monkeypatch):
+    trainer = play("run", Scorer())
+    drawn = trainer.loop.sampling
+
+    @contextmanager
+    def sampling():
+        with drawn() as game:
+            monkeypatch.setattr(TinyGame, "sample", lambda self, noise: torch.full((len(noise), 2), value))
+            yield game
+
+    monkeypatch.setattr(trainer.loop, "sampling", sampling)
+    with pytest.raises(TrainingError, match="scores: samples at iteration 2 hold NaN or infinite values"):
+        trainer.run("again")
 
 
 def test_scores_are_of_the_same_noise_and_leave_the_training_alone(play):

@@ -270,6 +270,15 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(plain, run, tmp_pat
     assert "phases: nothing is kept for other runs: data: the cache folder" in capsys.readouterr().out
 
 
+def test_a_shelf_that_takes_no_lock_is_used_without_one(run, steps, capsys):
+    run("first")
+    lock = kept()[0].with_name(f".{kept()[0].name}.lock")
+    lock.unlink()
+    lock.mkdir()  # cannot be opened
+    assert (run("second") / "vae" / "export" / "config.json").exists()
+    assert len(steps) == 3
+
+
 def test_the_folder_of_the_data_cache_is_that_of_phases_too(plain, run, tmp_path):
     run("first", data=replace(BASE.data, cache=str(tmp_path / "mine")))
     assert len(list((tmp_path / "mine" / "phases").glob("vae-digits-*"))) == 1

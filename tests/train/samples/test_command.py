@@ -115,6 +115,7 @@ def test_a_writer_that_dies_leaves_nothing(name, image_run, tmp_path, monkeypatc
         (["RUN", "--out", "full"], "the folder full is not empty; choose another one"),
         (["RUN", "--out", "there.npz"], "there.npz exists; choose another name"),
         (["RUN", "--out", "there"], "there exists; choose another name"),
+        (["RUN", "--out", "link"], "link exists; choose another name"),
         (["RUN", "--out", "samples.zip"], "out must be a folder, FILE.npz or FILE.tar, got samples.zip"),
         (["RUN", "--out", "x", "--n", "0"], "n must be at least 1, got 0"),
         (["RUN", "--out", "x", "--batch-size", "0"], "batch_size must be at least 1, got 0"),
@@ -130,6 +131,8 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
     for name in ("full/file", "there.npz", "there"):
         (tmp_path / name).write_text("mine")
     before = sorted(tmp_path.rglob("*"))

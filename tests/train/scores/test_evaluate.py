@@ -82,6 +82,16 @@ def test_a_runs_weights_are_chosen(run, read_scores):
         scored(run, "--snapshot", "best")
 
 
+def test_a_run_is_scored_against_another_part_of_its_data(run, folders, draw, tmp_path, read_scores):
+    with pytest.raises(ValueError, match="subset"):  # digits has no parts
+        scored(run, "--n", 20, "--subset", "test")
+    with pytest.raises(ValueError, match=r"evaluate: path is of a data set, and --against .*real is a file"):
+        scored(run, "--n", 20, "--against", folders("real", draw(20)), "--path", tmp_path)
+    np.savez(tmp_path / "real.npz", draw(20).permute(0, 2, 3, 1).numpy())
+    with pytest.raises(ValueError, match=r"evaluate: subset is of a data set, and --against .*npz is a file"):
+        scored(run, "--n", 20, "--against", tmp_path / "real.npz", "--subset", "test")
+
+
 def test_an_export_needs_real_images(run, tmp_path, read_scores):
     with pytest.raises(ValueError, match="against what"):
         scored(run / "export")

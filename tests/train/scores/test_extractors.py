@@ -145,6 +145,9 @@ def test_weights_that_cannot_be_used_are_refused_in_one_line(tmp_path):
         refused(name, file, "holds the weights of another network")
     torch.save([torch.ones(2)], file)
     refused("inception", file, "must hold tensors by name")
+    for text in (b"bye bye", b"time", b".", b"G"):
+        file.write_bytes(text)
+        refused("dinov2", file, "holds no weights that can be read")
     (tmp_path / "weights.safetensors").write_bytes(b"no")
     refused("dinov2", tmp_path / "weights.safetensors", "holds no weights that can be read")
 

@@ -122,6 +122,13 @@ def test_damaged_files_are_refused(draw, tmp_path, monkeypatch):
     for path in (*damaged, tmp_path / "absent.npz"):
         with pytest.raises(ValueError, match=r"is no npz with an array arr_0 that can be read"):
             read_npz(path)
+    for i, header in enumerate(("{'descr': (", "{['descr']: 1}", "{'descr': '")):
+        text = header.ljust(117) + "\n"
+        content = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+        with pytest.raises(ValueError, match=r"is no npz with an array arr_0 that can be read"):
+            read_npz(entry(tmp_path / f"header{i}.npz", content))
+    with pytest.raises(ValueError, match=r"must be uint8 \[M, H, H, 1 or 3\], got uint8 \[-2, 4, 4, 3\]"):
+        read_npz(entry(tmp_path / "negative.npz", declared("(-2, 4, 4, 3)") + bytes(2000)))
     with pytest.raises(ValueError, match=r"must have 1536 bytes, got 0"):
         read_npz(entry(tmp_path / "empty.npz", declared("(8, 8, 8, 3)")))
     with pytest.raises(ValueError, match=r"must have 1536 bytes, got more"):

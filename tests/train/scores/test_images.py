@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from train.__main__ import main
 from train.data.cache import cache_folder
+from train.scores import protocol
 from train.scores.config import ScoreConfig
 from train.scores.images import Scorer, to_uint8
 from train.scores.metrics import frechet_distance, moments
@@ -131,6 +133,32 @@ def test_statistics_are_listed_and_cleared_with_the_decoded_images(tiny, draw, t
     assert "1 files in" in text
     main(["data", "--cache", "--clear", f"scores/{file.name}"])
     assert not file.exists()
+
+
+def test_another_version_of_what_defines_the_scores_has_statistics_of_its_own(scorer, tiny, draw, monkeypatch):
+    real = draw(60)
+    scorer(real)
+    known = protocol.versions()
+    monkeypatch.setattr("train.scores.images.versions", lambda: {**known, "torch-fidelity": "9"})
+    scorer(real)
+    assert tiny._network.seen == 2 * 60
+
+
+def test_statistics_that_cannot_be_kept_are_said_and_used(scorer, draw, tmp_path, capsys):
+    (tmp_path / "scores").touch()
+    real = draw(60)
+    assert scorer(real).score([draw(40)])["fid"] > 0
+    said = capsys.readouterr().err
+    assert said.index("statistics of real images are not kept in") < said.index("real images pass through")
+
+
+def test_statistics_that_cannot_be_written_in_the_end_are_said_and_used(scorer, draw, monkeypatch, capsys):
+    def full(path, write):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("train.scores.cache.write_atomically", full)
+    assert scorer(draw(60)).score([draw(40)])["fid"] > 0
+    assert "are not kept in" in capsys.readouterr().err
 
 
 def test_a_cache_that_cannot_be_written_is_said_before_the_pass(tiny, draw, tmp_path):

@@ -50,6 +50,18 @@ def test_what_changes_no_score_may_differ(changes):
     check_same([PROTOCOL, {**PROTOCOL, **changes}])
 
 
+@pytest.mark.parametrize("averaged", [(None, True, False), (True, None, False), (True, False, None)])
+def test_each_two_of_several_protocols_are_compared(averaged):
+    with pytest.raises(ValueError, match=r"ema True and False$"):
+        check_same([{**PROTOCOL, "ema": ema} for ema in averaged])
+
+
+def test_sets_without_a_fingerprint_are_known_by_their_names():
+    unknown = {name: value for name, value in PROTOCOL.items() if name != "fingerprint"}
+    with pytest.raises(ValueError, match="data cifar10 and celeba"):
+        check_same([unknown, {**unknown, "data": "celeba"}])
+
+
 def test_protocols_without_names_are_numbered():
     with pytest.raises(ValueError, match="scores: #1 and #2 cannot"):
         check_same([PROTOCOL, {**PROTOCOL, "n": 1}])
