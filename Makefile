@@ -21,7 +21,7 @@ demo: $(READY)
 test: test-python test-cpp
 
 test-python: $(READY)
-	$(RUN) -m pytest --durations=25
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --durations=25
 
 test-cpp: $(READY)
 	$(VENV)/bin/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
