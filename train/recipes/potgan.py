@@ -23,6 +23,6 @@ PROFILES: dict[str, dict[str, Any]] = {
     "digits": _SMALL_VAE,
     "fashion-mnist": _SMALL_VAE,
     **dict.fromkeys(("cifar10", "flowers102", "flowers102-32", "cub200", "celeba", "folder32", "folder64"), _VAE),
-    "folder32-cpu": {"lr": 2e-3, "game": {"critic_steps": 2}, "vae": _CPU_VAE},
+    "folder32-cpu": {"lr": 4e-3, "game": {"critic_steps": 2}, "vae": _CPU_VAE},
     "folder32-cpu-paper": {"game": {"critic_steps": 2}, "vae": _CPU_VAE},
 }

@@ -8,6 +8,6 @@ PROFILES: dict[str, dict[str, Any]] = {
     "ring8": _TUNED,
     "ball3d": _TUNED,
     "demo": _TUNED,
-    "folder32-cpu": {"lr": 2e-3, **_TWO_STEPS},
+    "folder32-cpu": {"lr": 8e-3, **_TWO_STEPS},
     "folder32-cpu-paper": _TWO_STEPS,
 }
