@@ -205,7 +205,7 @@ def keep(out: Path, cell: Cell, label: str, machine: Mapping[str, Any], fingerpr
         "label": label,
         "row": cell.row,
         "seed": cell.seed,
-        "config": dataclasses.asdict(without_places(cell.config)),
+        "config": without_places(cell.config),
         "scores": scores["rows"],
         "protocol": scores["protocol"],
         "seconds": scores["rows"][-1]["seconds"],
@@ -228,10 +228,12 @@ def pairs_picture(out: Path, row: str, name: str) -> Path:
     return out / CELL_FOLDER / f"{row}-{name}.png"
 
 
-def without_places(config: TrainConfig) -> TrainConfig:
-    """The settings without paths, which mean nothing elsewhere."""
-    data, scores = replace(config.data, path=None, cache=None), replace(config.scores, weights=None)
-    return replace(config, out=None, data=data, scores=scores)
+def without_places(config: TrainConfig) -> dict[str, Any]:
+    """The settings without paths, which mean nothing elsewhere; of the data's the last name is left."""
+    values = dataclasses.asdict(replace(config, out=None))
+    values["data"] |= {"path": config.data.path and Path(config.data.path).name, "cache": None}
+    values["scores"]["weights"] = None
+    return values
 
 
 def read_kept(out: Path, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

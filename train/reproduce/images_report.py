@@ -105,7 +105,8 @@ def document(
 
 def describe_data(rows: Rows) -> str:
     data = first(rows)["config"]["data"]
-    return f"{data['name']}, {data['size']} px"
+    name = data["path"] if data["name"] == "folder" and data["path"] else data["name"]
+    return f"{name}, {data['size']} px"
 
 
 def first(rows: Rows) -> Mapping[str, Any]:

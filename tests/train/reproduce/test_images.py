@@ -137,6 +137,8 @@ def test_cells_are_trained_once_and_kept_without_paths(tmp_path, processes, caps
     kept = (tmp_path / "out" / "cells" / "wgan-gp-1.json").read_text()
     assert str(tmp_path) not in kept
     assert "/some" not in kept
+    assert json.loads(kept)["config"]["data"]["path"] == "where"
+    assert page.startswith("# POT-GAN's Table 2 and Figs. 4 and 5: where, 32 px\n")
     assert json.loads(kept)["scores"][-1]["fid"] == 52.0
     assert not (tmp_path / "out" / "cells" / "wgan-gp-1.png").exists()  # one picture a row
     assert (tmp_path / "out" / "cells" / "wgan-gp-0.png").exists()
