@@ -31,6 +31,7 @@ from train.scores.config import ScoreConfig
 LOG = "cell.log"
 CELL_FOLDER = "cells"
 SHOWN_STEPS = 4  # of pictures along the training
+PAIR_KINDS = {"moved": "what the mover makes of real images"}  # pictures of images above what a game makes of them
 # Settings that say where or how fast, not what: a cell is the same whatever they are, and a run may go on with others.
 _PLACES = ("device", "threads", "data.path", "data.cache", "data.download", "scores.weights", "scores.batch_size")
 _FREE = ("out", "log_every", "keep", "checkpoint_every", *_PLACES)
@@ -215,7 +216,7 @@ def keep(out: Path, cell: Cell, label: str, machine: Mapping[str, Any], fingerpr
     path.parent.mkdir(parents=True, exist_ok=True)
     if cell.seed == 0:
         top_rows(folder / "samples.png", path.with_suffix(".png"))
-        for pairs in sorted((folder / PAIRS).glob("*")):  # what the game makes of images, such as moved ones
+        for pairs in filter(Path.is_dir, (folder / PAIRS / kind for kind in PAIR_KINDS)):
             steps = by_step(pairs)
             shown = {f"iteration {step:,}": steps[step] for step in chosen(list(steps), SHOWN_STEPS)}
             strips({**shown, "the end": folder / f"{pairs.name}.png"}, pairs_picture(out, cell.row, pairs.name), rows=2)

@@ -15,7 +15,7 @@ from train.report import names
 from train.report.curves import Chart, Line
 from train.report.page import flatten
 from train.report.plots import overlay
-from train.reproduce.image_cells import CELL_FOLDER, pairs_picture, read_kept
+from train.reproduce.image_cells import CELL_FOLDER, PAIR_KINDS, pairs_picture, read_kept
 from train.reproduce.image_plots import strips
 from train.reproduce.image_tables import TABLES, ImageTable
 from train.reproduce.statistics import pm, summarise
@@ -25,7 +25,6 @@ from train.scores.protocol import check_same
 
 COLUMNS = ("fid", "kid", "inception_score", "precision", "recall", "density", "coverage")
 KID_FACTOR = 1000  # makes it readable
-PAIR_KINDS = {"moved": "what the mover makes of real images"}
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
