@@ -90,7 +90,7 @@ TABLES: dict[str, ImageTable] = {
                 "potgan-stated",
                 "wgan-gp-stated",
             ),
-            ("Does it help, with the best settings that we found?", "potgan", "wgan-gp"),
+            ("Does the transport term help, with the best settings that we found?", "potgan", "wgan-gp"),
             ("Does the forest beat plain distances between latents?", "potgan", "potgan-identity"),
             ("What does one-to-one pairing do?", "potgan-assignment", "potgan"),
         ),
