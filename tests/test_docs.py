@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from string import Template
 
 import pytest
 
@@ -40,9 +41,17 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 
 def commands() -> list[str]:
-    """Every line of the shell blocks, without its comment."""
-    lines = [line for _, text in blocks("sh") for line in text.splitlines()]
-    return list(dict.fromkeys(line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()))
+    """Every command of the shell blocks, without its comment, on one line and with the block's variables put in."""
+    found: list[str] = []
+    for _, text in blocks("sh"):
+        variables: dict[str, str] = {}
+        for line in text.replace("\\\n", " ").splitlines():
+            command = Template(line.split("#")[0].strip()).safe_substitute(variables)
+            if assigned := re.fullmatch(r'([A-Z]+)="(.*)"', command):
+                variables[assigned[1]] = assigned[2]
+            elif command:
+                found.append(command)
+    return list(dict.fromkeys(found))
 
 
 @pytest.mark.parametrize(("name", "text"), [pytest.param(*block, id=block[0]) for block in blocks("python")])
