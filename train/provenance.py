@@ -34,11 +34,16 @@ def describe(command: str, *sources: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
-        "commit": commit(*sources),
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        **moment(*sources),
         "command": command,
         "load_before": round(os.getloadavg()[0], 2),
     }
+
+
+def moment(*sources: str) -> dict[str, str]:
+    """The commit of the code and the date, now."""
+    date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return {"commit": commit(*sources), "date": date}
 
 
 def cores() -> int:

@@ -100,7 +100,7 @@ class PotGan(WganGp):
     notes: ClassVar[Mapping[str, str]] = {
         **WganGp.notes,
         "transport": "Matched cost of real latents and transformed generated ones, a squared distance (Eq. 13).",
-        "used": "Share of a batch's generated samples that the pairing takes: distinct values of rho / N.",
+        "used": "Distinct values of rho / N: the share of generated samples with a pair (literal pairs: of real ones).",
         "marginal_error": "How far the entropic plan is from uniform marginals.",
     }
     forest_started: Tensor

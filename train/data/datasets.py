@@ -152,11 +152,6 @@ class ImageSet:
         """See Dataset."""
         return len(self.images)
 
-    @property
-    def epoch(self) -> int:
-        """Number of times that the whole set has been passed."""
-        return self._epoch
-
     def with_seed(self, seed: int) -> ImageSet:
         """See Dataset; the images are shared."""
         return ImageSet(self.name, self.images, seed, device=self._device, fingerprint=self.fingerprint)

@@ -53,7 +53,8 @@ Request = list[tuple[Item, bytes | str | None]]  # with the bytes, or why there 
 def decode_items(items: Iterable[Item], size: int, background: str) -> Iterator[tuple[str, Outcome]]:
     """Each item's name with its image or why it cannot be read, in their order.
 
-    Items are asked for a bounded number of bytes ahead. An image that kills its decoder is one that cannot be read.
+    Items are asked for a bounded number of bytes ahead. An image that kills its decoder is one that cannot be read; in
+    the first moments, before there are decoders, and on one core it takes this process with it.
     """
     cores = _cores()
     pool: _Pool | None = None

@@ -16,14 +16,13 @@ from torch import Tensor
 
 from train.data.archives import LeftOut, folder_files, walk_images
 from train.data.cache import Kept, keep
-from train.data.decode import Crop, decode
+from train.data.decode import Crop
 from train.data.decoders import Item, decode_items
 from train.data.notes import Notes
 from train.errors import printable
 
 BLOCK, BLOCK_BYTES = 256, 64 * 2**20  # images, and bytes of them, that are handed on together
 Listing = list[tuple[str, int, int]]
-__all__ = ["Pictures", "decode", "listing", "load_folder"]
 
 
 def load_folder(

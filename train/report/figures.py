@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from train.data.datasets import evenly_spaced, to_float
-from train.data.fingerprint import image_fingerprint
 from train.report import plots
 from train.report.neighbours import Neighbours, grey_levels, neighbours
 from train.scores.images import Scorer
 
 SHOWN, COLUMNS = 16, 8
-MOST_EMBEDDED = 10_000  # training images that pass through an extractor for this alone: minutes on a CPU
 
 
 def nearest_training_images(
@@ -23,7 +21,8 @@ def nearest_training_images(
 ) -> dict[str, Any]:
     """neighbours-pixels.png, with ``scorer`` also neighbours-features.png, and what figures.json says of them.
 
-    samples [n, C, H, W] and images [M, C, H, W], uint8. Nothing where there are fewer than two images.
+    samples [n, C, H, W] and images [M, C, H, W], uint8; scorer: against the same images. Nothing where there are fewer
+    than two images.
     """
     if len(images) < 2:
         return {}
@@ -33,11 +32,8 @@ def nearest_training_images(
     )
     found = {"pixels": _described(samples, images, in_pixels, directory / "neighbours-pixels.png")}
     if scorer is not None:
-        if scorer.protocol["fingerprint"] == image_fingerprint(images):  # they have been through the extractor
-            some, vectors = evenly_spaced(images, len(scorer.real_features)), scorer.real_features
-        else:
-            some = evenly_spaced(images, min(len(images), MOST_EMBEDDED))
-            vectors = scorer.features(some)
+        # Those of the training images that have been through the extractor.
+        some, vectors = evenly_spaced(images, len(scorer.real_features)), scorer.real_features
         ours = scorer.features(samples)
         in_features = neighbours(ours, len(some), lambda index: vectors[index.to(vectors.device)])
         made = _described(samples, some, in_features, directory / "neighbours-features.png")

@@ -96,7 +96,7 @@ def loss_curves(metrics: Path, path: Path) -> None:
     players: dict[str, list[str]] = {}
     for key in dict.fromkeys(key for row in rows for key in row):
         player, _, term = key.partition("/")
-        if term and term != "lr" and player != "metrics":
+        if term and term != "lr" and player not in ("metrics", "scores"):
             players.setdefault(player, []).append(key)
     if not players:
         raise ValueError(f"loss_curves: {metrics} holds no losses")

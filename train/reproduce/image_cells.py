@@ -18,10 +18,12 @@ from typing import Any
 from models.config import from_dict
 from train.data.config import DataConfig
 from train.errors import TrainingError
+from train.provenance import moment
 from train.recipes import PROFILES, merge, profile
 from train.report.page import flatten
 from train.report.pictures import by_step, chosen
 from train.report.record import PAIRS, SCORES
+from train.reproduce.image_plots import strips, top_rows
 from train.reproduce.image_tables import ImageRow, ImageTable
 from train.run.config import TrainConfig, save_config
 from train.run.directory import RUN_FILE
@@ -35,6 +37,12 @@ PAIR_KINDS = {"moved": "what the mover makes of real images"}  # pictures of ima
 # Settings that say where or how fast, not what: a cell is the same whatever they are, and a run may go on with others.
 _PLACES = ("device", "threads", "data.path", "data.cache", "data.download", "scores.weights", "scores.batch_size")
 _FREE = ("out", "log_every", "keep", "checkpoint_every", *_PLACES)
+# What all cells of a table have alike.
+_SHARED = (
+    *("iterations", "batch_size", "ema", "data.name", "data.size", "data.subset", "data.limit"),
+    *("scores.extractor", "scores.n", "scores.reference"),
+    *(f"game.networks.{name}" for name in ("name", "width", "depth", "noise_dim")),
+)
 
 
 @dataclass(frozen=True)
@@ -166,15 +174,38 @@ def check_same_settings(path: Path, theirs: Mapping[str, Any], ours: Mapping[str
         raise ValueError(f"reproduce: {path} is of other settings ({other}); remove it or choose another folder")
 
 
+def check_together(cells: Sequence[Mapping[str, Any]]) -> None:
+    """ValueError, naming two cells and what differs, unless all may stand in one table.
+
+    cells: "row", "seed" and "config", as they are kept. Budget, networks, data and scores must be the same in all, and
+    every setting but the seed in those of one row.
+    """
+    firsts: dict[str, Mapping[str, Any]] = {}
+    for cell in cells:
+        theirs, row = dict(flatten(cell["config"])), firsts.setdefault(cell["row"], cell)
+        for other, names in ((cells[0], set(_SHARED)), (row, theirs.keys() - {"seed", *_FREE})):
+            ours = dict(flatten(other["config"]))
+            for name in sorted(names & ours.keys() & theirs.keys()):  # a setting that came later is in newer ones alone
+                if ours[name] != theirs[name]:
+                    one, two = f"{other['row']}-{other['seed']}", f"{cell['row']}-{cell['seed']}"
+                    raise ValueError(
+                        f"reproduce: {one} has {name} {ours[name]}, {two} {theirs[name]}: they cannot stand in one "
+                        "table; remove one or choose another folder"
+                    )
+
+
 def plain(config: TrainConfig) -> dict[str, Any]:
     """The settings that decide what a cell is, as JSON gives them back: dotted name -> value."""
     values = dict(flatten(json.loads(json.dumps(dataclasses.asdict(config)))))
     return {name: value for name, value in values.items() if name not in _FREE}
 
 
-def train(cell: Cell) -> None:
-    """Play the cell's run to its end, from wherever it stands; TrainingError with its last line if it fails."""
-    folder = Path(cell.config.out or "")
+def train(cell: Cell) -> dict[str, str]:
+    """Play the cell's run to its end, from wherever it stands; TrainingError with its last line if it fails.
+
+    Returns the date at which it began and the commit of the code then: each cell imports what it finds.
+    """
+    folder, began = Path(cell.config.out or ""), moment("models", "train")
     if not check_run(cell):
         save_config(folder, cell.game, cell.config)
     command = [sys.executable, "-m", "train", cell.game, "--resume", str(folder), *places(cell.config)]
@@ -183,6 +214,7 @@ def train(cell: Cell) -> None:
     if status != 0:
         lines = (folder / LOG).read_text(encoding="utf-8").strip().splitlines() or ["nothing was printed"]
         raise TrainingError(f"reproduce: {cell.name} ended with status {status}: {lines[-1]} (see {folder / LOG})")
+    return began
 
 
 def places(config: TrainConfig) -> list[str]:
@@ -197,8 +229,6 @@ def keep(out: Path, cell: Cell, label: str, machine: Mapping[str, Any], fingerpr
 
     ValueError if it was trained on other images than those with the fingerprint.
     """
-    from train.reproduce.image_plots import strips, top_rows  # matplotlib is slow to import
-
     folder = Path(cell.config.out or "")
     scores = json.loads((folder / SCORES).read_text(encoding="utf-8"))
     check_same_images(folder, scores["protocol"], fingerprint)
@@ -230,8 +260,8 @@ def pairs_picture(out: Path, row: str, name: str) -> Path:
 
 
 def without_places(config: TrainConfig) -> dict[str, Any]:
-    """The settings without paths, which mean nothing elsewhere; of the data's the last name is left."""
-    values = dataclasses.asdict(replace(config, out=None))
+    """The settings as JSON gives them back, without paths, which mean nothing elsewhere; the data's last name stays."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(replace(config, out=None))))
     values["data"] |= {"path": config.data.path and Path(config.data.path).name, "cache": None}
     values["scores"]["weights"] = None
     return values

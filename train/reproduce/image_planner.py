@@ -19,6 +19,7 @@ from train.reproduce.image_cells import Cell, ImagesConfig
 from train.run.build import make_trainer
 from train.run.config import TrainConfig, phase_as_run, torch_device
 from train.run.log import duration
+from train.run.phases import registered
 from train.scores.extractors import load_extractor
 
 TIMED_SECONDS = 3.0
@@ -32,19 +33,21 @@ class RowCost:
     iteration: float
     """Seconds of an iteration."""
     phases: dict[str, float]
-    """Seconds of each phase before it, by what the phase is: equal phases are trained once."""
+    """Seconds of an iteration of each phase before it, by the phase's name."""
     checkpoint: int
     """Bytes of a checkpoint."""
 
 
 def print_plan(cells: Sequence[Cell], config: ImagesConfig) -> None:
     """Time every row for a few seconds, then print a line a row and the sums."""
+    if config.threads is not None:  # the cells' number, also of the extractor
+        torch.set_num_threads(config.threads)
     data = load(config.data, torch_device(config.device))
     image = image_seconds(config, data)
     costs: dict[str, RowCost] = {}
     rows = list(dict.fromkeys(cell.row for cell in cells))
     print(f"{'row':<24} {'cells':>5} {'iterations':>10} {'it/s':>8} {'hours':>7}  disk", flush=True)
-    phases: dict[str, float] = {}
+    phases: dict[str, tuple[str, float]] = {}
     total_seconds = total_bytes = 0.0
     for row in rows:
         here = [cell for cell in cells if cell.row == row]
@@ -53,16 +56,18 @@ def print_plan(cells: Sequence[Cell], config: ImagesConfig) -> None:
         scored = scorings(settings) * config.scores.n * image
         seconds = len(here) * (settings.iterations * cost.iteration + scored)
         size = len(here) * (settings.keep + 1) * cost.checkpoint
-        phases |= cost.phases
+        for cell in here:
+            phases |= phase_runs(cell, cost)
         total_seconds, total_bytes = total_seconds + seconds, total_bytes + size
         print(
             f"{row:<24} {len(here):>5} {settings.iterations:>10,} {1 / cost.iteration:>8.3g} {seconds / 3600:>7.2f}  "
             f"{amount(int(size))}",
             flush=True,
         )
-    for name, seconds in phases.items():
-        print(f"{name:<24} {'once':>5} {'':>10} {'':>8} {seconds / 3600:>7.2f}")
-    together = total_seconds + sum(phases.values())
+    for label in dict.fromkeys(label for label, _ in phases.values()):
+        hours = [seconds / 3600 for theirs, seconds in phases.values() if theirs == label]
+        print(f"{label:<24} {len(hours):>5} {'':>10} {'':>8} {sum(hours):>7.2f}")
+    together = total_seconds + sum(seconds for _, seconds in phases.values())
     jobs = f", {config.jobs} at a time: about {duration(together / config.jobs)}" if config.jobs > 1 else ""
     print(f"{len(cells)} cells: about {duration(together)}{jobs}; {amount(int(total_bytes))} on disk")
     if image > 0:
@@ -76,6 +81,16 @@ def scorings(config: TrainConfig) -> int:
     return along + 1
 
 
+def phase_runs(cell: Cell, cost: RowCost) -> dict[str, tuple[str, float]]:
+    """By settings and seed, what each phase of the cell is called and how long it takes: equals are trained once."""
+    found = {}
+    for phase, seconds in cost.phases.items():
+        run = phase_as_run(cell.config, phase, registered(GAMES[cell.game].phases[phase].game))
+        key = repr(dataclasses.replace(run, out=None))
+        found[key] = (f"{phase} ({run.iterations:,} iterations)", seconds * run.iterations)
+    return found
+
+
 def row_cost(cell: Cell, data: Dataset) -> RowCost:
     """Time the row's phases and its game for a few seconds each; everything is written to a temporary folder."""
     phases, earlier = {}, {}
@@ -84,12 +99,9 @@ def row_cost(cell: Cell, data: Dataset) -> RowCost:
             settings = getattr(cell.config, phase)
             if settings.iterations == 0 or not declared.needed(cell.config.game, data.shape):
                 continue
-            kind = next(name for name, known in GAMES.items() if known is declared.game)
+            kind = registered(declared.game)
             run = phase_as_run(cell.config, phase, kind)
-            seconds, _, game = timed(kind, run, data, Path(folder) / phase, {})
-            named = f"{phase} of {cell.row}" if settings in phases else phase
-            phases[f"{named} ({settings.iterations:,} iterations)"] = seconds * settings.iterations
-            earlier[phase] = game
+            phases[phase], _, earlier[phase] = timed(kind, run, data, Path(folder) / phase, {})
         seconds, size, _ = timed(cell.game, cell.config, data, Path(folder) / "run", earlier)
     return RowCost(seconds, phases, size)
 

@@ -7,19 +7,30 @@ import re
 import shlex
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from train.cli import parse_fields
-from train.data.config import load_images
+from train.data.config import DISTRIBUTIONS, load_images
 from train.data.fingerprint import image_fingerprint
 from train.errors import TrainingError
 from train.provenance import cores
-from train.recipes import profile, profiles
+from train.recipes import PROFILES, profile, profiles
 from train.report.names import title
-from train.reproduce.image_cells import Cell, ImagesConfig, cells, check_run, is_kept, keep, train
+from train.reproduce.image_cells import (
+    Cell,
+    ImagesConfig,
+    cells,
+    check_run,
+    check_together,
+    is_kept,
+    keep,
+    read_kept,
+    train,
+    without_places,
+)
 from train.reproduce.image_tables import TABLES, ImageTable
 from train.reproduce.start import start
 from train.run.log import duration
@@ -57,8 +68,10 @@ def parse(name: str, argv: Sequence[str], prog: str) -> ImagesConfig:
     except argparse.ArgumentError as error:
         raise ValueError(f"reproduce: {error}") from None
     games = {row.game for row in TABLES[name].rows.values()}
-    if any(chosen.preset not in profiles(game) for game in games):
-        raise ValueError(f"reproduce: preset must be one of {', '.join(profiles('wgan-gp'))}, got {chosen.preset!r}")
+    shared = [name for name in PROFILES if all(name in profiles(game) for game in games)]
+    presets = [name for name in shared if profile("wgan-gp", name).data.name not in DISTRIBUTIONS]
+    if chosen.preset not in presets:
+        raise ValueError(f"reproduce: preset must be one of {', '.join(presets)}, got {chosen.preset!r}")
     base = profile("wgan-gp", chosen.preset)
     default = replace(ImagesConfig(), preset=chosen.preset, data=base.data, scores=base.scores)
     config = parse_fields(ImagesConfig, default, argv, prog, f"{TABLES[name].title}. {ImagesConfig.__doc__}")
@@ -84,30 +97,31 @@ def play(
     missing = [cell for cell in wanted if not is_kept(out, cell, fingerprint)]
     for cell in missing:
         check_run(cell)
+    kept = [cell for row in read_kept(out, list(table.rows)).values() for cell in row]
+    check_together([*kept, *({**vars(cell), "config": without_places(cell.config)} for cell in wanted)])
     print(f"{len(wanted)} cells, {len(wanted) - len(missing)} of them kept already", flush=True)
     started, failed, done = time.monotonic(), [], 0
     with ThreadPoolExecutor(config.jobs) as pool:  # a thread waits for a process
-        waiting: dict[Future[None], Cell] = {pool.submit(train, cell): cell for cell in missing}
-        while waiting:
-            try:
-                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            except KeyboardInterrupt:  # the runs have it, too, and save; no other begins
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-            for future in finished:
-                cell = waiting.pop(future)
-                done += 1
-                try:
-                    future.result()
-                    kept = keep(out, cell, table.rows[cell.row].label, machine, fingerprint)
-                except (TrainingError, OSError, ValueError, LookupError) as error:
-                    failed.append(cell.name)
-                    print(f"warning: {error}", flush=True)
-                    continue
-                left = (time.monotonic() - started) / done * (len(missing) - done)
-                score = f"{title('fid', kept['protocol'])} {kept['scores'][-1]['fid']:.4g}"
-                print(
-                    f"{cell.name}: {score}; {done} of {len(missing)} cells, about {duration(left)} left",
-                    flush=True,
-                )
+        waiting = {pool.submit(train, cell): cell for cell in missing}
+        try:
+            while waiting:
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    cell = waiting.pop(future)
+                    done += 1
+                    try:
+                        made_on = {**machine, **future.result()}
+                        row = keep(out, cell, table.rows[cell.row].label, made_on, fingerprint)
+                    except (TrainingError, OSError, ValueError, LookupError) as error:
+                        failed.append(cell.name)
+                        print(f"warning: {error}", flush=True)
+                        continue
+                    left = (time.monotonic() - started) / done * (len(missing) - done)
+                    score = f"{title('fid', row['protocol'])} {row['scores'][-1]['fid']:.4g}"
+                    print(
+                        f"{cell.name}: {score}; {done} of {len(missing)} cells, about {duration(left)} left",
+                        flush=True,
+                    )
+        except KeyboardInterrupt:  # the runs have it, too, and save; no other begins
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
     return failed

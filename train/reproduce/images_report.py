@@ -15,7 +15,7 @@ from train.report import names
 from train.report.curves import Chart, Line
 from train.report.page import flatten
 from train.report.plots import overlay
-from train.reproduce.image_cells import CELL_FOLDER, PAIR_KINDS, pairs_picture, read_kept
+from train.reproduce.image_cells import CELL_FOLDER, PAIR_KINDS, check_together, pairs_picture, read_kept
 from train.reproduce.image_plots import strips
 from train.reproduce.image_tables import TABLES, ImageTable
 from train.reproduce.statistics import pm, summarise
@@ -36,7 +36,7 @@ def write(out: Path, name: str) -> list[Path]:
         return []
     kept = [cell for row in rows.values() for cell in row]
     check_same([cell["protocol"] for cell in kept], [f"{cell['row']}-{cell['seed']}" for cell in kept])
-    check_budget(kept)
+    check_together(kept)
     curves, samples, page = (out / f"{name}{end}" for end in (".png", "-samples.png", ".md"))
     shown = {key: row for key, row in rows.items() if key in table.main} or rows
     overlay([score_chart(shown, first(rows)["protocol"])], curves)
@@ -48,17 +48,6 @@ def write(out: Path, name: str) -> list[Path]:
     text = document(table, rows, curves.name, samples.name if pictures else None, pairs)
     write_atomically(page, partial(Path.write_text, data=text, encoding="utf-8"))
     return [page, curves, *([samples] if pictures else [])]
-
-
-def check_budget(kept: Sequence[Mapping[str, Any]]) -> None:
-    """ValueError, naming the first cell that differs, unless all cells have the same networks and the same budget."""
-    for cell in kept[1:]:
-        for name in ("iterations", "batch_size", "ema"):
-            if cell["config"][name] != kept[0]["config"][name]:
-                raise ValueError(
-                    f"reproduce: {kept[0]['row']}-{kept[0]['seed']} has {name} {kept[0]['config'][name]}, "
-                    f"{cell['row']}-{cell['seed']} {cell['config'][name]}: they belong to different tables"
-                )
 
 
 def label(row: Sequence[Mapping[str, Any]]) -> str:
@@ -122,7 +111,8 @@ def preamble(rows: Rows) -> str:
         f"{config['iterations']:,} generator iterations in every row. Scores with the features of "
         f"{protocol['extractor']}, on {protocol['n']:,} samples of the generator{averaged}: they compare with each "
         "other, and with no figure of another extractor, data set or budget. Mean and standard error over seeds; a row "
-        "of one run says so and has no error.\n"
+        "of one run says so and has no error. Training is the time of the game itself, without phases before it "
+        "(POT-GAN's VAE) and without scoring.\n"
     )
 
 
@@ -191,13 +181,13 @@ def paper_table(table: ImageTable, rows: Rows) -> str:
         "| | " + " | ".join(sets) + " |",
         "|---" * (len(sets) + 1) + "|",
     ]
-    seen = set()
+    seen: set[str] = set()
     for key, row in table.rows.items():
         if row.stated and row.game not in seen and key in rows:
             seen.add(row.game)
             figures = [f"{row.stated[name][0]} / {row.stated[name][1]}" if name in row.stated else "" for name in sets]
             lines.append(f"| {row.label.split(',')[0]} | " + " | ".join(figures) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" if seen else ""
 
 
 def settings(rows: Rows) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from train.errors import ResourceError, errno_of, printable, resource_message
 
-_TEMPORARY = re.compile(r"\..+\.(\d+)(?:\.([0-9a-f]{8}))?\.part", re.DOTALL)
+_TEMPORARY = re.compile(r"\..+?\.(\d+)(?:\.([0-9a-f]{8}))?\.part", re.DOTALL)
 ABANDONED = 86400  # seconds after which a temporary file of another machine is taken for one whose writer is dead
 
 

@@ -36,7 +36,7 @@ def play_phases(
     for phase, declared in GAMES[name].phases.items():
         if getattr(config, phase).iterations == 0 or not declared.needed(config.game, data.shape):
             continue
-        game = _registered(declared.game)
+        game = registered(declared.game)
         folder, settings = directory / phase, phase_as_run(config, phase, game)
         own = data.with_seed(settings.seed)
         past = None
@@ -101,7 +101,7 @@ def fixed_by_phases(name: str, config: TrainConfig, directory: Path) -> Iterator
             yield from (f"{phase}.game.{field}" for field in fixed_fields(getattr(config, phase).game))
 
 
-def _registered(kind: type[Game]) -> str:
+def registered(kind: type[Game]) -> str:
     """The name of a class of games in the registry."""
     return next(name for name, known in GAMES.items() if known is kind)
 

@@ -41,6 +41,7 @@ def make_scorer(config: TrainConfig, data: Dataset) -> Scorer | None:
         data.images,
         data=config.data.name,
         split=config.data.subset,
+        fingerprint=data.fingerprint,
         ema=config.ema,
         device=torch_device(config.device),
         cache=config.data.cache,
@@ -61,8 +62,11 @@ class Scoring:
         self._rows: list[dict[str, Any]] = []
         self._best: int | None = None
 
-    def resume(self) -> None:
-        """Take up the rows up to the loop's step; ValueError if they are of another protocol. Nothing is written."""
+    def resume(self, other_data: bool = False) -> None:
+        """Take up the rows up to the loop's step; ValueError if they are of another protocol. Nothing is written.
+
+        other_data: of other images than now, as the run allows; then its scores begin anew.
+        """
         path = self._directory / SCORES
         if not path.exists():
             return
@@ -72,7 +76,15 @@ class Scoring:
             kept = [row for row in rows if row["step"] <= self._loop.step]
         except (ValueError, LookupError, TypeError) as error:
             raise ValueError(f"resume: {path} is damaged: {error}") from error
-        check_same([protocol, self._scorer.protocol], ["the run so far", "these settings"])
+        if other_data and protocol["fingerprint"] != self._scorer.protocol["fingerprint"]:
+            print("scores: those so far are of other images and do not compare; they begin anew", flush=True)
+            return
+        if not kept:
+            return
+        try:
+            check_same([protocol, self._scorer.protocol], ["the run so far", "these settings"])
+        except ValueError as error:
+            raise ValueError(f"{error}; move {path} away to begin its scores anew") from error
         self._rows = kept
         self._best = best if any(row["step"] == best for row in kept) else None  # else the export is of a lost future
 

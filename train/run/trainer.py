@@ -126,7 +126,7 @@ class Trainer:
             for message in refused:
                 print(f"warning: {message}; an older checkpoint is taken", flush=True)
             if self.scoring is not None:
-                self.scoring.resume()
+                self.scoring.resume(other_data)
             print(f"{self.label}: continues at step {self.loop.step}", flush=True)
             return
         if refused:

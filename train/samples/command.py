@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from models.config import check_fields
@@ -21,6 +19,7 @@ from train.samples.draw import batches
 from train.samples.files import form_of, write_images, write_npz
 from train.samples.source import Weights, check_counts, load_trained
 from train.scores.images import to_uint8
+from train.scores.progress import shown
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def sample_main(argv: Sequence[str]) -> None:
             f"samples: {trained.name} makes points here, which go to FILE.npz, got {printable(config.out)}"
         )
     game = trained.game.to(device)
-    drawn = _shown(batches(game, config.n, config.seed, config.batch_size), -(-config.n // config.batch_size))
+    drawn = shown(batches(game, config.n, config.seed, config.batch_size), -(-config.n // config.batch_size), "samples")
     if points:
         write_npz(out, (config.n, *trained.shape), np.dtype(np.float32), (batch.cpu().numpy() for batch in drawn))
     else:
@@ -82,9 +81,3 @@ def _channels_last(batch: Tensor) -> np.ndarray:
     """Images [n, C, H, W] in [-1, 1] as uint8 [n, H, W, C]."""
     images: np.ndarray = to_uint8(batch).permute(0, 2, 3, 1).cpu().numpy()
     return images
-
-
-def _shown(drawn: Iterator[Tensor], total: int) -> Iterator[Tensor]:
-    """The same behind a progress bar on stderr, where that is a terminal."""
-    console = Console(stderr=True)
-    yield from track(drawn, "samples", total, console=console, transient=True, disable=not console.is_terminal)

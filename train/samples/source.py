@@ -57,7 +57,9 @@ def load_trained(path: str | Path, weights: Weights = "last") -> Trained:
     description = _described(path)
     if "shape" in description:
         if weights != "last":
-            raise ValueError(f"samples: {printable(str(path))} is an export; --weights {weights} needs a run directory")
+            raise ValueError(
+                f"samples: {printable(str(path))} is an export and has its own weights alone; {weights} needs a run"
+            )
         return _from_export(path, None)
     name, config = _configured(path, description)
     if weights == "best":

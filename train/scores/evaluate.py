@@ -77,7 +77,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "evaluate")
-        check_counts(self, "evaluate")
+        check_counts(self, "evaluate", "batch_size", *(() if self.n is None else ("n",)))
         if self.extractor == "none":
             raise ValueError("evaluate: extractor must be one, got none")
         if self.threads is not None and self.threads < 1:
@@ -117,7 +117,8 @@ def evaluate_main(argv: Sequence[str]) -> None:
     )
     found = scorer.score(shown(subject.batches, -(-subject.n // DRAW), "samples"))
     protocol, seconds = scorer.protocol, time.perf_counter() - start
-    print(f"{subject.n:,} images of {subject.label} against {protocol['reference']:,} of {printable(data)}")
+    against = printable(config.against or data)
+    print(f"{subject.n:,} images of {subject.label} against {protocol['reference']:,} of {against}")
     print("\n".join(table(found, protocol)))
     command = shlex.join(["python", "-m", "train", "evaluate", *argv])
     provenance = {**describe(command, "train", "models"), "seconds": round(seconds, 1)}
@@ -162,7 +163,7 @@ def _trained(config: EvaluateConfig, path: Path, device: torch.device) -> Subjec
     trained = load_trained(path, config.snapshot)
     if len(trained.shape) != 3:
         raise ValueError(f"evaluate: {trained.name} makes points here, and extractors take images")
-    game, n = trained.game.to(device), config.n or SAMPLES
+    game, n = trained.game.to(device), SAMPLES if config.n is None else config.n
     drawn = (to_uint8(batch) for batch in batches(game, n, config.seed, DRAW))
     return Subject(f"{trained}, seed {config.seed}", n, trained.shape, drawn, trained.ema)
 

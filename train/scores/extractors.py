@@ -30,12 +30,12 @@ class Extractor:
     """A frozen network in eval mode on ``device``.
 
     name: as in ScoreConfig. digest: SHA-256 of the file of its weights. resize: how images reach its input size.
-    dim: number of features. classes: of its classifier, 0 without one. label: what its Frechet distance is called.
+    dim: number of features. label: what its Frechet distance is called.
     """
 
     def __init__(self, kind: Kind, network: nn.Module, digest: str, device: torch.device, batch_size: int) -> None:
         self.name, self.label, self.resize = kind.name, kind.label, kind.resize
-        self.dim, self.classes, self.digest, self.device = kind.dim, kind.classes, digest, device
+        self.dim, self.digest, self.device = kind.dim, digest, device
         self._batch = batch_size if device.type != "cpu" else CPU_BATCH
         self._network = network.eval().requires_grad_(False)
 
@@ -73,7 +73,6 @@ class Kind:
     label: str
     module: str
     dim: int
-    classes: int
     resize: str
     extra: str
 
@@ -86,7 +85,6 @@ KINDS = {
             "FID",
             "train.scores.inception",
             2048,
-            1008,
             "bilinear to 299 px as TensorFlow 1 did, not antialiased (torch-fidelity)",
             "train",
         ),
@@ -95,7 +93,6 @@ KINDS = {
             "FD-DINOv2",
             "train.scores.dinov2",
             1024,
-            0,
             "bicubic to 224 px, antialiased, rounded to 8 bits",
             "train",
         ),
@@ -104,7 +101,6 @@ KINDS = {
             "FID[efficientnet-lite2]",
             "train.scores.efficientnet",
             1280,
-            1000,
             "bicubic to 260 px, antialiased, rounded to 8 bits",
             "scores",
         ),

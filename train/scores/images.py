@@ -42,11 +42,11 @@ def to_uint8(images: Tensor) -> Tensor:
 class Scorer:
     """Scores sets of ``config.n`` images against real ones, whose statistics are computed once and kept on disk.
 
-    real: uint8 [M, 1 or 3, H, W]. data, split: what the protocol calls them. ema: decay of the average of the weights
-    that make the samples, 0 for the weights as they are, None if it is not known. cache: the folder for statistics
-    (default: that of decoded images). extractor: that of ``config``, if it is loaded. Whatever can be wrong is found
-    here, before anything is trained: ValueError in one line for missing or wrong weights and for too few or wrong
-    images. shape: of an image.
+    real: uint8 [M, 1 or 3, H, W]. data, split: what the protocol calls them. fingerprint: theirs, if it is known. ema:
+    decay of the average of the weights that make the samples, 0 for the weights as they are, None if it is not known.
+    cache: the folder for statistics (default: that of decoded images). extractor: that of ``config``, if it is loaded.
+    Whatever can be wrong is found here, before anything is trained: ValueError in one line for missing or wrong weights
+    and for too few or wrong images. shape: of an image.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Scorer:
         *,
         data: str,
         split: str | None = None,
+        fingerprint: str | None = None,
         ema: float | None = None,
         device: torch.device | str = "cpu",
         cache: str | None = None,
@@ -87,7 +88,7 @@ class Scorer:
             "neighbours": self._neighbours,
             "data": data,
             "split": split,
-            "fingerprint": image_fingerprint(real),
+            "fingerprint": image_fingerprint(real) if fingerprint is None else fingerprint,
             "size": list(self.shape),
             "ema": None if ema is None else ema > 0,
             "k precision, recall": K_PRECISION,

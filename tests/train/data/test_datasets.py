@@ -322,7 +322,7 @@ def test_a_state_belongs_to_the_images_it_was_taken_from():
             ImageSet("folder", others, 1).load_state_dict(state)
         new = ImageSet("folder", others, 1)
         new.load_state_dict(state, allow_other=True)
-        assert (new.epoch, new.state_dict()["position"]) == (2, 0)
+        assert (new.state_dict()["epoch"], new.state_dict()["position"]) == (2, 0)
         assert len(new.batch(len(others)).unique(dim=0)) == len(others)
     with pytest.raises(ValueError, match=r"images of shape \[3, 4, 4\]"):
         ImageSet("folder", images(0)[:, :1], 1).load_state_dict(state, allow_other=True)

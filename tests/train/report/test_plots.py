@@ -135,6 +135,7 @@ def test_loss_curves_draw_each_named_term(tmp_path, figure):
     rows = [
         {"step": 50, "seconds": 1.0, "critic/loss": 3.0, "critic/squared_error": 1.0, "critic/lr": 0.1},
         {"step": 50, "metrics/reverse_kl": 0.2},
+        {"step": 50, "scores/fid": 80.0, "scores/precision": 0.5},
         {"step": 100, "seconds": 2.0, "critic/loss": None, "critic/squared_error": 2.0, "generator/loss": -1.0},
     ]
     write_rows(tmp_path / "metrics.jsonl", rows)

@@ -68,8 +68,10 @@ def test_rows_of_stated_settings_take_the_papers_profile_and_need_one():
 def test_unknown_rows_and_presets_are_named():
     with pytest.raises(ValueError, match=r"^reproduce: rows must be of wgan-gp-stated, .*, got nothing-such$"):
         wanted("table2", "--rows", "nothing-such")
-    with pytest.raises(ValueError, match=r"^reproduce: preset must be one of ring8, .*, got 'nowhere'$"):
+    with pytest.raises(ValueError, match=r"^reproduce: preset must be one of digits, .*, got 'nowhere'$"):
         parse("table2", ["--preset", "nowhere"], "test")
+    with pytest.raises(ValueError, match=r"^reproduce: preset must be one of digits, .*, got 'demo'$"):
+        parse("table2", ["--preset", "demo"], "test")  # of points
     with pytest.raises(ValueError, match=r"^reproduce: seeds must be at least 1, got 0$"):
         parse("table2", ["--seeds", "0"], "test")
     with pytest.raises(ValueError, match=r"^reproduce: scores.extractor must be set: inception, "):
@@ -168,8 +170,39 @@ def test_cells_of_other_images_are_refused(tmp_path, processes, capsys):
 
 def test_cells_of_two_budgets_are_not_put_into_one_table(tmp_path, processes):
     play(tmp_path, "--rows", "wgan-gp")
-    with pytest.raises(ValueError, match="wgan-gp-0 has iterations 9, dcgan-0 8: they belong to different tables"):
+    with pytest.raises(ValueError, match="wgan-gp-0 has iterations 9, dcgan-0 8: they cannot stand in one table"):
         play(tmp_path, "--rows", "dcgan", "--iterations", "8")
+    assert "dcgan-0" not in processes.started  # it is said before hours of training
+
+
+def test_a_row_of_two_settings_is_refused(tmp_path, processes):
+    play(tmp_path)
+    path = tmp_path / "out" / "cells" / "wgan-gp-2.json"
+    cell = json.loads(path.read_text())
+    cell["config"]["lr"] = 0.5
+    path.write_text(json.dumps(cell))
+    with pytest.raises(ValueError, match=r"wgan-gp-0 has lr 0.008, wgan-gp-2 0.5: they cannot stand in one table"):
+        play(tmp_path, "--seeds", "2")
+    with pytest.raises(ValueError, match=r"wgan-gp-0 has lr 0.008, wgan-gp-2 0.5: they cannot stand in one table"):
+        images_report.write(tmp_path / "out", "table2")
+
+
+def test_a_cell_says_when_it_began_and_with_which_code(tmp_path, processes, monkeypatch):
+    monkeypatch.setattr(image_cells, "moment", lambda *sources: {"commit": "abc+", "date": "today"})
+    page = play(tmp_path, "--rows", "dcgan")
+    assert "dcgan-0 (today)" in page
+    assert 'commit "abc+"' in page
+
+
+def test_a_table_of_rows_that_no_paper_has_states_nothing(tmp_path, processes):
+    assert "## What the paper states" in play(tmp_path)
+    for path in (tmp_path / "out" / "cells").glob("*.json"):
+        if path.stem == "dcgan-0":
+            path.rename(path.with_name("potgan-mlp-0.json"))
+        else:
+            path.unlink()
+    images_report.write(tmp_path / "out", "table2")
+    assert "## What the paper states" not in (tmp_path / "out" / "table2.md").read_text()
 
 
 def test_a_cell_that_fails_is_named_and_leaves_the_others(tmp_path, processes, capsys):
@@ -220,25 +253,15 @@ def test_scores_of_unlike_protocols_are_not_put_into_one_table(tmp_path, process
 def test_the_plan_times_each_row_and_sums_up(monkeypatch, capsys):
     monkeypatch.setattr(image_planner, "TIMED_SECONDS", 0.0)
     monkeypatch.setattr(image_planner, "image_seconds", lambda config, data: 0.01)
-    small = [
-        "--scores.extractor",
-        "inception",
-        "--data.size",
-        "8",
-        "--iterations",
-        "1000",
-        "--scores.n",
-        "360",
-        "--scores.every",
-        "300",
-    ]
     monkeypatch.setattr(image_planner, "seconds_of", lambda work, device: work() or 3.6)
-    main(["table2", "--preset", "digits", "--plan", "--rows", "wgan-gp", "potgan", *small])
+    words = "table2 --preset digits --plan --rows wgan-gp potgan potgan-1 --other-seeds 3 --scores.extractor inception"
+    main(f"{words} --data.size 8 --iterations 1000 --scores.n 360 --scores.every 300".split())
     out = capsys.readouterr().out
     # 1,000 iterations of 3.6 s, and four scores of 360 images at 0.01 s, for three seeds: 3.012 h.
     assert re.search(r"^wgan-gp +3 +1,000 +0.278 +3.01  \d", out, re.MULTILINE)
-    assert re.search(r"^vae \(20,000 iterations\) +once +20.00$", out, re.MULTILINE)
-    assert "6 cells: about 26 h" in out
+    # A VAE for each seed, which the other rows of that seed share.
+    assert re.search(r"^vae \(20,000 iterations\) +3 +60.00$", out, re.MULTILINE)
+    assert "9 cells: about 69 h" in out
     assert "scores: 100 images/s through inception" in out
 
 

@@ -143,6 +143,7 @@ def test_sweep_removes_what_dead_writers_left_and_nothing_else(tmp_path):
     kept = [
         tmp_path / f".config.json.{os.getppid()}.part",  # lives
         tmp_path / f".config.json.{dead.stdout.strip()}.0123abcd.part",  # of another machine, just now
+        tmp_path / f".config.json.{dead.stdout.strip()}.12345678.part",  # the same, whose token is no letter
         tmp_path / "notes.part",
         tmp_path / ".hidden.x.part",
         folder / "step_00000015.pt",

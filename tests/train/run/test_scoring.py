@@ -31,7 +31,7 @@ class Scorer:
     label, shape = "FID[some]", (2,)
 
     def __init__(self, start=0, n=6):
-        self.protocol, self.calls, self.drawn = {"extractor": "some", "n": n}, start, []
+        self.protocol, self.calls, self.drawn = {"extractor": "some", "n": n, "fingerprint": "first"}, start, []
 
     def score(self, draw):
         samples = torch.cat([draw(4), draw(2)])
@@ -162,9 +162,32 @@ def test_a_run_is_not_continued_under_another_protocol(play):
     play("run", Scorer(), iterations=4).run("again")
     other = play("run", Scorer(n=20))
     before = (other.directory / "scores.json").read_text()
-    with pytest.raises(ValueError, match=r"the run so far and these settings cannot be compared: n 6 and 20"):
+    with pytest.raises(ValueError, match=r"cannot be compared: n 6 and 20; move .*scores.json away to begin"):
         other.resume()
     assert (other.directory / "scores.json").read_text() == before
+    (other.directory / "scores.json").rename(other.directory / "scores-before.json")
+    other.resume()
+    other.run("again")
+    assert [row["step"] for row in scores(other)["rows"]] == [4, 6, 8]
+
+
+def test_scores_of_other_images_begin_anew_where_a_run_may_go_on_with_them(play, capsys):
+    grown = Scorer()
+    grown.protocol["fingerprint"] = "grown"
+    play("run", Scorer(), iterations=4).run("again")
+    refused = play("run", grown)
+    with pytest.raises(ValueError, match=r"cannot be compared: fingerprint first and grown; move "):
+        refused.resume()
+    other = play("run", grown)
+    other.resume(other_data=True)
+    assert "scores: those so far are of other images and do not compare; they begin anew" in capsys.readouterr().out
+    other.run("again")
+    assert scores(other)["protocol"]["fingerprint"] == "grown"
+    assert [row["step"] for row in scores(other)["rows"]] == [4, 6, 8]
+    same = play("run", grown, iterations=10)
+    same.resume(other_data=True)
+    assert same.scoring is not None
+    assert not same.scoring.due()  # its last row was taken up: the images are the same
 
 
 def test_a_request_to_stop_is_heard_while_samples_are_scored_and_the_scores_are_made_up(play):

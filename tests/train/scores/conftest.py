@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from train.scores.extractors import Extractor, Features, Kind, load_extractor
 
-TINY = Kind("tiny", "FD[tiny]", "none", dim=6, classes=4, resize="none", extra="none")
+TINY = Kind("tiny", "FD[tiny]", "none", dim=6, resize="none", extra="none")
 
 
 class TinyNetwork(nn.Module):

@@ -137,6 +137,8 @@ def test_grey_samples_meet_grey_images(folders, draw, read_scores, tmp_path):
         (["images", "--against", "cifar10"], "data: cifar10 needs a path"),
         (["images", "--against", "digits", "--n", "31"], "n is 31, but images has 30 images"),
         (["images", "--against", "digits", "--n", "9"], "n must be at least 10, got 9"),
+        (["images", "--against", "digits", "--n", "0"], "evaluate: n must be at least 1, got 0"),
+        (["images", "--against", "digits", "--batch-size", "0"], "evaluate: batch_size must be at least 1, got 0"),
         (["images", "--against", "digits", "--reference", "1798"], r"reference must lie in 10..1797"),
         (["images", "--against", "digits", "--extractor", "none"], "extractor must be one, got none"),
         (["images", "--against", "digits", "--snapshot", "raw"], "snapshot raw is of a run, but images is none"),
