@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 
 from models.config import check_fields, check_range
 from models.games.game import Game, Loss, Turn, full
-from models.networks import NetworkConfig, make_encoder, make_generator, make_latent_critic, make_random_encoder
+from models.networks import NetworkConfig, make_encoder, make_generator, make_latent_critic
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,6 @@ class WaeGanConfig:
     """Encoder, decoder and latent discriminator; noise_dim is the size of a code."""
     adversary_weight: float = 10.0
     """lambda of Algorithm 1; 10 is its paper's value for MNIST. [open]"""
-
-    random_encoder: bool = False
-    """Q sees noise, too, and so draws a code from a law given x: a random encoder, which its paper allows. [open]"""
     discriminator_steps: int = 1
     """Steps of the discriminator for each of the auto-encoder; Algorithm 1 has 1. [stated]"""
 
@@ -38,8 +35,6 @@ class WaeGan(Game):
     """WAE-GAN (Tolstikhin et al. 2018, Algorithm 1): an auto-encoder whose codes an adversary holds to the prior.
 
     Players ``discriminator`` (D, the logit that a code is the prior's) and ``autoencoder``: encoder Q and generator G.
-    Where the data have fewer dimensions than a code, as modes that are nearly points have, only a random Q can fill the
-    prior without tearing the data apart (Rubenstein et al. 2018).
     Noise N(0, I) [N, noise_dim] is the prior on codes.
     """
 
@@ -57,10 +52,9 @@ class WaeGan(Game):
     def build(cls, config: WaeGanConfig, shape: tuple[int, ...]) -> WaeGan:
         """The game for samples of ``shape``: (D,) for points or (C, H, W) for images in [-1, 1]."""
         networks = config.networks
-        encoder = make_random_encoder if config.random_encoder else make_encoder
         return cls(
             config,
-            encoder(networks, shape, networks.noise_dim),
+            make_encoder(networks, shape, networks.noise_dim),
             make_generator(networks, shape),
             make_latent_critic(networks, networks.noise_dim),
         )

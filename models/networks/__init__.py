@@ -11,7 +11,7 @@ from torch import nn
 
 from models.config import check_fields, check_range
 from models.networks import dcgan, mlp, resnet
-from models.networks.heads import PairCritic, RandomEncoder, bounded_scores
+from models.networks.heads import PairCritic, bounded_scores
 from models.networks.init import he_init, normal_init
 from models.networks.network import check_shape
 
@@ -66,18 +66,6 @@ def make_encoder(config: NetworkConfig, shape: tuple[int, ...], out_dim: int) ->
     """Samples [N, *shape] -> vectors [N, out_dim], by the critic's layers up to the last."""
     body, size = make_features(config, shape)
     return _started(config, nn.Sequential(body, he_init(nn.Linear(size, out_dim))))
-
-
-def make_random_encoder(config: NetworkConfig, shape: tuple[int, ...], out_dim: int) -> nn.Module:
-    """Samples [N, *shape] -> vectors [N, out_dim], each drawn anew: the encoder sees out_dim values of noise, too."""
-    if config.name == "mlp":
-        check_shape(shape)
-        body: nn.Module = nn.Flatten(-len(shape))
-        size, hidden = math.prod(shape), [config.width] * config.depth
-    else:
-        body, size = make_features(config, shape)
-        hidden = [4 * config.width]
-    return _started(config, RandomEncoder(body, mlp.mlp([size + out_dim, *hidden, out_dim]), out_dim))
 
 
 def make_features(config: NetworkConfig, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
@@ -135,5 +123,4 @@ __all__ = [
     "make_latent_critic",
     "make_mover",
     "make_pair_critic",
-    "make_random_encoder",
 ]

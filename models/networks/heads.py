@@ -1,4 +1,4 @@
-"""What a critic's scores pass through, critics of pairs, and encoders that see noise."""
+"""What a critic's scores pass through, and critics of pairs."""
 
 from __future__ import annotations
 
@@ -24,16 +24,3 @@ class PairCritic(nn.Module):
             shape = [*features.shape[:-1], self.latent_dim]
             raise ValueError(f"critic: z must be {shape} for x {list(x.shape)}, got {list(z.shape)}")
         return self.head(torch.cat([features, z], -1))
-
-
-class RandomEncoder(nn.Module):
-    """Samples [N, ...] -> codes [N, out_dim] of a law given x: head(body(x), e), where e ~ N(0, I) [N, noise_dim]."""
-
-    def __init__(self, body: nn.Module, head: nn.Module, noise_dim: int) -> None:
-        super().__init__()
-        self.body, self.head, self.noise_dim = body, head, noise_dim
-
-    def forward(self, x: Tensor) -> Tensor:
-        features = self.body(x)  # [N, K]
-        noise = torch.randn(*features.shape[:-1], self.noise_dim, dtype=features.dtype, device=features.device)
-        return self.head(torch.cat([features, noise], -1))

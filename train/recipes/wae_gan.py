@@ -6,6 +6,6 @@ from typing import Any
 _TUNED = {
     "betas": (0.5, 0.9),
     "lr": 2e-3,
-    "game": {"adversary_weight": 1.0, "random_encoder": True, "discriminator_steps": 3},
+    "game": {"adversary_weight": 0.3, "discriminator_steps": 3},
 }
 PROFILES: dict[str, dict[str, Any]] = {"ring8": _TUNED, "ball3d": _TUNED, "folder32-cpu": {"lr": 3e-3}}

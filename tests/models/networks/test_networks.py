@@ -16,7 +16,6 @@ from models.networks import (
     make_latent_critic,
     make_mover,
     make_pair_critic,
-    make_random_encoder,
 )
 
 IMAGES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)]
@@ -100,22 +99,6 @@ def test_a_critic_scores_each_sample_alone_unless_it_has_batch_norm(name, shape,
         (gradient,) = torch.autograd.grad(score, x)
         assert gradient[1].any()
         assert gradient[[0, 2, 3]].any().item() == batch_norm
-
-
-@small
-def test_a_random_encoder_draws_each_code_anew(name, shape, randn):
-    encoder, x = make_random_encoder(config_of(name, width=16), shape, 7), randn(4, *shape).requires_grad_()
-    torch.manual_seed(0)
-    codes = encoder(x)
-    assert codes.shape == (4, 7)
-    assert not torch.equal(encoder(x), codes)
-    torch.manual_seed(0)
-    assert torch.equal(encoder(x), codes)
-    (gradient,) = torch.autograd.grad(codes[1].sum(), x)
-    assert gradient[1].any()
-    assert not gradient[[0, 2, 3]].any()
-    same = encoder(x[:1].expand(64, *shape)).detach()  # of one sample
-    assert (same.std(0) > 0.01).all()
 
 
 @small

@@ -31,7 +31,7 @@ def one_run(game, settings, directory, iterations):
     return trainer
 
 
-@pytest.mark.parametrize("game", ["gan", "3p-wgan", "wgan"])  # they draw nothing in their losses
+@pytest.mark.parametrize("game", ["gan", "wae-gan", "3p-wgan", "wgan"])  # they draw nothing in their losses
 def test_a_run_side_by_side_is_the_single_run_with_its_seed(game, tmp_path):
     # Biases before batch norm have gradient 0 but for rounding, which Adam makes a step of lr: without it here.
     settings = config(game, **({"batch_norm": "none"} if game == "3p-wgan" else {}))
