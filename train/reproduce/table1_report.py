@@ -183,7 +183,7 @@ def _settings(cells: Cells) -> Iterator[str]:
     """What every cell of a setting shares, then what each row has beside it."""
     for setting, (title, _) in SETTINGS.items():
         flat = {
-            (target, row): {k: json.dumps(v) for k, v in flatten(cell["config"]) if k not in _IGNORED}
+            (target, row): {k: json.dumps(v) for k, v in flatten(cell["config"]) if not _ignored(k)}
             for (target, s, row), cell in cells.items()
             if s == setting
         }
@@ -207,10 +207,12 @@ def _list(pairs: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"{name.removeprefix('game.')} {value}" for name, value in pairs)
 
 
-_IGNORED = {
-    *("seed", "out", "log_every", "sample_every", "checkpoint_every", "keep", "game.encoder"),
-    *(f"data.{name}" for name in ("name", "path", "size", "subset", "cache", "limit")),
-}
+_IGNORED = ("seed", "out", "threads", "log_every", "sample_every", "checkpoint_every", "keep", "game.encoder")
+
+
+def _ignored(name: str) -> bool:
+    """Whether a setting says nothing of the runs of a toy: where and how often, and those of images alone."""
+    return name in _IGNORED or name.startswith(("data.", "scores."))
 
 
 def _provenance(cells: Cells) -> str:
