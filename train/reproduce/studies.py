@@ -55,6 +55,15 @@ def _wgan_gp(rate: float, steps: int, penalty: float) -> Row:
     return Row("wgan-gp", label, {"lr": rate, "game": {"critic_steps": steps, "gradient_penalty_weight": penalty}})
 
 
+def _veegan(rate: float, spread: float) -> Row:
+    return Row("veegan", f"rate {rate:g}, spread {spread:g}", {"lr": rate, "game": {"reconstructor_std": spread}})
+
+
+def _wae_gan(weight: float, steps: int) -> Row:
+    label = f"adversary weight {weight:g}, {steps} discriminator step{'s' if steps > 1 else ''}"
+    return Row("wae-gan", label, {"game": {"adversary_weight": weight, "discriminator_steps": steps}})
+
+
 FOREST = (
     _potgan("the profile: T = 16, D = 3"),
     _potgan("F = identity", transform="identity"),
@@ -79,8 +88,12 @@ FOREST = (
 GAMES = (
     Row("gan", "rate 1e-3", {"lr": 1e-3}),
     Row("gan", "rate 4e-3", {"lr": 4e-3}),
-    Row("veegan", "rate 1e-3", {"lr": 1e-3}),
-    Row("veegan", "rate 4e-3", {"lr": 4e-3}),
+    _veegan(1e-3, 0.1),
+    _veegan(2e-3, 0.03),
+    _veegan(2e-3, 0.1),
+    _veegan(2e-3, 0.3),
+    _veegan(2e-3, 1.0),
+    _veegan(4e-3, 0.1),
     _wgan_gp(1e-3, 5, 0.02),
     _wgan_gp(1e-3, 5, 0.1),
     _wgan_gp(1e-3, 5, 1.0),
@@ -88,8 +101,12 @@ GAMES = (
     _wgan_gp(1e-3, 1, 1.0),
     _wgan_gp(4e-3, 1, 0.1),
     _wgan_gp(4e-3, 1, 1.0),
-    Row("wae-gan", "adversary weight 1", {"game": {"adversary_weight": 1.0}}),
-    Row("wae-gan", "adversary weight 10", {"game": {"adversary_weight": 10.0}}),
+    _wae_gan(10.0, 1),
+    _wae_gan(0.3, 1),
+    _wae_gan(0.1, 3),
+    _wae_gan(0.3, 3),
+    _wae_gan(1.0, 3),
+    _wae_gan(0.3, 5),
     Row("3p-wgan", "rate 1e-3, uniform noise", {"lr": 1e-3, "game": {"noise": "uniform"}}),
     Row("3p-wgan", "rate 3e-4, uniform noise", {"lr": 3e-4, "game": {"noise": "uniform"}}),
     Row("3p-wgan", "rate 3e-4, normal noise", {"lr": 3e-4, "game": {"noise": "normal"}}),
