@@ -1,7 +1,7 @@
 """3P-WGAN's own settings.
 
-First weights are N(0, 0.02^2), which its paper states for images. Batch norm in the critic too, also stated, makes the
-ring slow and unstable, so it is in the generator alone.
+First weights are N(0, 0.02^2), which its paper states for images. Batch norm is in the generator alone: with the stated
+one in the critic too, at the stated rate, the ring is slow and unstable.
 """
 
 from typing import Any
