@@ -182,7 +182,8 @@ def is_of(found: Mapping[str, Any], target: str, row: Row, wanted: TrainConfig) 
     """Whether a stored line is this row's; ValueError if it has the same name and other settings."""
     if (found["target"], found["game"], found["label"]) != (target, row.game, row.label):
         return False
-    theirs, ours = dict(flatten(found["config"])), dict(flatten(plain(wanted)))
+    stored = plain(from_dict(type(wanted), found["config"]))  # settings that came later have their defaults there
+    theirs, ours = dict(flatten(stored)), dict(flatten(plain(wanted)))
     other = ", ".join(f"{name} {theirs.get(name)}" for name in ours if ours[name] != theirs.get(name))
     if other:
         raise ValueError(

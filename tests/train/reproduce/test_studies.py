@@ -43,6 +43,9 @@ def test_rows_are_trained_once_and_shown(tiny, tmp_path):
     assert rows[0]["seeds"] == [100, 101, 102]
     page = (tmp_path / "games.md").read_text()
     assert "| gan | fast | 0.25" in page
+    for row in rows:
+        del row["config"]["scores"]  # of a time before there were such settings
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert tiny("--iterations", "2") == []
     with pytest.raises(ValueError, match=r"ring8 gan, as it is, has other settings there \(iterations 2\)"):
         tiny("--iterations", "3")
