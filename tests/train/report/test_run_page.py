@@ -70,7 +70,7 @@ def test_errors_are_a_band_and_terms_that_are_the_loss_are_shown_once(tmp_path):
     charts = {chart["title"]: chart["lines"][0] for chart in data(text)}
     assert list(charts) == ["Reverse KL (nats)", "forest: loss", "forest: used"]
     assert (charts["Reverse KL (nats)"]["low"], charts["Reverse KL (nats)"]["high"]) == ([0.75], [1.25])
-    assert "Share of a batch&#x27;s generated samples that the pairing takes" in text
+    assert "the share of generated samples with a pair" in text
     assert "<dd>1.00 ± 0.25</dd>" in text
 
 
