@@ -39,10 +39,10 @@ class ResourceError(TrainingError):
 
 
 class Stopped(Exception):  # noqa: N818 - no error
-    """A signal asked the run to end, and it was saved. Exit status 128 + signal number, as a shell has it."""
+    """A signal asked to end, and what was done then. Exit status 128 + signal number, as a shell has it."""
 
-    def __init__(self, number: int, step: int, directory: str) -> None:
-        super().__init__(f"{signal.Signals(number).name} at step {step}: saved in {directory}")
+    def __init__(self, number: int, what: str) -> None:
+        super().__init__(f"{signal.Signals(number).name} {what}")
         self.status = 128 + number
 
 

@@ -137,6 +137,11 @@ class _Died(Exception):  # noqa: N818 - it says what happened
     """The decoder is gone."""
 
 
+def _ignore_ctrl_c() -> None:
+    """In this thread and, from their first instruction on, in the processes that it starts: Ctrl-C is the parent's."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
 class _Pool:
     """Decoders, and for each a thread that asks it and waits."""
 
@@ -145,7 +150,7 @@ class _Pool:
         self._closed = False
         self._own = threading.local()
         self._decoders: set[_Decoder] = set()
-        self._threads = ThreadPoolExecutor(count)
+        self._threads = ThreadPoolExecutor(count, initializer=_ignore_ctrl_c)
 
     def submit(self, request: Request) -> Future[list[Outcome]]:
         return self._threads.submit(self._ask, request)

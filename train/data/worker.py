@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -49,7 +48,6 @@ def attempt(read: Callable[[], bytes], size: int, background: str, crop: Crop) -
 
 def main() -> None:
     """Answer requests on the standard input until it ends, as it does when the parent dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no reply
     try:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from subprocess import STDOUT, run
-from typing import Any
+from typing import IO, Any
 
 from models.config import from_dict
 from train.data.config import DataConfig
@@ -200,17 +199,18 @@ def plain(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in _FREE}
 
 
-def train(cell: Cell) -> dict[str, str]:
+def train(cell: Cell, run: Callable[[Sequence[str], IO[str]], int]) -> dict[str, str]:
     """Play the cell's run to its end, from wherever it stands; TrainingError with its last line if it fails.
 
-    Returns the date at which it began and the commit of the code then: each cell imports what it finds.
+    run: runs a command with its output to a file, and returns its exit status. Returns the date at which the cell began
+    and the commit of the code then: each cell imports what it finds.
     """
     folder, began = Path(cell.config.out or ""), moment("models", "train")
     if not check_run(cell):
         save_config(folder, cell.game, cell.config)
     command = [sys.executable, "-m", "train", cell.game, "--resume", str(folder), *places(cell.config)]
     with (folder / LOG).open("a", encoding="utf-8") as log:
-        status = run(command, stdout=log, stderr=STDOUT, check=False).returncode
+        status = run(command, log)
     if status != 0:
         lines = (folder / LOG).read_text(encoding="utf-8").strip().splitlines() or ["nothing was printed"]
         raise TrainingError(f"reproduce: {cell.name} ended with status {status}: {lines[-1]} (see {folder / LOG})")

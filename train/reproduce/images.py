@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 from train.cli import parse_fields
 from train.data.config import DISTRIBUTIONS, load_images
 from train.data.fingerprint import image_fingerprint
-from train.errors import TrainingError
+from train.errors import Stopped, TrainingError
 from train.provenance import cores
 from train.recipes import PROFILES, profile, profiles
 from train.report.names import title
+from train.reproduce.children import Children
 from train.reproduce.image_cells import (
     Cell,
     ImagesConfig,
@@ -101,9 +103,9 @@ def play(
     check_together([*kept, *({**vars(cell), "config": without_places(cell.config)} for cell in wanted)])
     print(f"{len(wanted)} cells, {len(wanted) - len(missing)} of them kept already", flush=True)
     started, failed, done = time.monotonic(), [], 0
-    with ThreadPoolExecutor(config.jobs) as pool:  # a thread waits for a process
-        waiting = {pool.submit(train, cell): cell for cell in missing}
+    with ThreadPoolExecutor(config.jobs) as pool, Children() as children:  # a thread waits for a child
         try:
+            waiting = {pool.submit(train, cell, children.run): cell for cell in missing}
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     cell = waiting.pop(future)
@@ -121,7 +123,10 @@ def play(
                         f"{cell.name}: {score}; {done} of {len(missing)} cells, about {duration(left)} left",
                         flush=True,
                     )
-        except KeyboardInterrupt:  # the runs have it, too, and save; no other begins
-            pool.shutdown(wait=True, cancel_futures=True)
+        except (KeyboardInterrupt, Stopped):
+            with suppress(OSError):  # the terminal may be what is gone
+                print("the cells in training save and end; the same command goes on where they are", flush=True)
             raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
     return failed

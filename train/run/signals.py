@@ -19,7 +19,7 @@ class Requests:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Take the signals within the block; a second one leaves at once, as KeyboardInterrupt."""
+        """Take the signals within the block; SIGINT after another leaves at once, as KeyboardInterrupt."""
         before = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -32,6 +32,7 @@ class Requests:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked is not None:  # asked twice: the last checkpoint stays as it is
-            raise KeyboardInterrupt
-        self.asked = number
+        if self.asked is None:
+            self.asked = number
+        elif number == signal.SIGINT:  # someone is impatient, and the last checkpoint stays as it is
+            raise KeyboardInterrupt  # who is not: a table that passes on what all processes have been sent already

@@ -161,7 +161,7 @@ class Trainer:
         if self._requests.asked is None:
             return
         self.save()
-        stopped = Stopped(self._requests.asked, self.loop.step, str(self.directory))
+        stopped = Stopped(self._requests.asked, f"at step {self.loop.step}: saved in {self.directory}")
         with suppress(OSError):  # the terminal may be what is gone
             log.say(f"{stopped}\nresume with: {resume_command}")
         raise stopped

@@ -168,6 +168,13 @@ def test_decoders_end_with_their_parent(number):
     assert not alive(group)
 
 
+@pytest.mark.usefixtures("processes")
+def test_ctrl_c_in_a_decoder_s_first_moments_does_not_reach_it(monkeypatch):
+    pressed = "import os, signal; os.kill(os.getpid(), signal.SIGINT); "
+    monkeypatch.setattr(decoders, "_COMMAND", pressed + decoders._COMMAND)
+    assert greys(item(str(i), png(i)) for i in range(20)) == [(str(i), i) for i in range(20)]
+
+
 def alive(group: int) -> bool:
     found = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True).stdout.split("\n")
     return any(line.split()[0] == str(group) and "Z" not in line.split()[1] for line in found if line.strip())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
-import subprocess
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from train.data.fingerprint import image_fingerprint
 from train.errors import TrainingError
 from train.reproduce import image_cells, image_planner, images, images_report
 from train.reproduce.__main__ import main
+from train.reproduce.children import Children
 from train.reproduce.image_cells import cells
 from train.reproduce.image_tables import TABLES, ImageRow, ImageTable
 from train.reproduce.images import parse
@@ -89,14 +92,14 @@ class Processes:
         self.protocol = {"extractor": "some", "n": 10, "fingerprint": image_fingerprint(REAL)}
         self.without = ""  # a score that the extractor does not give
 
-    def __call__(self, command, stdout, stderr, check):
+    def __call__(self, command, output):
         folder = Path(command[5])
         self.started.append(folder.name)
         self.commands.append(command[6:])
         assert command[2:5:2] == ["train", "--resume"]
         if folder.name in self.failing:
-            stdout.write("one line\nerror: it broke\n")
-            return subprocess.CompletedProcess(command, 1)
+            output.write("one line\nerror: it broke\n")
+            return 1
         game = command[3]
         config = load_config(folder, game, run_config(game))
         row, _, seed = folder.name.rpartition("-")
@@ -112,13 +115,13 @@ class Processes:
             (folder / "pictures" / "moved").mkdir(parents=True)
             for colour, path in (("green", "pictures/moved/00000003.png"), ("blue", "moved.png")):
                 Image.new("RGB", (40, 40), colour).save(folder / path)
-        return subprocess.CompletedProcess(command, 0)
+        return 0
 
 
 @pytest.fixture
 def processes(monkeypatch):
     made = Processes()
-    monkeypatch.setattr(image_cells, "run", made)
+    monkeypatch.setattr(Children, "run", made)
     monkeypatch.setattr(images, "load_images", lambda config: REAL + int(config.path.endswith("elsewhere")))
     return made
 
@@ -216,6 +219,23 @@ def test_a_cell_that_fails_is_named_and_leaves_the_others(tmp_path, processes, c
     play(tmp_path, "--jobs", "2")
     assert processes.started.count("potgan-1") == 2
     assert processes.started.count("potgan-2") == 1
+
+
+def test_after_a_signal_no_other_cell_begins_and_the_same_command_goes_on(tmp_path, processes, monkeypatch, capsys):
+    def signalled(children, command, output):
+        if len(processes.started) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)  # as a run that saves
+            return 128 + signal.SIGTERM
+        return processes(command, output)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Children, "run", signalled)
+        assert guarded(lambda: play(tmp_path)) == 128 + signal.SIGTERM
+    assert processes.started == ["wgan-gp-0"]
+    assert "the same command goes on where they are" in capsys.readouterr().out
+    play(tmp_path)
+    assert len(processes.started) == len(set(processes.started)) == 7
 
 
 def test_the_page_says_means_errors_and_differences(tmp_path, processes):

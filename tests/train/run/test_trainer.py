@@ -160,6 +160,24 @@ def test_a_signal_ends_the_iteration_saves_and_says_how_to_resume(make_trainer, 
     assert [player for player, _, _ in trainer.loop.game.calls][-1] == "generator"
 
 
+@pytest.mark.parametrize("again", [signal.SIGINT, signal.SIGTERM])
+def test_sigint_after_another_signal_leaves_at_once_and_sigterm_does_not(make_trainer, again):
+    """A table passes SIGTERM on to runs that have it already, from who ended all processes of the job."""
+    trainer = make_trainer()
+    step = trainer.loop.game.step
+
+    def signalled(player, *rest):
+        if trainer.loop.step == 3 and player == "critic":
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), again)
+        return step(player, *rest)
+
+    trainer.loop.game.step = signalled
+    with pytest.raises(KeyboardInterrupt if again == signal.SIGINT else Stopped):
+        trainer.run("")
+    assert trainer.loop.step == (3 if again == signal.SIGINT else 4)
+
+
 def test_a_signal_that_the_user_ignores_stays_ignored(make_trainer):
     """nohup leaves SIGHUP ignored: the run goes on."""
     trainer = make_trainer()
