@@ -21,7 +21,9 @@ from train.data.command import InfoConfig
 from train.data.config import DataConfig
 from train.report.command import ReportConfig
 from train.report.compare import CompareConfig
+from train.reproduce import images
 from train.reproduce.__main__ import EXPERIMENTS
+from train.reproduce.image_tables import TABLES
 from train.samples.command import SampleConfig
 from train.samples.interpolate import InterpolateConfig
 from train.scores.evaluate import EvaluateConfig
@@ -88,8 +90,10 @@ def test_shell_lines_name_commands_that_exist(line):
             check_run(game, rest)
         case ["python", "train/potgan.py", *rest]:
             check_run("potgan", rest)
-        case ["python", "-m", "train.reproduce", experiment, *_]:
+        case ["python", "-m", "train.reproduce", experiment, *rest]:
             assert experiment in EXPERIMENTS
+            if experiment in TABLES:
+                images.parse(experiment, rest, "test")
         case ["python", "-m", "benchmarks", *rest]:
             benchmark_options(rest)
         case ["python", "-m", "otkernels.info" | "benchmarks.on_gpu"]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from train.recipes.common import CPU, SMALL
+from train.recipes.common import CPU, FULL_SIZE, SMALL
 from train.recipes.vae import IMAGES
 
 _TREES = {"trees": 16, "depth": 3}
@@ -22,7 +22,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "ball3d-paper": _PAPER,
     "digits": _SMALL_VAE,
     "fashion-mnist": _SMALL_VAE,
-    **dict.fromkeys(("cifar10", "flowers102", "flowers102-32", "cub200", "celeba", "folder32", "folder64"), _VAE),
+    **dict.fromkeys(FULL_SIZE, _VAE),
     "folder32-cpu": {"lr": 4e-3, "game": {"critic_steps": 2}, "vae": _CPU_VAE},
     "folder32-cpu-paper": {"game": {"critic_steps": 2}, "vae": _CPU_VAE},
 }

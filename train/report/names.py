@@ -26,12 +26,15 @@ _NO_FIGURE = ("step", "seconds")
 
 
 def title(name: str, protocol: Mapping[str, Any] | None = None) -> str:
-    """A score's name for a reader; those that are published for Inception carry another extractor's name."""
+    """A score's name for a reader; those that are published for Inception say so if they are of anything else."""
     known = KNOWN[name][0] if name in KNOWN else name.replace("_", " ")
-    extractor = (protocol or {}).get("extractor")
-    if name == "fid" and extractor == "dinov2":
-        return "FD-DINOv2"
-    return f"{known}[{extractor}]" if name in INCEPTIONS and extractor not in (None, "inception") else known
+    if not protocol or name not in INCEPTIONS:
+        return known
+    distance = str(protocol["frechet distance"])
+    if name == "fid":
+        return distance
+    other = distance.removeprefix("FID")  # [an extractor, other weights], or FD-DINOv2
+    return known + (other if other[:1] in ("", "[") else f"[{protocol['extractor']}]")
 
 
 def better(name: str) -> str:

@@ -70,7 +70,8 @@ class ImagesConfig:
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
     plan: bool = False
-    """Only print the plan: cells, hours and disk, from a short timing on this machine."""
+    """Only print the plan of what is missing: cells, hours and disk, from a short timing on this machine. Without this
+    the plan is printed, too, and then the cells are trained."""
     runs: str = "runs/images"
     """Where the cells' runs are."""
     out: str = "results/images"

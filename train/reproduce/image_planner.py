@@ -7,12 +7,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import torch
 
 from models.games import GAMES, Game
-from train.data.config import load
+from train.data.config import load, load_images
 from train.data.datasets import Dataset
 from train.errors import amount
 from train.reproduce.image_cells import Cell, ImagesConfig
@@ -24,6 +26,7 @@ from train.scores.extractors import load_extractor
 
 TIMED_SECONDS = 3.0
 WARM_UP = 2
+EXPORTS = 2  # the last and the best of a run, a phase's and its copy in the cache
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,10 @@ class RowCost:
 
     iteration: float
     """Seconds of an iteration."""
-    phases: dict[str, float]
-    """Seconds of an iteration of each phase before it, by the phase's name."""
-    checkpoint: int
-    """Bytes of a checkpoint."""
+    disk: int
+    """Bytes that a run leaves: checkpoints and exports."""
+    phases: dict[str, tuple[float, int]]
+    """Of each phase before it, by the phase's name: seconds of an iteration, bytes."""
 
 
 def print_plan(cells: Sequence[Cell], config: ImagesConfig) -> None:
@@ -44,32 +47,33 @@ def print_plan(cells: Sequence[Cell], config: ImagesConfig) -> None:
         torch.set_num_threads(config.threads)
     data = load(config.data, torch_device(config.device))
     image = image_seconds(config, data)
-    costs: dict[str, RowCost] = {}
-    rows = list(dict.fromkeys(cell.row for cell in cells))
     print(f"{'row':<24} {'cells':>5} {'iterations':>10} {'it/s':>8} {'hours':>7}  disk", flush=True)
-    phases: dict[str, tuple[str, float]] = {}
-    total_seconds = total_bytes = 0.0
-    for row in rows:
+    phases: dict[str, tuple[str, float, int]] = {}
+    total_seconds, total_bytes = 0.0, 0
+    for row in dict.fromkeys(cell.row for cell in cells):
         here = [cell for cell in cells if cell.row == row]
-        costs[row] = cost = row_cost(here[0], data)
+        cost = row_cost(here[0], data)
         settings = here[0].config
         scored = scorings(settings) * config.scores.n * image
         seconds = len(here) * (settings.iterations * cost.iteration + scored)
-        size = len(here) * (settings.keep + 1) * cost.checkpoint
+        size = len(here) * cost.disk
         for cell in here:
             phases |= phase_runs(cell, cost)
         total_seconds, total_bytes = total_seconds + seconds, total_bytes + size
         print(
             f"{row:<24} {len(here):>5} {settings.iterations:>10,} {1 / cost.iteration:>8.3g} {seconds / 3600:>7.2f}  "
-            f"{amount(int(size))}",
+            f"{amount(size)}",
             flush=True,
         )
-    for label in dict.fromkeys(label for label, _ in phases.values()):
-        hours = [seconds / 3600 for theirs, seconds in phases.values() if theirs == label]
-        print(f"{label:<24} {len(hours):>5} {'':>10} {'':>8} {sum(hours):>7.2f}")
-    together = total_seconds + sum(seconds for _, seconds in phases.values())
-    jobs = f", {config.jobs} at a time: about {duration(together / config.jobs)}" if config.jobs > 1 else ""
-    print(f"{len(cells)} cells: about {duration(together)}{jobs}; {amount(int(total_bytes))} on disk")
+    real = config.scores.reference or len(load_images(config.data))
+    once = [("real images, once", real * image, 0)] if image > 0 else []
+    for label, group in groupby(sorted([*phases.values(), *once]), key=itemgetter(0)):
+        parts = list(group)
+        seconds, size = sum(part[1] for part in parts), sum(part[2] for part in parts)
+        total_seconds, total_bytes = total_seconds + seconds, total_bytes + size
+        print(f"{label:<24} {len(parts):>5} {'':>10} {'':>8} {seconds / 3600:>7.2f}  {amount(size) if size else ''}")
+    jobs = f", {config.jobs} at a time: about {duration(total_seconds / config.jobs)}" if config.jobs > 1 else ""
+    print(f"{len(cells)} cells: about {duration(total_seconds)}{jobs}; {amount(total_bytes)} on disk")
     if image > 0:
         print(f"scores: {1 / image:,.0f} images/s through {config.scores.extractor}, counted above")
 
@@ -81,19 +85,20 @@ def scorings(config: TrainConfig) -> int:
     return along + 1
 
 
-def phase_runs(cell: Cell, cost: RowCost) -> dict[str, tuple[str, float]]:
-    """By settings and seed, what each phase of the cell is called and how long it takes: equals are trained once."""
+def phase_runs(cell: Cell, cost: RowCost) -> dict[str, tuple[str, float, int]]:
+    """By settings and seed, what each phase of the cell is called, its seconds and bytes: equals are trained once."""
     found = {}
-    for phase, seconds in cost.phases.items():
+    for phase, (seconds, size) in cost.phases.items():
         run = phase_as_run(cell.config, phase, registered(GAMES[cell.game].phases[phase].game))
         key = repr(dataclasses.replace(run, out=None))
-        found[key] = (f"{phase} ({run.iterations:,} iterations)", seconds * run.iterations)
+        found[key] = (f"{phase} ({run.iterations:,} iterations)", seconds * run.iterations, size)
     return found
 
 
 def row_cost(cell: Cell, data: Dataset) -> RowCost:
     """Time the row's phases and its game for a few seconds each; everything is written to a temporary folder."""
-    phases, earlier = {}, {}
+    phases: dict[str, tuple[float, int]] = {}
+    earlier: dict[str, Game] = {}
     with tempfile.TemporaryDirectory() as folder:
         for phase, declared in GAMES[cell.game].phases.items():
             settings = getattr(cell.config, phase)
@@ -101,18 +106,21 @@ def row_cost(cell: Cell, data: Dataset) -> RowCost:
                 continue
             kind = registered(declared.game)
             run = phase_as_run(cell.config, phase, kind)
-            phases[phase], _, earlier[phase] = timed(kind, run, data, Path(folder) / phase, {})
+            seconds, size, earlier[phase] = timed(kind, run, data, Path(folder) / phase, {})
+            phases[phase] = seconds, size
         seconds, size, _ = timed(cell.game, cell.config, data, Path(folder) / "run", earlier)
-    return RowCost(seconds, phases, size)
+    return RowCost(seconds, size, phases)
 
 
 def timed(
     name: str, config: TrainConfig, data: Dataset, folder: Path, earlier: dict[str, Game]
 ) -> tuple[float, int, Game]:
-    """Seconds of an iteration, bytes of a checkpoint, and the game."""
+    """Seconds of an iteration, bytes of its checkpoints and exports, and the game."""
     trainer = make_trainer(name, dataclasses.replace(config, out=None), data, folder, earlier)
     seconds = seconds_of(trainer.loop.iterate, trainer.loop.device)
-    return seconds, trainer.save().stat().st_size, trainer.loop.game
+    game = trainer.loop.game
+    export = sum(value.nbytes for value in game.players.state_dict().values())
+    return seconds, (config.keep + 1) * trainer.save().stat().st_size + EXPORTS * export, game
 
 
 def image_seconds(config: ImagesConfig, data: Dataset) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -41,20 +43,27 @@ from train.run.log import duration
 def main(name: str, argv: Sequence[str], prog: str) -> None:
     """Train what is missing of the table ``name``, then write it and its pictures; ValueError for a wrong line."""
     config, table = parse(name, argv, prog), TABLES[name]
+    if not config.plan:
+        check_scores(config)
     wanted = list(cells(table, config))
+    fingerprint = image_fingerprint(load_images(config.data))
+    missing = missing_cells(table, wanted, Path(config.out), fingerprint)
+    if config.plan or not missing:  # else the plan's process says it
+        print(f"{len(wanted)} cells, {len(wanted) - len(missing)} of them kept already", flush=True)
     if config.plan:
-        from train.reproduce.image_planner import print_plan
+        if missing:
+            from train.reproduce.image_planner import print_plan
 
-        print_plan(wanted, config)
+            print_plan(missing, config)
         return
     from train.reproduce import images_report  # matplotlib is slow to import
 
-    check_scores(config)
+    if missing:
+        plan(name, argv)
     shown = [re.sub(r"[^=]*/(?=.)", "", word) for word in argv]  # paths mean nothing elsewhere
     out, machine = start(shlex.join([*prog.split(), *shown]), None, config.device, config.out)
     machine["threads"] = config.threads
-    fingerprint = image_fingerprint(load_images(config.data))
-    failed = play(table, wanted, config, out, machine, fingerprint)
+    failed = play(table, missing, config, out, machine, fingerprint)
     for path in images_report.write(out, name):
         print(path)
     if failed:
@@ -88,20 +97,33 @@ def check_scores(config: ImagesConfig) -> None:
         raise ValueError("reproduce: scores.extractor must be set: inception, dinov2 or efficientnet-lite2")
 
 
-def play(
-    table: ImageTable, wanted: list[Cell], config: ImagesConfig, out: Path, machine: dict[str, Any], fingerprint: str
-) -> list[str]:
-    """Train the cells that are not kept yet, ``config.jobs`` at a time, and say what each scored; those that failed.
+def missing_cells(table: ImageTable, wanted: list[Cell], out: Path, fingerprint: str) -> list[Cell]:
+    """Those of ``wanted`` that are not kept in ``out`` yet.
 
-    fingerprint: of the images. A cell that fails leaves the others alone. ValueError, before any is trained, if kept
-    ones or begun runs are of other settings or images.
+    fingerprint: of the images. ValueError if kept ones or begun runs are of other settings or images.
     """
     missing = [cell for cell in wanted if not is_kept(out, cell, fingerprint)]
     for cell in missing:
         check_run(cell)
     kept = [cell for row in read_kept(out, list(table.rows)).values() for cell in row]
     check_together([*kept, *({**vars(cell), "config": without_places(cell.config)} for cell in wanted)])
-    print(f"{len(wanted)} cells, {len(wanted) - len(missing)} of them kept already", flush=True)
+    return missing
+
+
+def plan(name: str, argv: Sequence[str]) -> None:
+    """Print the plan, by a process of its own, which leaves a GPU's memory to the cells; TrainingError if it fails."""
+    status = subprocess.run([sys.executable, "-m", "train.reproduce", name, *argv, "--plan"], check=False).returncode
+    if status != 0:
+        raise TrainingError(f"reproduce: the plan of {name} ended with status {status}, and so would its cells")
+
+
+def play(
+    table: ImageTable, missing: list[Cell], config: ImagesConfig, out: Path, machine: dict[str, Any], fingerprint: str
+) -> list[str]:
+    """Train the cells, ``config.jobs`` at a time, and say what each scored; the names of those that failed.
+
+    fingerprint: of the images. A cell that fails leaves the others alone.
+    """
     started, failed, done = time.monotonic(), [], 0
     with ThreadPoolExecutor(config.jobs) as pool, Children() as children:  # a thread waits for a child
         try:

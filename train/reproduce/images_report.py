@@ -24,6 +24,7 @@ from train.run.log import duration
 from train.scores.protocol import check_same
 
 COLUMNS = ("fid", "kid", "inception_score", "precision", "recall", "density", "coverage")
+DRAWN = ("fid", "inception_score")  # as in POT-GAN's Fig. 4
 KID_FACTOR = 1000  # makes it readable
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -39,7 +40,8 @@ def write(out: Path, name: str) -> list[Path]:
     check_together(kept)
     curves, samples, page = (out / f"{name}{end}" for end in (".png", "-samples.png", ".md"))
     shown = {key: row for key, row in rows.items() if key in table.main} or rows
-    overlay([score_chart(shown, first(rows)["protocol"])], curves)
+    drawn = [name for name in DRAWN if name in first(rows)["scores"][-1]]  # DINOv2 has no inception score
+    overlay([score_chart(shown, name, first(rows)["protocol"]) for name in drawn], curves)
     pictures = {label(row): out / CELL_FOLDER / f"{key}-0.png" for key, row in rows.items()}
     pictures = {title: path for title, path in pictures.items() if path.exists()}
     if pictures:
@@ -54,18 +56,18 @@ def label(row: Sequence[Mapping[str, Any]]) -> str:
     return str(row[0]["label"])
 
 
-def score_chart(rows: Rows, protocol: Mapping[str, Any]) -> Chart:
-    """The Frechet distance of the main rows along their training: means over seeds within one standard error."""
+def score_chart(rows: Rows, name: str, protocol: Mapping[str, Any]) -> Chart:
+    """A score of ``rows`` along their training: means over seeds within one standard error."""
     lines = []
     for colour, row in enumerate(rows.values()):
         steps = sorted(set.intersection(*({point["step"] for point in cell["scores"]} for cell in row)))
         at = {step: [point for cell in row for point in cell["scores"] if point["step"] == step] for step in steps}
-        found = [summarise([point["fid"] for point in points]) for points in at.values()]
+        found = [summarise([point[name] for point in points]) for points in at.values()]
         seconds = [fmean(point["seconds"] for point in points) for points in at.values()]
         low, high = ([s.mean + sign * s.error for s in found] if len(row) > 1 else None for sign in (-1, 1))
         x: dict[str, Sequence[float]] = {"step": steps, "seconds": seconds}
         lines.append(Line(label(row), x, [s.mean for s in found], low, high, colour))
-    return Chart(names.title("fid", protocol), lines, hint=names.better("fid"), linear=True)
+    return Chart(names.title(name, protocol), lines, hint=names.better(name), linear=True)
 
 
 def finals(row: Sequence[Mapping[str, Any]], name: str) -> list[float]:
@@ -80,7 +82,7 @@ def document(
     parts = [f"# {table.title}: {describe_data(rows)}\n", preamble(rows), score_table(rows)]
     parts += [answers(table, rows), verdicts(table, rows)]
     parts.append("## Along the training\n\nThe main rows; a band is the standard error over seeds.\n")
-    parts.append(f"![Frechet distance against iterations and time]({curves})\n")
+    parts.append(f"![Scores against iterations and time]({curves})\n")
     if samples is not None:
         parts.append(f"## Samples\n\nSeed 0 of each row, not chosen.\n\n![samples by row]({samples})\n")
     for key, kind in pairs:

@@ -17,10 +17,8 @@ from torch import Tensor, nn
 from train.scores.extractors import Features, bicubic
 from train.scores.weights import Published, check_finite, fitting
 
-WEIGHTS = Published(
-    "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
-    None,  # its authors publish no hash; the protocol has that of the file
-)
+SHA256 = None  # its authors publish none; the protocol has that of the file
+WEIGHTS = Published("https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth", SHA256)
 SIZE, PATCH = 224, 14  # pixels
 GRID = SIZE // PATCH
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -38,9 +36,9 @@ class Sizes(NamedTuple):
 LARGE = Sizes(1024, 24, 16)
 
 
-def published() -> tuple[Path, str | None]:
+def published() -> Path:
     """The file of weights where PyTorch's hub keeps it, downloaded if it is missing."""
-    return WEIGHTS.fetch(), WEIGHTS.sha256
+    return WEIGHTS.fetch()
 
 
 def build(weights: Mapping[str, Tensor], path: Path, device: torch.device) -> nn.Module:

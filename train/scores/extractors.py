@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from train.errors import printable
 from train.scores.weights import read_weights
 
 CPU_BATCH = 2  # layers that fit into the caches; more at once is up to a third slower
@@ -30,11 +32,22 @@ class Extractor:
     """A frozen network in eval mode on ``device``.
 
     name: as in ScoreConfig. digest: SHA-256 of the file of its weights. resize: how images reach its input size.
-    dim: number of features. label: what its Frechet distance is called.
+    dim: number of features. label: what its Frechet distance is called, which says so if the weights are not the
+    published ones.
     """
 
-    def __init__(self, kind: Kind, network: nn.Module, digest: str, device: torch.device, batch_size: int) -> None:
-        self.name, self.label, self.resize = kind.name, kind.label, kind.resize
+    def __init__(
+        self,
+        kind: Kind,
+        network: nn.Module,
+        digest: str,
+        device: torch.device,
+        batch_size: int,
+        *,
+        other_weights: bool = False,
+    ) -> None:
+        self.name, self.resize = kind.name, kind.resize
+        self.label = f"FID[{kind.name}, other weights]" if other_weights else kind.label
         self.dim, self.digest, self.device = kind.dim, digest, device
         self._batch = batch_size if device.type != "cpu" else CPU_BATCH
         self._network = network.eval().requires_grad_(False)
@@ -65,8 +78,8 @@ class Kind:
     """What is known of an extractor before its weights are read.
 
     module: which has ``build(weights, path, device)``, the network that maps uint8 images [n, 3, H, W] to (features,
-    logits or None), and ``published()``, the path of the published weights and their SHA-256. extra: the one that
-    brings its packages.
+    logits or None), ``published()``, the path of the published weights, and ``SHA256``, theirs, or None where their
+    authors give none. extra: the one that brings its packages.
     """
 
     name: str
@@ -113,7 +126,8 @@ def load_extractor(
 ) -> Extractor:
     """The extractor of that name, ready to use.
 
-    weights: a file of its weights; None takes the published ones, whose SHA-256 is checked before they are read.
+    weights: a file of its weights; None takes the published ones, whose SHA-256 is checked before they are read. Of a
+    file with another SHA-256 stderr and the scores' names say so.
     ValueError in one line for a wrong name, a missing package, and weights that are missing, damaged or another
     network's.
     """
@@ -124,12 +138,20 @@ def load_extractor(
         module = importlib.import_module(kind.module)
     except ImportError as error:
         raise ValueError(f"scores: {name} needs {error.name}; pip install -e '.[{kind.extra}]' brings it") from error
-    published: tuple[Path, str | None] = module.published() if weights is None else (Path(weights), None)
-    path, expected = published
-    tensors, digest = read_weights(path, expected)
+    path: Path = module.published() if weights is None else Path(weights)
+    published: str | None = module.SHA256
+    tensors, digest = read_weights(path, published if weights is None else None)
     build: Callable[[dict[str, Tensor], Path, torch.device], nn.Module] = module.build
     place = torch.device(device)
-    return Extractor(kind, build(tensors, path, place).to(place), digest, place, batch_size)
+    network, other = build(tensors, path, place).to(place), published not in (None, digest)
+    extractor = Extractor(kind, network, digest, place, batch_size, other_weights=other)
+    if other:
+        print(
+            f"scores: {printable(str(path))} is not the published file of {name}'s weights (its SHA-256 is another); "
+            f"the scores are called {extractor.label} and compare with those of the same file alone",
+            file=sys.stderr,
+        )
+    return extractor
 
 
 def bicubic(images: Tensor, size: int) -> Tensor:

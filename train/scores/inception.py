@@ -14,13 +14,14 @@ from train.scores.extractors import Features
 from train.scores.fold import fold_batch_norm
 from train.scores.weights import Published, check_finite, fitting
 
-WEIGHTS = Published(URL_INCEPTION_V3, "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2")
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+WEIGHTS = Published(URL_INCEPTION_V3, SHA256)
 OUTPUTS = ["2048", "logits_unbiased"]  # what torch-fidelity takes for FID and KID, and for the inception score
 
 
-def published() -> tuple[Path, str | None]:
-    """torch-fidelity's file of weights, downloaded if it is missing, and its SHA-256."""
-    return WEIGHTS.fetch(), WEIGHTS.sha256
+def published() -> Path:
+    """torch-fidelity's file of weights, downloaded if it is missing."""
+    return WEIGHTS.fetch()
 
 
 def build(weights: Mapping[str, Tensor], path: Path, device: torch.device) -> nn.Module:

