@@ -180,7 +180,7 @@ def _walk_tar(path: Path, left_out: LeftOut, wanted: Wanted) -> Iterator[Member]
             raise ArchiveError(_why_no_archive(path, start, packed=unpack is not None, error=error)) from error
         while (entry := archive.next()) is not None:
             name = posixpath.normpath(entry.name) if entry.name.startswith("./") else entry.name
-            if entry.isreg() and wanted(name):
+            if entry.isreg() and not _leads_out(name) and wanted(name):
                 yield Member(name, partial(_read_entry, path, archive, stream, entry), raw.tell() / size)
             elif not entry.isdir():
                 _leave_out(left_out, name, entry.isreg())
@@ -200,8 +200,14 @@ def _why_no_archive(path: Path, start: bytes, *, packed: bool, error: Exception)
     return f"{shown} is neither a folder nor a tar or zip archive"
 
 
+def _leads_out(name: str) -> bool:
+    return name.startswith("/") or ".." in name.split("/")
+
+
 def _leave_out(left_out: LeftOut, name: str, regular: bool) -> None:
-    if _is_hidden(name):
+    if _leads_out(name):
+        left_out.add("names that lead out of the archive", name)
+    elif _is_hidden(name):
         left_out.add("hidden files or folders", name)
     else:
         left_out.add("files with other suffixes" if regular else "links, pipes or devices", name)
@@ -276,8 +282,8 @@ def _walk_zip(path: Path, left_out: LeftOut, wanted: Wanted) -> Iterator[Member]
     with zipfile.ZipFile(path) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         for i, entry in enumerate(entries):
-            regular = not stat.S_ISLNK(entry.external_attr >> 16)
-            if regular and wanted(entry.filename):
+            regular = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)  # 0: written where there are no kinds
+            if regular and not _leads_out(entry.filename) and wanted(entry.filename):
                 yield Member(entry.filename, partial(_read_zipped, archive, entry), i / len(entries))
             else:
                 _leave_out(left_out, entry.filename, regular)

@@ -18,10 +18,10 @@ from train.data.ahead import fits
 from train.data.cache import Kept, Source, cache_folder, keep
 from train.data.datasets import ImageSet, PointSet, evenly_spaced
 from train.data.distributions import ball3d, ring8
-from train.data.download import FILES, download
+from train.data.download import FILES, DamagedError, download
 from train.data.folder import Pictures, load_pictures
 from train.data.notes import Notes
-from train.data.published import open_published, split_of
+from train.data.published import SPLITS, open_published, split_of
 from train.data.readers import fit, read_digits
 from train.errors import amount, printable
 from train.run.memory import check_room
@@ -83,6 +83,11 @@ class DataConfig:
                 object.__setattr__(self, name, os.path.abspath(_expanded(value)))
 
 
+def split_name(config: DataConfig) -> str | None:
+    """The split, or a folder's part, that ``config`` takes; None for a set that is not divided."""
+    return split_of(config.name, config.subset) if config.name in SPLITS else config.subset
+
+
 def load(config: DataConfig, device: torch.device | str = "cpu", seed: int = 0) -> PointSet | ImageSet:
     """The data set that ``config`` names, on ``device``; ValueError in one line for a wrong name, path or file."""
     if config.name in DISTRIBUTIONS:
@@ -123,8 +128,21 @@ def load_kept(config: DataConfig) -> Kept:
         notes.saw(images.shape[3], images.shape[2], len(images))
         notes.close([])
         return Kept(fit(images, config.size, pad=True), notes, "", None)
-    source = _source(config)
-    return load_pictures(source, config.cache) if isinstance(source, Pictures) else keep(source, config.cache)
+    try:
+        return _kept(_source(config), config.cache)
+    except DamagedError:
+        if not config.download:
+            raise
+        download(name, _download_folder(config))
+        return _kept(_source(config), config.cache)
+
+
+def _kept(source: Source, cache: str | None) -> Kept:
+    return load_pictures(source, cache) if isinstance(source, Pictures) else keep(source, cache)
+
+
+def _download_folder(config: DataConfig) -> Path:
+    return cache_folder(config.cache) / "downloads" / config.name if config.path is None else Path(config.path)
 
 
 def _source(config: DataConfig) -> Source:
@@ -146,7 +164,7 @@ def _source(config: DataConfig) -> Source:
                 f"data: {config.name} needs a path: the folder that holds {files} or what is in it; or --data.download"
             )
         return opened(_existing(config.path))
-    root = cache_folder(config.cache) / "downloads" / config.name if config.path is None else Path(config.path)
+    root = _download_folder(config)
     try:
         return opened(root)
     except ValueError:

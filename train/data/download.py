@@ -66,6 +66,10 @@ FILES: dict[str, tuple[File, ...]] = {
 }
 
 
+class DamagedError(ValueError):
+    """A published file is cut or changed."""
+
+
 def absent(name: str, file: str, folder: Path, unpacked: str = "") -> ValueError:
     """The error that ``file`` of the set ``name`` is not in ``folder``, with what to do about it.
 
@@ -106,12 +110,12 @@ def download(name: str, folder: Path) -> None:
 
 
 def check_whole(name: str, path: Path) -> None:
-    """ValueError if the published file at ``path`` is not what its authors published, as a cut download is not."""
+    """DamagedError if the published file at ``path`` is not what its authors published, as a cut download is not."""
     found, wanted = md5_of(path), _published(name, path.name).md5
     if found != wanted:
-        raise ValueError(
+        raise DamagedError(
             f"data: {printable(str(path))} is cut or damaged: {amount(path.stat().st_size)} with the MD5 {found}, not "
-            f"{wanted}; remove it and fetch it again, with --data.download or by hand"
+            f"{wanted}; fetch it again, with --data.download or by hand"
         )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from train.data.archives import LeftOut, read_file, walk_images
 from train.data.cache import Source
 from train.data.decode import Crop
-from train.data.download import absent, check_whole, md5_of
+from train.data.download import DamagedError, absent, check_whole, md5_of
 from train.data.folder import Listing, Pictures, listing
 from train.data.notes import Notes
 from train.data.readers import fit, read_cifar_batch, read_idx_images
@@ -121,7 +121,15 @@ def _fashion_mnist(root: Path, split: str, size: int) -> Arrays:
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise absent("fashion-mnist", f"{stem}.gz", root, stem)
-    return Arrays(root, 1, size, (split,), (path,), lambda: iter([read_idx_images(path)]), pad=True)
+    return Arrays(root, 1, size, (split,), (path,), lambda: iter([_drawings(path)]), pad=True)
+
+
+def _drawings(path: Path) -> Tensor:
+    """DamagedError if the file is: it has a checksum of its own, since it may have been packed by somebody else."""
+    try:
+        return read_idx_images(path)
+    except ValueError as error:
+        raise DamagedError(str(error)) from error
 
 
 def _cifar10(root: Path, split: str, size: int) -> Arrays:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from train.data.config import split_name
 from train.data.datasets import Dataset, ImageSet
 from train.errors import TrainingError
 from train.report.record import SCORES
@@ -40,7 +41,7 @@ def make_scorer(config: TrainConfig, data: Dataset) -> Scorer | None:
         config.scores,
         data.images,
         data=config.data.name,
-        split=config.data.subset,
+        split=split_name(config.data),
         fingerprint=data.fingerprint,
         ema=config.ema,
         device=torch_device(config.device),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.config import check_fields, from_dict
 from train.cli import parse_fields
-from train.data.config import DISTRIBUTIONS, DataConfig, DataName, load_images
+from train.data.config import DISTRIBUTIONS, DataConfig, DataName, load_images, split_name
 from train.errors import printable
 from train.provenance import describe
 from train.report.names import better, is_error, title
@@ -197,7 +197,7 @@ def _real(config: EvaluateConfig, path: Path, subject: Subject) -> tuple[Tensor,
         data = DataConfig(name=name, path=place, size=size, subset=config.subset, cache=config.cache)
     if data.name in DISTRIBUTIONS:
         raise ValueError(f"evaluate: {data.name} has points, and extractors take images")
-    return load_images(data), data.name, data.subset, data.cache
+    return load_images(data), data.name, split_name(data), data.cache
 
 
 def _refuse(config: EvaluateConfig, *names: str) -> None:

@@ -154,16 +154,20 @@ def test_members_of_a_zip_that_cannot_be_read_are_named_one_by_one(tmp_path):
         archive.writestr("good.png", b"good")
         archive.writestr("packed.png", bytes(5000), zipfile.ZIP_LZMA)
         archive.writestr("notes.txt", b"x")
-        link = zipfile.ZipInfo("link.png")
-        link.external_attr = 0o120777 << 16
-        archive.writestr(link, "/etc/passwd")
+        for name, kind in (("link.png", 0o120777), ("device.png", 0o020666), ("pipe.png", 0o010666)):
+            special = zipfile.ZipInfo(name)
+            special.external_attr = kind << 16
+            archive.writestr(special, "/etc/passwd")
+        for name in ("../up.png", "/root.png"):
+            archive.writestr(zipfile.ZipInfo(name), b"x")
     found = contents(path)
     assert found == {"good.png": b"good", "packed.png": "its compression is neither stored nor deflated"}
     left_out = LeftOut()
     list(walk_images(path, left_out))
     assert left_out.lines(9) == [
         "left out 1 files with other suffixes: notes.txt",
-        "left out 1 links, pipes or devices: link.png",
+        "left out 3 links, pipes or devices: link.png, device.png, pipe.png",
+        "left out 2 names that lead out of the archive: ../up.png, /root.png",
     ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -51,6 +53,20 @@ def test_exif_rotation_is_applied():
     turned = decode(file.getvalue(), 8)
     assert (turned[:4] == 0).all()
     assert (turned[4:] == 255).all()
+
+
+@pytest.mark.parametrize(("tag", "corner"), [(6, (0, -1)), (8, (-1, 0))])
+def test_exif_turns_that_swap_width_and_height(tag, corner):
+    pixels = np.zeros((8, 12, 3), np.uint8)
+    pixels[:4, :4] = 255  # the upper left; on display the upper right (6: a quarter clockwise) or the lower left
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    Image.fromarray(pixels).save(file, "PNG", exif=exif)
+    turned = decode_on(file.getvalue(), 8, "white", (0, 0, 8, 8) if tag == 6 else (0, 4, 8, 8))
+    assert (turned.width, turned.height) == (8, 12)
+    assert turned.pixels[corner].tolist() == [255, 255, 255]
+    assert turned.pixels[corner[::-1]].tolist() == [0, 0, 0]
 
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -175,6 +191,18 @@ def test_cmyk_and_deep_colours_become_rgb():
         assert np.abs(decode(data, 8).astype(int) - [250, 10, 10]).max() <= 4
     assert np.abs(decode(saved(red.convert("YCbCr"), "JPEG", quality=100), 8).astype(int) - [250, 10, 10]).max() <= 4
     assert set(np.unique(decode(saved(Image.new("1", (8, 8), 1)), 8))) == {255}
+    assert (decode(deep_png((0x40FF, 0x8000, 0x0102)), 8) == [0x40, 0x80, 0x01]).all()  # the high bytes
+
+
+def deep_png(colour: tuple[int, int, int]) -> bytes:
+    """8 x 8 pixels of 16 bits a channel, which Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = b"\0" + struct.pack(">3H", *colour) * 8
+    header = chunk(b"IHDR", struct.pack(">2I5B", 8, 8, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(row * 8)) + chunk(b"IEND", b"")
 
 
 def test_nothing_and_pieces_are_no_image():

@@ -109,6 +109,17 @@ def test_an_image_that_kills_its_decoder_is_named_and_the_others_are_decoded(mon
 
 
 @pytest.mark.usefixtures("processes")
+def test_a_bomb_is_refused_by_a_decoder_too():
+    """PIL alone warns from 2^26 * 4 / 3 pixels on, and refuses twice as many."""
+    file = io.BytesIO()
+    Image.new("1", (10_000, 10_000)).save(file, "PNG")
+    (name, told), *others = greys([item("bomb", file.getvalue()), *(item(str(i), png(i)) for i in range(9))])
+    assert name == "bomb"
+    assert "exceeds limit" in str(told)
+    assert others == [(str(i), i) for i in range(9)]
+
+
+@pytest.mark.usefixtures("processes")
 def test_decoders_that_cannot_be_started_are_one_line(monkeypatch):
     monkeypatch.setattr(decoders, "_COMMAND", "raise SystemExit(3)")
     with pytest.raises(RuntimeError, match=r"^data: a decoder could not be started \(exit status 3\)$"):

@@ -183,6 +183,9 @@ def test_other_files_are_refused(tmp_path):
         read(file, tmp_path)
 
 
+OUTSIDE = ("../outside/up.png", "/tmp/root.png", "in/../../up.png")
+
+
 def test_nothing_is_written_or_followed_outside_an_archive(folder, tmp_path):
     archive = tmp_path / "evil.tar"
     secret = tmp_path / "secret.png"
@@ -195,12 +198,20 @@ def test_nothing_is_written_or_followed_outside_an_archive(folder, tmp_path):
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = kind, target
             opened.addfile(entry)
-        entry = tarfile.TarInfo("../outside/up.png")
-        entry.size = len(flat(5))
-        opened.addfile(entry, io.BytesIO(flat(5)))
+        for name in OUTSIDE:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(flat(5))
+            opened.addfile(entry, io.BytesIO(flat(5)))
+        for name, kind in (("pipe.png", tarfile.FIFOTYPE), ("device.png", tarfile.CHRTYPE)):
+            entry = tarfile.TarInfo(name)
+            entry.type = kind
+            opened.addfile(entry)
     before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
-    with pytest.raises(ValueError, match="no images in"):  # links are not followed, and .. is a hidden name
+    with pytest.raises(ValueError, match="no images in") as caught:
         read(archive, tmp_path)
+    told = str(caught.value)
+    assert "left out 4 links, pipes or devices: link.png, hard.png, pipe.png, device.png" in told
+    assert f"left out 3 names that lead out of the archive: {', '.join(OUTSIDE)}" in told
     assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} == before
 
 

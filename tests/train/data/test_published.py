@@ -16,6 +16,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from scipy.io import savemat
 
 from train.data import download as downloads
 from train.data import published
-from train.data.config import DataConfig, load, load_images
+from train.data.config import DataConfig, load, load_images, split_name
 from train.data.download import FILES, File
 
 
@@ -208,7 +209,7 @@ def test_a_cut_or_changed_archive_is_named_with_its_checksum(name, tmp_path, cac
         for damaged in (data[: len(data) // 2], data[:-9] + b"x" + data[-8:]):
             write(tmp_path, {cut: damaged})
             subset = "test" if cut == "setid.mat" else None
-            with pytest.raises(ValueError, match=rf"{cut} is cut or damaged: .* MD5 \w+, not \w+; remove it"):
+            with pytest.raises(ValueError, match=rf"{cut} is cut or damaged: .* MD5 \w+, not \w+; fetch it"):
                 load_images(DataConfig(name, path=str(tmp_path), cache=cache, subset=subset))
     assert not list(Path(cache).iterdir())
 
@@ -329,6 +330,16 @@ def test_a_damaged_download_is_refused_and_not_kept(name, site, tmp_path, cache)
     assert not list((tmp_path / "here").iterdir())
 
 
+def test_a_cut_file_is_fetched_again_where_that_was_asked_for(name, site, tmp_path, cache):
+    first, whole = FILES[name][0].name, SETS[name]()[1]
+    write(tmp_path / "here", {**whole, first: whole[first][:-5]})
+    config = DataConfig(name, path=str(tmp_path / "here"), cache=cache)
+    with pytest.raises(ValueError, match=rf"{first} is cut or damaged: |cannot read \S+{first}"):
+        load_images(config)
+    assert len(load_images(replace(config, download=True))) == COUNTS[name][None]
+    assert (tmp_path / "here" / first).read_bytes() == whole[first]
+
+
 def test_a_damaged_file_is_fetched_again_and_a_whole_one_is_not(name, site, tmp_path):
     first, *others = FILES[name]
     folder = tmp_path / "here"
@@ -366,6 +377,12 @@ def test_the_checksums_are_those_that_torchvision_knows():
     assert {file.url.removesuffix(file.name) for file in FILES["fashion-mnist"]} == set(sets.FashionMNIST.mirrors)
     assert {(file.drive, file.md5, file.name) for file in FILES["celeba"]} < set(sets.CelebA.file_list)
     assert {(file.name, file.md5) for file in FILES["flowers102"]} < set(sets.Flowers102._file_dict.values())
+
+
+def test_a_split_that_is_not_named_has_a_name():
+    assert [split_name(DataConfig(name)) for name in SETS] == ["all", "all", "train", "train", "train"]
+    assert split_name(DataConfig("celeba", subset="val")) == "val"
+    assert [split_name(DataConfig("folder", subset=part)) for part in (None, "cats")] == [None, "cats"]
 
 
 def test_the_set_is_what_a_run_trains_on(tmp_path, cache, monkeypatch):

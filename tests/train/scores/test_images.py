@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import pairwise
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from train.data.cache import cache_folder
 from train.scores import protocol
 from train.scores.config import ScoreConfig
 from train.scores.images import Scorer, to_uint8
-from train.scores.metrics import frechet_distance, moments
+from train.scores.metrics import frechet_distance, kernel_distance, moments
+from train.scores.neighbours import neighbour_scores
 
 TITLES = ["inception_score", "inception_score_error", "fid", "kid", "precision", "recall", "density", "coverage"]
 
@@ -68,27 +70,40 @@ def blurred(images, times):
     return images
 
 
-def test_frechet_distance_grows_with_noise_and_blur(efficientnet, draw):
-    def seen(images):
-        return moments(efficientnet.features(images).features[:, :64])  # some of its features, for speed
-
-    real = draw(10, cells=16, noise=0)
+def test_scores_fall_with_noise_and_blur(efficientnet, draw):
+    real = draw(24, cells=16, noise=0)
     noisy = [(real + torch.randn(real.shape) * size).clamp(0, 255).byte() for size in (8, 30, 90)]
-    known = seen(real)
-    found = [frechet_distance(known, seen(x)) for x in (real, *noisy, *(blurred(real, times) for times in (1, 2, 3)))]
-    print(found)
-    assert abs(found[0]) < 1e-3
-    assert 1e-3 < found[1] < found[2] < found[3]
-    assert 1e-3 < found[4] < found[5] < found[6]
+    known = efficientnet.features(real).features
+
+    def scores(images):
+        features = efficientnet.features(images).features
+        some, kid = features[:, :64], kernel_distance(features, known)[0]  # for speed
+        near = neighbour_scores(known, features)
+        return {"fid": frechet_distance(moments(known[:, :64]), moments(some)), "kid": kid, **near._asdict()}
+
+    same = scores(real)
+    assert abs(same["fid"]) < 1e-3
+    assert same["precision"] == same["recall"] == same["coverage"] == 1
+    for worse in (noisy, [blurred(real, times) for times in (1, 2, 4)]):
+        found = [same, *map(scores, worse)]
+        print(found)
+        for name in ("fid", "kid"):
+            assert sorted(s[name] for s in found) == [s[name] for s in found], name
+            assert found[1][name] > found[0][name] + 1e-3
+        for name in ("precision", "density", "coverage"):
+            assert sorted((s[name] for s in found), reverse=True) == [s[name] for s in found], name
+            assert found[3][name] < 0.8 * found[0][name]
 
 
 def test_scores_fall_as_modes_are_dropped(scorer, draw):
-    kinds = [colour + draw(30, noise=5, cells=2) // 4 for colour in (0, 64, 128, 190)]
+    kinds = [colour + draw(60, noise=5, cells=2) // 4 for colour in (0, 64, 128, 190)]
     judge = scorer(torch.cat(kinds), n=60)
-    found = [judge.score([torch.cat([kind[: 60 // m] for kind in kinds[:m]]).repeat(2, 1, 1, 1)]) for m in (4, 2)]
-    assert found[0]["fid"] < found[1]["fid"]
-    assert found[0]["recall"] > found[1]["recall"]
-    assert found[0]["coverage"] > found[1]["coverage"]
+    found = [judge.score([torch.cat([kind[: 60 // m] for kind in kinds[:m]])]) for m in (4, 3, 2, 1)]
+    print(found)
+    for name in ("fid", "kid"):
+        assert all(one[name] < other[name] for one, other in pairwise(found)), name
+    for name in ("recall", "coverage"):
+        assert all(one[name] > other[name] for one, other in pairwise(found)), name
 
 
 def test_real_images_pass_through_the_extractor_once(scorer, tiny, draw, capsys):
