@@ -14,6 +14,7 @@ import tyro
 from train.cli import parse_fields
 from train.errors import printable
 from train.report import curves, names
+from train.report.compare_scores import scores_table
 from train.report.curves import Chart, Line
 from train.report.page import flatten
 from train.report.record import Record, read_record
@@ -31,14 +32,14 @@ MOST_NAMED = 3  # settings in a group's name
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Overlay runs, with a table of means and standard errors over seeds.
+    """Overlay runs, with a table of means and standard errors over seeds; or print a table of what evaluate wrote.
 
-    Writes compare.html, compare.md and compare.png. Runs that differ by their seed alone are one curve. Unlike data
-    and scores of unlike protocols are refused.
+    Of runs it writes compare.html, compare.md and compare.png. Runs that differ by their seed alone are one curve.
+    Unlike data and scores of unlike protocols are refused.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Run directories."""
+    """Run directories, or JSON files of scores that evaluate wrote."""
     out: Path = Path("runs/comparison")
     """The folder that the files are written to; those of an earlier comparison are replaced."""
 
@@ -70,6 +71,12 @@ def compare_main(argv: Sequence[str]) -> None:
     chosen = parse_fields(CompareConfig, CompareConfig(), argv, "python -m train compare")
     if len(chosen.runs) < 2:
         raise ValueError(f"compare: two runs or more are needed, got {len(chosen.runs)}")
+    files = [path for path in chosen.runs if path.suffix == ".json"]
+    if len(files) == len(chosen.runs):
+        print(scores_table(files))
+        return
+    if files:
+        raise ValueError(f"compare: runs or files of scores, not both: {printable(str(files[0]))} is a file")
     groups = grouped([read_record(directory, "compare") for directory in chosen.runs])
     for path in write_comparison(groups, chosen.out):
         print(path, flush=True)

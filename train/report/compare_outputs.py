@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.errors import printable
 from train.report import names, page, pictures, plots
 from train.report.compare import Group, charts, figures, last_step, settings
+from train.report.markdown import markdown_table, plain
 from train.report.page import Page
 from train.report.run_page import said
 from train.run.files import write_atomically
@@ -40,8 +40,7 @@ def write_comparison(groups: Sequence[Group], out: Path) -> list[Path]:
 def table(groups: Sequence[Group], protocol: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The heads of the columns, and a row for each group: the figures at its last iteration."""
     shown = figures(groups)
-    arrows = {"lower is better": " ↓", "higher is better": " ↑", "": ""}
-    head = ["", "runs", "iteration", "training", *(names.title(n, protocol) + arrows[names.better(n)] for n in shown)]
+    head = ["", "runs", "iteration", "training", *(names.title(n, protocol) + names.arrow(n) for n in shown)]
     rows = []
     for group in groups:
         step = last_step(group, shown)
@@ -76,24 +75,13 @@ def _markdown(
     differing: Sequence[Sequence[str]],
     protocol: Mapping[str, Any],
 ) -> str:
-    lines = [f"# {_plain(title)}", "", *_grid(head, rows), "", CAPTION, "", f"Measured with {_plain(measured)}."]
+    lines = [f"# {plain(title)}", "", *markdown_table(head, rows), "", CAPTION, "", f"Measured with {plain(measured)}."]
     if differing:
-        lines += ["", "Settings that differ:", "", *_grid(["setting", *(row[0] for row in rows)], differing)]
+        lines += ["", "Settings that differ:", "", *markdown_table(["setting", *(row[0] for row in rows)], differing)]
     if protocol:
         parts = [[name, str(value)] for name, value in page.flatten(protocol)]
-        lines += ["", "The protocol of the scores:", "", *_grid(["part", "value"], parts)]
+        lines += ["", "The protocol of the scores:", "", *markdown_table(["part", "value"], parts)]
     return "\n".join([*lines, "", "![curves](compare.png)", ""])
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [[*map(_plain, head)], ["---"] * len(head), *([*map(_plain, row)] for row in rows)]
-    return [f"| {' | '.join(line)} |" for line in lines]
-
-
-def _plain(text: str) -> str:
-    """As a cell of Markdown, whatever names and settings hold."""
-    escaped = printable(text).replace("\\", "\\\\").replace("|", "\\|")
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace("[", "\\[").replace("`", "\\`")
 
 
 def _page(

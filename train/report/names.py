@@ -42,6 +42,11 @@ def better(name: str) -> str:
     return f"{KNOWN[name][1]} is better" if name in KNOWN else ""
 
 
+def arrow(name: str) -> str:
+    """The same as a sign behind a heading."""
+    return {"lower is better": " ↓", "higher is better": " ↑", "": ""}[better(name)]
+
+
 def varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names of figures in ``rows``, known ones first; errors of others, and what is the same in all, left out.
 
