@@ -64,6 +64,19 @@ def _wae_gan(weight: float, steps: int) -> Row:
     return Row("wae-gan", label, {"game": {"adversary_weight": weight, "discriminator_steps": steps}})
 
 
+def _wider(kind: str, batch: int, label: str = "", **changes: Any) -> Row:
+    """In batches of so many, with something else changed."""
+    return Row(kind, f"batches of {batch:,}" + (f", {label}" if label else ""), {"batch_size": batch, **changes})
+
+
+_NOISE_8 = {"networks": {"noise_dim": 8}}
+# What a port of VEEGAN's public example for mixtures has (its original could not be read): two hidden layers of 128,
+# noise in 254 dimensions, and 100,000 iterations.
+_VEEGAN_EXAMPLE = {
+    "lr": 1e-3,
+    "betas": (0.5, 0.999),
+    "game": {"reconstructor_std": 1.0, "networks": {"noise_dim": 254, "width": 128, "depth": 2}},
+}
 FOREST = (
     _potgan("the profile: T = 16, D = 3"),
     _potgan("F = identity", transform="identity"),
@@ -94,6 +107,30 @@ GAMES = (
     _veegan(2e-3, 0.3),
     _veegan(2e-3, 1.0),
     _veegan(4e-3, 0.1),
+    Row("veegan", "betas 0.5, 0.999", {"betas": (0.5, 0.999)}),
+    Row("veegan", "noise in 8 dimensions", {"game": _NOISE_8}),
+    Row(
+        "veegan", "noise in 8 dimensions, spread 1", {"game": {"reconstructor_std": 1.0, "networks": {"noise_dim": 8}}}
+    ),
+    *(
+        Row(
+            "veegan",
+            f"rate {rate:g}, spread {spread:g}, noise in {noise} dimensions",
+            {"lr": rate, "game": {"reconstructor_std": spread, "networks": {"noise_dim": noise}}},
+        )
+        for rate, spread, noise in (
+            *((rate, 1.0, 8) for rate in (1e-3, 4e-3)),
+            *((2e-3, 1.0, noise) for noise in (4, 16, 32)),
+            *((2e-3, spread, 8) for spread in (0.5, 2.0)),
+        )
+    ),
+    *(
+        Row(kind, "noise in 8 dimensions", {"game": _NOISE_8})
+        for kind in ("gan", "wgan-gp", "potgan", "wae-gan", "3p-wgan")
+    ),
+    Row("veegan", "networks of width 128", {"game": {"networks": {"width": 128}}}),
+    _wider("veegan", 512),
+    _wider("veegan", 500, "as in its authors' example", **_VEEGAN_EXAMPLE),
     _wgan_gp(1e-3, 5, 0.02),
     _wgan_gp(1e-3, 5, 0.1),
     _wgan_gp(1e-3, 5, 1.0),
@@ -114,13 +151,33 @@ GAMES = (
     _wae_gan(0.3, 3),
     _wae_gan(1.0, 3),
     _wae_gan(0.3, 5),
+    Row("wae-gan", "betas 0.5, 0.999", {"betas": (0.5, 0.999)}),
+    Row("wae-gan", "networks of width 128", {"game": {"networks": {"width": 128}}}),
+    _wider("wae-gan", 512),
     Row("3p-wgan", "rate 1e-3, uniform noise", {"lr": 1e-3, "game": {"noise": "uniform"}}),
     Row("3p-wgan", "rate 3e-4, uniform noise", {"lr": 3e-4, "game": {"noise": "uniform"}}),
     Row("3p-wgan", "rate 3e-4, normal noise", {"lr": 3e-4, "game": {"noise": "normal"}}),
     Row("3p-wgan", "rate 3e-4, normal noise, lambda to 10", {"game": {"lambda_end": 10.0}}),
 )
+FLOOR = (
+    Row("potgan", "the profile: batches of 128"),
+    Row("potgan", "noise in 8 dimensions", {"game": _NOISE_8}),
+    _wider("potgan", 512),
+    _wider("potgan", 512, "noise in 8 dimensions", game=_NOISE_8),
+    _wider("potgan", 512, "networks of width 128", game={"networks": {"width": 128}}),
+    _wider("potgan", 512, "transport weight 16", game={"transport_weight": 16.0}),
+    _wider("potgan", 512, "rate 2e-3", lr=2e-3),
+    _wider("potgan", 512, "3 critic steps", game={"critic_steps": 3}),
+    _wider("potgan", 512, "F = identity", game={"transform": "identity"}),
+    _wider("potgan", 2048),
+    Row("wgan-gp", "the profile: batches of 128"),
+    _wider("wgan-gp", 512),
+    _wider("wgan-gp", 512, "noise in 8 dimensions", game=_NOISE_8),
+    _wider("wgan-gp", 2048),
+)
 STUDIES: dict[str, tuple[str, tuple[str, ...], tuple[Row, ...]]] = {
     "forest": ("POT-GAN's forest on the ring of 8 Gaussians", ("ring8",), FOREST),
+    "floor": ("How near POT-GAN comes to the floor on the ring of 8 Gaussians", ("ring8",), FLOOR),
     "games": ("Rates and weights of the other games on both toys", ("ring8", "ball3d"), GAMES),
 }
 
@@ -129,8 +186,9 @@ STUDIES: dict[str, tuple[str, tuple[str, ...], tuple[Row, ...]]] = {
 class StudyConfig:
     """One setting changed at a time around the tuned settings of the toys; three seeds train at once."""
 
-    name: Literal["forest", "games"] = "forest"
-    """forest: POT-GAN's settings on the ring; games: rates and weights of the other games on ring and ball."""
+    name: Literal["forest", "floor", "games"] = "forest"
+    """forest: POT-GAN's settings on the ring; floor: larger batches and more, there; games: rates and weights of the
+    other games on ring and ball."""
     iterations: int = 4000
     """Iterations of every row; the profile has 6,000."""
     threads: int | None = None
