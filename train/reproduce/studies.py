@@ -55,8 +55,10 @@ def _wgan_gp(rate: float, steps: int, penalty: float) -> Row:
     return Row("wgan-gp", label, {"lr": rate, "game": {"critic_steps": steps, "gradient_penalty_weight": penalty}})
 
 
-def _veegan(rate: float, spread: float) -> Row:
-    return Row("veegan", f"rate {rate:g}, spread {spread:g}", {"lr": rate, "game": {"reconstructor_std": spread}})
+def _veegan(rate: float, spread: float, noise: int = 2, more: str = "", **changes: Any) -> Row:
+    label = f"rate {rate:g}, spread {spread:g}" + (f", noise in {noise} dimensions" if noise != 2 else "") + more
+    own = {"lr": rate, "game": {"reconstructor_std": spread, "networks": {"noise_dim": noise}}}
+    return Row("veegan", label, merge(own, changes))
 
 
 def _wae_gan(weight: float, steps: int) -> Row:
@@ -107,29 +109,17 @@ GAMES = (
     _veegan(2e-3, 0.3),
     _veegan(2e-3, 1.0),
     _veegan(4e-3, 0.1),
-    Row("veegan", "betas 0.5, 0.999", {"betas": (0.5, 0.999)}),
-    Row("veegan", "noise in 8 dimensions", {"game": _NOISE_8}),
-    Row(
-        "veegan", "noise in 8 dimensions, spread 1", {"game": {"reconstructor_std": 1.0, "networks": {"noise_dim": 8}}}
-    ),
-    *(
-        Row(
-            "veegan",
-            f"rate {rate:g}, spread {spread:g}, noise in {noise} dimensions",
-            {"lr": rate, "game": {"reconstructor_std": spread, "networks": {"noise_dim": noise}}},
-        )
-        for rate, spread, noise in (
-            *((rate, 1.0, 8) for rate in (1e-3, 4e-3)),
-            *((2e-3, 1.0, noise) for noise in (4, 16, 32)),
-            *((2e-3, spread, 8) for spread in (0.5, 2.0)),
-        )
-    ),
+    _veegan(2e-3, 0.1, more=", betas 0.5, 0.999", betas=(0.5, 0.999)),
+    _veegan(2e-3, 0.1, more=", networks of width 128", game={"networks": {"width": 128}}),
+    _veegan(2e-3, 0.1, more=", batches of 512", batch_size=512),
+    _veegan(2e-3, 0.1, noise=8),
+    *(_veegan(rate, 1.0, noise=8) for rate in (1e-3, 2e-3, 4e-3, 8e-3)),
+    *(_veegan(rate, 1.0, noise) for rate in (2e-3, 4e-3) for noise in (4, 16, 32)),
+    *(_veegan(rate, spread, noise=8) for rate, spread in ((2e-3, 0.5), (2e-3, 2.0), (4e-3, 0.5))),
     *(
         Row(kind, "noise in 8 dimensions", {"game": _NOISE_8})
         for kind in ("gan", "wgan-gp", "potgan", "wae-gan", "3p-wgan")
     ),
-    Row("veegan", "networks of width 128", {"game": {"networks": {"width": 128}}}),
-    _wider("veegan", 512),
     _wider("veegan", 500, "as in its authors' example", **_VEEGAN_EXAMPLE),
     _wgan_gp(1e-3, 5, 0.02),
     _wgan_gp(1e-3, 5, 0.1),
