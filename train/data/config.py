@@ -131,9 +131,10 @@ def load_kept(config: DataConfig) -> Kept:
     try:
         return _kept(_source(config), config.cache)
     except DamagedError:
-        if not config.download:
+        folder = _download_folder(config)
+        if not config.download or folder.is_file():  # the archive itself was named
             raise
-        download(name, _download_folder(config))
+        download(name, folder)
         return _kept(_source(config), config.cache)
 
 

@@ -32,7 +32,8 @@ class Requests:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        # Another SIGTERM may only repeat the first: a table passes on what all processes of a job have been sent.
         if self.asked is None:
             self.asked = number
         elif number == signal.SIGINT:  # someone is impatient, and the last checkpoint stays as it is
-            raise KeyboardInterrupt  # who is not: a table that passes on what all processes have been sent already
+            raise KeyboardInterrupt
