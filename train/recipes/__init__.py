@@ -12,7 +12,7 @@ from typing import Any
 
 from models.config import from_dict
 from models.games import GAMES
-from train.recipes import gan, potgan, three_player_wgan, vae, veegan, wae_gan, wgan_gp
+from train.recipes import gan, potgan, sngan, three_player_wgan, vae, veegan, wae_gan, wgan, wgan_gp
 from train.recipes.common import SHARED
 from train.run.config import TrainConfig, run_config
 
@@ -20,7 +20,9 @@ RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "vae": vae.PROFILES,
     "gan": gan.PROFILES,
     "veegan": veegan.PROFILES,
+    "wgan": wgan.PROFILES,
     "wgan-gp": wgan_gp.PROFILES,
+    "sngan": sngan.PROFILES,
     "wae-gan": wae_gan.PROFILES,
     "potgan": potgan.PROFILES,
     "3p-wgan": three_player_wgan.PROFILES,
