@@ -114,7 +114,8 @@ def preamble(rows: Rows) -> str:
         f"{protocol['extractor']}, on {protocol['n']:,} samples of the generator{averaged}: they compare with each "
         "other, and with no figure of another extractor, data set or budget. Mean and standard error over seeds; a row "
         "of one run says so and has no error. Training is the time of the game itself, without phases before it "
-        "(POT-GAN's VAE) and without scoring.\n"
+        "(POT-GAN's VAE) and without scoring, by the clock on the wall: rows compare in it only "
+        "where both had the machine to themselves.\n"
     )
 
 
