@@ -1,8 +1,8 @@
 """VEEGAN's own settings.
 
 The ring's were chosen among rates from 1e-3 to 8e-3, spreads from 0.03 to 2 and noise in 2 to 32 dimensions (study of
-settings). The ball is to be made from noise in two dimensions. On images the discriminator tells the pairs apart at once
-but for a wide spread (study of images).
+settings). The ball is to be made from noise in two dimensions. On images the discriminator tells the pairs apart at
+once unless the spread is wide (study of images).
 """
 
 from typing import Any
