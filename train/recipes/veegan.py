@@ -1,8 +1,7 @@
 """VEEGAN's own settings.
 
 The ring's were chosen among rates from 1e-3 to 8e-3, spreads from 0.03 to 2 and noise in 2 to 32 dimensions (study of
-settings). The ball is to be made from noise in two dimensions. On images the discriminator tells the pairs apart at
-once unless the spread is wide (study of images).
+settings). The ball is to be made from noise in two dimensions.
 """
 
 from typing import Any
@@ -10,5 +9,4 @@ from typing import Any
 PROFILES: dict[str, dict[str, Any]] = {
     "ring8": {"lr": 4e-3, "game": {"reconstructor_std": 1.0, "networks": {"noise_dim": 8}}},
     "ball3d": {"lr": 2e-3, "game": {"reconstructor_std": 0.1}},
-    "folder32-cpu": {"lr": 4e-3, "game": {"reconstructor_std": 4.0}},
 }
