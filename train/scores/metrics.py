@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_isc import isc_features_to_metric
 
+from train.scores.product import product
+
 SPLITS = 10
 SUBSETS, SUBSET_SIZE = 100, 1000
 BLOCK = 250  # rows of a subset's kernel at once: five eighths of it are computed, by products that are still large
@@ -104,5 +106,5 @@ def _off_diagonal_sum(z: Tensor) -> Tensor:
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
     """[n, m]."""
-    product = torch.addmm(x.new_ones(1), x, y.T, alpha=1 / x.shape[1])
-    return product.square().mul_(product)
+    base = product(x / x.shape[1], y).add_(1)
+    return base.square().mul_(base)

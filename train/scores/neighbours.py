@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from train.scores.product import product
+
 K_PRECISION, K_DENSITY = 3, 5
 NEAREST = K_DENSITY + 1  # a sample is its own nearest one, at distance 0
 PART = 1024  # samples that are hashed at once
@@ -148,7 +150,7 @@ def _estimates(one: Cloud, rows: slice, other: Cloud) -> tuple[Tensor, Tensor]:
     sums by a few u (|x|^2 + |y|^2) more.
     """
     sums = one.squares[rows, None] + other.squares
-    distance = torch.addmm(sums, one.centred[rows], other.centred.T, alpha=-2)
+    distance = product(one.centred[rows] * -2, other.centred).add_(sums)
     return _with_equals(one, rows, other, distance, sums.mul_((one.samples.shape[1] + 16) * UNIT))
 
 
