@@ -7,6 +7,8 @@
 // + 8, columns 8 k + 2 q and + 1: acc[4 k], acc[4 k + 1], and acc[4 k + 2], acc[4 k + 3] (PTX ISA, wgmma, "Register
 // fragments").
 #pragma once
+#include <type_traits>
+
 #include "common/mma.h"
 
 // Code that only Hopper's own instruction set can run; elsewhere such a kernel is empty and is never launched.
@@ -103,11 +105,13 @@ __device__ inline void wait_products(float (&acc)[64]) {
       : OTK_SIXTEEN(acc, 0), OTK_SIXTEEN(acc, 16), OTK_SIXTEEN(acc, 32), OTK_SIXTEEN(acc, 48) \
       : "l"(a), "l"(b), "r"(int(add)))
 
-// acc = A B^T, or += where `add`; asynchronous. Element is Bf16 (16 coordinates a step) or Tf32 (8).
+// acc = A B^T, or += where `add`; asynchronous. Element is Bf16 or Fp16 (16 coordinates a step) or Tf32 (8).
 template <class Element>
 __device__ __forceinline__ void warpgroup_multiply(float (&acc)[64], uint64_t a, uint64_t b, bool add) {
-  if constexpr (Element::kBytes == 2)
+  if constexpr (std::is_same_v<Element, Bf16>)
     OTK_WARPGROUP_PRODUCT("m64n128k16.f32.bf16.bf16", ", 0, 0");
+  else if constexpr (std::is_same_v<Element, Fp16>)
+    OTK_WARPGROUP_PRODUCT("m64n128k16.f32.f16.f16", ", 0, 0");
   else
     OTK_WARPGROUP_PRODUCT("m64n128k8.f32.tf32.tf32", "");
 }

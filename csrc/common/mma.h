@@ -4,14 +4,17 @@
 //     A 16 x step   a[0] (g, word q), a[1] (g + 8, q), a[2] (g, q + 4), a[3] (g + 8, q + 4)
 //     B step x 8    b[0] (column g, word q), b[1] (g, q + 4), from columns stored as rows
 //     C 16 x 8      c[0], c[1] (g, 2 q), (g, 2 q + 1); c[2], c[3] the same of row g + 8
-// A word holds two bfloat16 or one tf32, so both element types load alike with ldmatrix, whose 8 x 8 matrices of 16-bit
-// elements are 8 rows of 16 bytes.
+// A word holds two bfloat16 or binary16, the first in its lower half, or one tf32, so all element types load alike with
+// ldmatrix, whose 8 x 8 matrices of 16-bit elements are 8 rows of 16 bytes.
 #pragma once
 #include "common/cuda.h"
 
 namespace otk {
 
 struct Bf16 {
+  static constexpr int kBytes = 2;
+};
+struct Fp16 {
   static constexpr int kBytes = 2;
 };
 struct Tf32 {
@@ -59,6 +62,14 @@ __device__ inline void multiply_add(float* c, const uint32_t (&a)[4], uint32_t b
 template <>
 __device__ inline void multiply_add<Bf16>(float* c, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+template <>
+__device__ inline void multiply_add<Fp16>(float* c, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));

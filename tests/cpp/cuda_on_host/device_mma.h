@@ -17,24 +17,31 @@ namespace host_cuda {
   std::abort();
 }
 
-inline float bf16_at(const void* p) {
-  uint16_t bits;
-  std::memcpy(&bits, p, 2);
-  return std::bit_cast<float>(uint32_t(bits) << 16);
+template <class Word>
+Word word_at(const unsigned char* p) {
+  Word word;
+  std::memcpy(&word, p, sizeof(Word));
+  return word;
+}
+
+inline float factor_at(otk::Bf16, const unsigned char* p) {
+  return std::bit_cast<float>(uint32_t(word_at<uint16_t>(p)) << 16);
+}
+
+// binary16: 5 bits of exponent, 10 of mantissa; products take its subnormal numbers as they are.
+inline float factor_at(otk::Fp16, const unsigned char* p) {
+  const uint32_t word = word_at<uint16_t>(p), sign = word >> 15 << 31, exponent = word >> 10 & 31, mantissa = word & 1023;
+  if (exponent == 0) return std::copysign(float(mantissa) * 0x1p-24f, std::bit_cast<float>(sign));
+  return std::bit_cast<float>(sign | (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13);
 }
 
 // The 19 bits of a float that a tensor core reads as tf32.
-inline float tf32_at(const void* p) {
-  uint32_t bits;
-  std::memcpy(&bits, p, 4);
-  return std::bit_cast<float>(bits & ~0x1fffu);
-}
+inline float factor_at(otk::Tf32, const unsigned char* p) { return std::bit_cast<float>(word_at<uint32_t>(p) & ~0x1fffu); }
 
 // The 16 or 8 factors in 32 bytes.
 template <class Element>
 void factors(const unsigned char* bytes, float* out) {
-  for (int k = 0; k < 32 / Element::kBytes; ++k)
-    out[k] = Element::kBytes == 2 ? bf16_at(bytes + 2 * k) : tf32_at(bytes + 4 * k);
+  for (int k = 0; k < 32 / Element::kBytes; ++k) out[k] = factor_at(Element{}, bytes + Element::kBytes * k);
 }
 
 inline float cut(double exact) {
