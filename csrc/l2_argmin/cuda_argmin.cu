@@ -1,6 +1,8 @@
 // cuda_argmin.cu - which launches solve a problem: differences alone for few dimensions and small problems, otherwise
-// pack, products, settle, and differences for the rows that these left undecided. All on `stream`, none waits for the
-// host.
+// pack, products, settle, in the exact mode both of the latter again for the rows that gave up (schedule.h), and
+// differences for those that are left. A batch, or the rows of one entry, is solved in parts where its workspace would
+// take more than its points. All on `stream`, none waits for the host.
+#include <algorithm>
 #include <stdexcept>
 
 #include "l2_argmin/cuda_steps.h"
@@ -40,18 +42,74 @@ void by_differences(const L2Argmin<float>& p, void* workspace, void* stream) {
   (p.d <= kLowDimension ? launch_low : launch_direct)(p, plan, meeting, stream);
 }
 
-int64_t workspace_by_products(const L2Argmin<float>& p, Precision precision) {
-  return regions(plan_products(p.batch, p.n, p.m, p.d, precision, current_device())).bytes;
+namespace {
+
+Schedule first_stage(const L2Argmin<float>& p, Precision precision) {
+  return plan_products(p.batch, p.n, p.m, p.d, precision, current_device());
 }
 
-void by_products(const L2Argmin<float>& p, Precision precision, void* workspace, void* stream) {
-  const Device device = current_device();
-  const Schedule s = plan_products(p.batch, p.n, p.m, p.d, precision, device);
-  const Products w = products_at(p, s, workspace);
+// The problem's largest share, of entries and of rows, whose workspace takes no more than the points, their rows padded
+// to whole chunks, and kFree.
+struct Share {
+  int64_t entries, rows, bytes;
+};
+
+Share share_of(const L2Argmin<float>& p, Precision precision) {
+  constexpr int64_t kFree = 256 << 20;
+  const int64_t width = divide_up(p.d, kChunkBytes / 2) * (kChunkBytes / 2);
+  const int64_t most = 4 * width * (p.batch * p.n + (p.y_stride ? p.batch : 1) * p.m) + kFree;
+  L2Argmin<float> part = p;
+  const auto bytes_of = [&](int64_t batch, int64_t n) {
+    L2Argmin<float> some = p;
+    some.batch = batch, some.n = n;
+    return batch && n ? regions(first_stage(some, precision)).bytes : 0;
+  };
+  while (true) {  // of full parts and of the last ones, which may fall into more parts of columns
+    const int64_t bytes = std::max(
+        {bytes_of(part.batch, part.n), bytes_of(p.batch % part.batch, part.n), bytes_of(part.batch, p.n % part.n)});
+    if (bytes <= most || (part.batch == 1 && part.n <= 2 * kBlock)) return {part.batch, part.n, bytes};
+    if (part.batch > 1)
+      part.batch = divide_up(part.batch, 2);
+    else
+      part.n = divide_up(part.n, 4 * kBlock) * 2 * kBlock;
+  }
+}
+
+L2Argmin<float> part_of(L2Argmin<float> p, int64_t entry, int64_t entries, int64_t row, int64_t rows) {
+  p.x += entry * p.x_stride + row * p.d;
+  p.y += entry * p.y_stride;
+  if (p.potential) p.potential += entry * p.potential_stride;
+  p.value += entry * p.n + row;
+  p.index += entry * p.n + row;
+  p.batch = std::min(entries, p.batch - entry);
+  p.n = std::min(rows, p.n - row);
+  return p;
+}
+
+void solve_part(const L2Argmin<float>& p, Precision precision, void* workspace, void* stream) {
+  const int multiprocessors = current_device().multiprocessors;
+  const Schedule first = first_stage(p, precision);
+  const Products w = products_at(p, first, false, workspace);
   launch_pack(w, precision, stream);
-  (s.hopper ? launch_products_hopper : launch_products)(w, precision, device.multiprocessors, stream);
+  (first.hopper ? launch_products_hopper : launch_products)(w, precision, multiprocessors, stream);
   launch_settle(w, stream);
-  launch_undecided(p, w.undecided, w.meeting, device.multiprocessors, stream);
+  if (first.exact) {
+    const Products rest = products_at(p, first, true, workspace);
+    launch_products(rest, precision, multiprocessors, stream);
+    launch_settle(rest, stream);
+  }
+  launch_undecided(p, w.direct, w.meeting, multiprocessors, stream);
+}
+
+}  // namespace
+
+int64_t workspace_by_products(const L2Argmin<float>& p, Precision precision) { return share_of(p, precision).bytes; }
+
+void by_products(const L2Argmin<float>& p, Precision precision, void* workspace, void* stream) {
+  const Share share = share_of(p, precision);
+  for (int64_t entry = 0; entry < p.batch; entry += share.entries)
+    for (int64_t row = 0; row < p.n; row += share.rows)  // one part of the rows where there are several entries
+      solve_part(part_of(p, entry, share.entries, row, share.rows), precision, workspace, stream);
 }
 
 }  // namespace l2

@@ -27,7 +27,7 @@ struct Shared {
 };
 
 // Most rows fill fewer: 10 stages suffice to hide a copy's way.
-__host__ __device__ inline int stages_of(int chunks) {
+__host__ __device__ constexpr int stages_of(int chunks) {
   const int left = kSlotsInAll - 2 * chunks;
   return left < kMostStages ? left : kMostStages;
 }
@@ -43,15 +43,20 @@ struct Ring {
   }
 };
 
+__device__ inline Item item_of(const Schedule& s, int64_t k) {
+  const int64_t entry = k / s.entry_items;
+  return s.item(entry, k - entry * s.entry_items, s.n);
+}
+
 // One thread: everything that is read, in the order in which it is read.
 __device__ void produce(const Products& w, unsigned char* x_slots, unsigned char* stages, Shared& shared) {
   const Schedule& s = w.schedule;
   Ring ring{stages_of(s.chunks)};
   int parity = 1;
   for (int64_t k = blockIdx.x; k < s.items(); k += gridDim.x, parity ^= 1) {
-    const Item item = s.item(k);
-    const unsigned char* const x = w.x + (item.entry * s.row_blocks + item.row_block) * s.packed_block_bytes();
-    const unsigned char* const y = w.y + item.entry * s.column_blocks * s.packed_block_bytes();
+    const Item item = item_of(s, k);
+    const unsigned char* const x = w.x[0] + (item.entry * s.row_blocks + item.row_block) * s.packed_block_bytes();
+    const unsigned char* const y = w.y[0] + item.entry * s.column_blocks * s.packed_block_bytes();
     wait_barrier(&shared.x_empty, parity);
     arrive_expecting(&shared.x_full, uint32_t(2 * s.chunks * kSlotBytes));
     for (int c = 0; c < 2 * s.chunks; ++c)
@@ -67,101 +72,87 @@ __device__ void produce(const Products& w, unsigned char* x_slots, unsigned char
   }
 }
 
-// acc (+)= the products of kSteps steps of a chunk.
-template <int kSteps, class Element>
-__device__ __forceinline__ void multiply_chunk(float (&acc)[64], uint64_t a, uint64_t b, bool add) {
-  begin_products();
+// acc = products of 64 rows, whose chunks start at x, with a tile's chunks: one group, in a straight line. Chunks are
+// multiplied whole: a shorter last one has zeros.
+template <class Element, int kChunks>
+__device__ __forceinline__ void multiply_tile(float (&acc)[64], uint32_t x, const uint32_t (&y)[kChunks]) {
 #pragma unroll
-  for (int k = 0; k < kSteps; ++k) warpgroup_multiply<Element>(acc, a + 2 * k, b + 2 * k, add || k > 0);
+  for (int c = 0; c < kChunks; ++c) {
+    const uint64_t a = matrix_descriptor(x + c * kSlotBytes), b = matrix_descriptor(y[c]);
+#pragma unroll
+    for (int k = 0; k < kChunkBytes / 32; ++k) warpgroup_multiply<Element>(acc, a + 2 * k, b + 2 * k, c + k > 0);
+  }
+  commit_products();
 }
 
-// acc = products of 64 rows, whose chunks start at x, with the tile whose first chunk is at `ring`: one group.
-template <class Element, bool kWait>
-__device__ __forceinline__ void multiply_tile(float (&acc)[64], const Schedule& s, Ring ring, uint32_t x, uint32_t stages,
-                                              Shared& shared) {
-  const int last = s.chunks - 1;
-#pragma unroll 1
-  for (int c = 0; c < last; ++c, ring.advance(), x += kSlotBytes) {
-    if (kWait) wait_barrier(&shared.full[ring.stage], ring.parity);
-    multiply_chunk<4, Element>(acc, matrix_descriptor(x), matrix_descriptor(stages + ring.stage * kSlotBytes), c > 0);
-  }
-  if (kWait) wait_barrier(&shared.full[ring.stage], ring.parity);
-  const uint64_t a = matrix_descriptor(x), b = matrix_descriptor(stages + ring.stage * kSlotBytes);
-  const int steps = s.steps_of(last);
-  // Straight lines: a commit that is apart from its products costs the assembler an empty product.
-  if (steps == 1) {
-    multiply_chunk<1, Element>(acc, a, b, last > 0);
-    commit_products();
-  } else if (steps == 2) {
-    multiply_chunk<2, Element>(acc, a, b, last > 0);
-    commit_products();
-  } else if (steps == 3) {
-    multiply_chunk<3, Element>(acc, a, b, last > 0);
-    commit_products();
-  } else {
-    multiply_chunk<4, Element>(acc, a, b, last > 0);
-    commit_products();
-  }
-}
-
-template <class Element, bool kExact>
+template <class Element, bool kExact, int kChunks>
 __device__ void consume(const Products& w, unsigned char* x_slots, unsigned char* stages, Shared& shared) {
   const Schedule& s = w.schedule;
   const int lane = threadIdx.x % 32, group = threadIdx.x / 128, own = threadIdx.x % 4 * 2;
   const int row0 = group * kBlock + threadIdx.x / 32 % 4 * 16 + lane / 4;  // + 8, and + 64 for the second half
-  const uint32_t x = shared_address(x_slots) + uint32_t(group * s.chunks * kSlotBytes), y = shared_address(stages);
-  Ring ring{stages_of(s.chunks)};
+  const uint32_t x = shared_address(x_slots) + uint32_t(group * kChunks * kSlotBytes), y = shared_address(stages);
+  Ring ring{stages_of(kChunks)};
   int parity = 0;
-  float acc0[64], acc1[64];
   for (int64_t k = blockIdx.x; k < s.items(); k += gridDim.x, parity ^= 1) {
-    const Item item = s.item(k);
-    const Lists lists = lists_of(w, item, 0, item.row_block * kBlock, shared.counts);
-    const float* const x_error = w.x_error + item.entry * s.rows() + item.row_block * kBlock;
+    const Item item = item_of(s, k);
+    const int64_t first = s.list(item.entry, item.part, 0, item.row_block * kBlock, s.n);
+    const RowFacts* const facts = w.row_facts[0] + item.entry * s.rows() + item.row_block * kBlock;
+    const Lists lists{w.lists + first * s.capacity, shared.counts};
+    const Collector collector{w, item.entry, item.row_block * kBlock, s.n, lists};
+    const auto row_of = [row0](int r) { return row0 + r / 2 * 64 + r % 2 * 8; };
     const float* const half = w.half + item.entry * s.columns();
     RowState<kExact> rows[4];
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
-      const int row = row0 + r / 2 * 64 + r % 2 * 8;
-      rows[r].start(x_error[row]);
-      if (lane % 4 == 0) shared.counts[row] = 0;
+      rows[r].start(facts[row_of(r)]);
+      if (lane % 4 == 0) shared.counts[row_of(r)] = 0;
     }
     __syncwarp();
     wait_barrier(&shared.x_full, parity);
     for (int64_t visit = 0; visit < s.visits(item); ++visit) {
+      float acc0[64], acc1[64];  // of this visit alone: thinning out takes their registers
       const int64_t block = s.visited(item, visit);
       const int column = int(block * kBlock) + own;
       float2 h[16];
       load_halves(half, column, h);
-      const float spread = __ldg(w.spread + item.entry * s.column_blocks + block);
-      multiply_tile<Element, true>(acc0, s, ring, x, y, shared);
-      multiply_tile<Element, false>(acc1, s, ring, x + kSlotBytes / 2, y, shared);
+      const BlockFacts of = load_facts(w.block_facts[0] + item.entry * s.column_blocks + block);
+      uint32_t chunks[kChunks];
+      Ring ahead = ring;
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c, ahead.advance()) {
+        wait_barrier(&shared.full[ahead.stage], ahead.parity);
+        chunks[c] = y + ahead.stage * kSlotBytes;
+      }
+      begin_products();
+      multiply_tile<Element>(acc0, x, chunks);
+      multiply_tile<Element>(acc1, x + kSlotBytes / 2, chunks);
       wait_products<1>(acc0);
-      take<16, 0>(acc0, h, rows[0], spread, column, visit > 0, lists, row0);
-      take<16, 2>(acc0, h, rows[1], spread, column, visit > 0, lists, row0 + 8);
+      bool crowded = take<16, 0>(acc0, h, rows[0], load_facts(facts + row0), of, column, visit > 0, lists, row0);
+      crowded |= take<16, 2>(acc0, h, rows[1], load_facts(facts + row0 + 8), of, column, visit > 0, lists, row0 + 8);
       wait_products<0>(acc1);
-      for (int c = 0; c < s.chunks; ++c, ring.advance())
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c, ring.advance())
         if (lane == 0) arrive(&shared.empty[ring.stage]);
-      take<16, 0>(acc1, h, rows[2], spread, column, visit > 0, lists, row0 + 64);
-      take<16, 2>(acc1, h, rows[3], spread, column, visit > 0, lists, row0 + 72);
+      crowded |= take<16, 0>(acc1, h, rows[2], load_facts(facts + row0 + 64), of, column, visit > 0, lists, row0 + 64);
+      crowded |= take<16, 2>(acc1, h, rows[3], load_facts(facts + row0 + 72), of, column, visit > 0, lists, row0 + 72);
+      if (__any_sync(~0u, crowded)) collector.thin_out_all(rows, row_of);
     }
     if (lane == 0) arrive(&shared.x_empty);
-    const int64_t first = s.list(item.entry, item.part, 0, item.row_block * kBlock);
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
-      const int row = row0 + r / 2 * 64 + r % 2 * 8;
-      finish(w, rows[r], lists, row, first + row);
+      finish(w, rows[r], lists, row_of(r), first + row_of(r));
     }
   }
 }
 
 #endif
 
-template <class Element, bool kExact>
+template <class Element, bool kExact, int kChunks>
 __global__ void __launch_bounds__(kThreads, 1) products(const Products w) {
 #if OTK_HOPPER
   unsigned char* const x_slots = shared_memory<unsigned char>();
-  unsigned char* const stages = x_slots + 2 * w.schedule.chunks * kSlotBytes;
-  const int count = stages_of(w.schedule.chunks);
+  unsigned char* const stages = x_slots + 2 * kChunks * kSlotBytes;
+  constexpr int count = stages_of(kChunks);
   Shared& shared = *reinterpret_cast<Shared*>(stages + count * kSlotBytes);
   if (threadIdx.x == 0) {
     for (int k = 0; k < count; ++k) {
@@ -175,7 +166,7 @@ __global__ void __launch_bounds__(kThreads, 1) products(const Products w) {
   __syncthreads();
   if (threadIdx.x < 32 * kConsumers) {
     more_registers<240>();
-    consume<Element, kExact>(w, x_slots, stages, shared);
+    consume<Element, kExact, kChunks>(w, x_slots, stages, shared);
   } else {
     fewer_registers<24>();
     if (threadIdx.x == 32 * kConsumers) produce(w, x_slots, stages, shared);
@@ -183,18 +174,32 @@ __global__ void __launch_bounds__(kThreads, 1) products(const Products w) {
 #endif
 }
 
+template <class Element, bool kExact, int kChunks>
+void run_with(const Products& w, int multiprocessors, void* stream) {
+  const int64_t items = w.schedule.items();
+  const size_t bytes = size_t(2 * kChunks + stages_of(kChunks)) * kSlotBytes + sizeof(Shared);
+  const Launch l{describe("hopper", w.p), items < multiprocessors ? items : multiprocessors, kThreads, bytes, stream};
+  launch(l, products<Element, kExact, kChunks>, w);
+}
+
 template <class Element, bool kExact>
 void run(const Products& w, int multiprocessors, void* stream) {
-  const int64_t items = w.schedule.items();
-  const size_t bytes = size_t(2 * w.schedule.chunks + stages_of(w.schedule.chunks)) * kSlotBytes + sizeof(Shared);
-  const Launch l{describe("hopper", w.p), items < multiprocessors ? items : multiprocessors, kThreads, bytes, stream};
-  launch(l, products<Element, kExact>, w);
+  switch (w.schedule.chunks) {
+    case 1:
+      return run_with<Element, kExact, 1>(w, multiprocessors, stream);
+    case 2:
+      return run_with<Element, kExact, 2>(w, multiprocessors, stream);
+    case 3:
+      return run_with<Element, kExact, 3>(w, multiprocessors, stream);
+    default:
+      return run_with<Element, kExact, 4>(w, multiprocessors, stream);
+  }
 }
 
 }  // namespace
 
 void launch_products_hopper(const Products& w, Precision precision, int multiprocessors, void* stream) {
-  if (precision == Precision::exact) return run<Bf16, true>(w, multiprocessors, stream);
+  if (precision == Precision::exact) return run<Fp16, true>(w, multiprocessors, stream);
   if (precision == Precision::bf16) return run<Bf16, false>(w, multiprocessors, stream);
   run<Tf32, false>(w, multiprocessors, stream);
 }

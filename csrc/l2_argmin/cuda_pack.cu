@@ -3,19 +3,25 @@
 // Layout    a block of 128 rows is `chunks` chunks of 128 rows x 128 bytes; piece p (16 bytes) of row r lies at piece
 //           p ^ (r % 8): the swizzle of wgmma's 128-byte atoms, free of bank conflicts for ldmatrix. Zeros pad rows and
 //           coordinates, so a chunk is one contiguous copy of 16 KiB.
-// Work      a block packs one block of rows of x or of y; eight lanes share a row, so reads and writes run along it.
+// Work      a block packs one block of rows of x or of y; eight lanes share a row, so reads and writes run along it. Rows
+//           are read twice, for their largest coordinate and for their values: the second time from a cache.
 // Centre    the mean of up to 16 rows of y, the same sums in every block; zero where that is not finite.
-// Numerics  bfloat16 and tf32 by rounding to nearest even; norms from the moved float32 coordinates, see l2_argmin.h.
-// Also      half norms of y, the parts of the bound, and the count of undecided rows, which starts at zero.
+// Numerics  tf32 and bfloat16 by rounding to nearest even. The exact mode has two float16 numbers for a coordinate, of
+//           which the first stage multiplies the first: scaled by a power of two, one for each row of x and each block
+//           of y, so that the largest coordinate lies in [2^14, 2^15). What the first, or both, leave of a coordinate is
+//           exact in float32, and measured: l2_argmin.h. Norms come from the moved float32 coordinates.
+// Also      half norms of y, the parts of the bound, and the counts of undecided rows, which start at zero.
 // Not yet run on a GPU.
+#include <type_traits>
+
+#include "common/half.h"
 #include "common/mma.h"
 #include "l2_argmin/cuda_candidates.h"
-#include "l2_argmin/cuda_distance.h"
 
 namespace otk::l2 {
 namespace {
 
-constexpr int kThreads = 256, kPasses = kBlock / (kThreads / 8);
+constexpr int kThreads = 256, kWarps = kThreads / 32, kTeam = 8, kPasses = kBlock / (kThreads / kTeam);
 constexpr int64_t kCentreRows = 16;
 
 // The upper `32 - kCut` bits of the nearest number that has no more; a NaN stays one.
@@ -26,15 +32,23 @@ __device__ unsigned rounded(float v) {
   return (bits + ((1u << (kCut - 1)) - 1) + (bits >> kCut & 1)) & ~((1u << kCut) - 1);
 }
 
-__device__ uint4 encode(const float (&v)[8]) {  // Bf16: the lower coordinate in the lower half
+__device__ uint4 encode(const float (&v)[8]) {  // bfloat16, the lower coordinate in the lower half
   return make_uint4(rounded<16>(v[0]) >> 16 | (rounded<16>(v[1]) & 0xffff0000u),
                     rounded<16>(v[2]) >> 16 | (rounded<16>(v[3]) & 0xffff0000u),
                     rounded<16>(v[4]) >> 16 | (rounded<16>(v[5]) & 0xffff0000u),
                     rounded<16>(v[6]) >> 16 | (rounded<16>(v[7]) & 0xffff0000u));
 }
 
-__device__ uint4 encode(const float (&v)[4]) {  // Tf32
+__device__ uint4 encode(const float (&v)[4]) {  // tf32
   return make_uint4(rounded<13>(v[0]), rounded<13>(v[1]), rounded<13>(v[2]), rounded<13>(v[3]));
+}
+
+__device__ float power_of_two(int exponent) { return __int_as_float((exponent + 127) << 23); }
+
+// The exponent of the factor that takes coordinates of at most `largest` to below 2^15.
+__device__ int scaling(float largest) {
+  const int exponent = (__float_as_int(largest) >> 23) - 127;
+  return kTopExponent - (exponent < kLeastExponent ? kLeastExponent : exponent > kMostExponent ? kMostExponent : exponent);
 }
 
 __device__ void find_centre(const float* y, int64_t m, int64_t d, int64_t padded, float* centre) {
@@ -47,99 +61,203 @@ __device__ void find_centre(const float* y, int64_t m, int64_t d, int64_t padded
   }
 }
 
-// Packs row `local` of a block (null: padding), eight lanes together; returns its squared norm.
-template <class Element, bool kVector>
-__device__ float pack_row(const float* row, int d, int chunks, const float* centre, int local, unsigned char* out) {
-  constexpr int kPiece = 16 / Element::kBytes;
-  const int piece = threadIdx.x % 8;
-  unsigned char* to = out + local * kChunkBytes + ((piece ^ (local & 7)) << 4);
-  float norm = 0;
-  for (int c = 0; c < chunks; ++c, to += kSlotBytes) {
-    const int k0 = (c * 8 + piece) * kPiece;
-    float v[kPiece] = {};
+// Coordinates k0 .. of a row (null: padding) moved by -centre; zeros past the last.
+template <int kCount>
+__device__ void load_moved(const Products& w, const float* row, int k0, const float* centre, float (&v)[kCount]) {
+  const int d = int(w.p.d);
 #pragma unroll
-    for (int e = 0; e < kPiece; e += 4) {
-      const int k = k0 + e;
-      if (!row || k >= d) continue;
-      const float4 at = load4<kVector>(row, k, d);
-      v[e] = at.x - centre[k];
-      if (k + 1 < d) v[e + 1] = at.y - centre[k + 1];
-      if (k + 2 < d) v[e + 2] = at.z - centre[k + 2];
-      if (k + 3 < d) v[e + 3] = at.w - centre[k + 3];
-    }
-#pragma unroll
-    for (int e = 0; e < kPiece; ++e) norm = __fmaf_rn(v[e], v[e], norm);
-    *reinterpret_cast<uint4*>(to) = encode(v);
+  for (int e = 0; e < kCount; e += 4) {
+    const int k = k0 + e;
+    const bool here = row && k < d;
+    const float4 at = !here ? make_float4(0, 0, 0, 0) : w.vector ? load4<true>(row, k, d) : load4<false>(row, k, d);
+    v[e] = here ? at.x - centre[k] : 0.0f;
+    v[e + 1] = here && k + 1 < d ? at.y - centre[k + 1] : 0.0f;
+    v[e + 2] = here && k + 2 < d ? at.z - centre[k + 2] : 0.0f;
+    v[e + 3] = here && k + 3 < d ? at.w - centre[k + 3] : 0.0f;
   }
-  for (int step = 1; step < 8; step *= 2) norm += __shfl_xor_sync(~0u, norm, step);
-  return norm;
 }
 
-// This column's half norm; returns its share of the bound.
-__device__ float column_share(const Products& w, int64_t entry, int64_t j, float norm) {
-  const L2Argmin<float>& p = w.p;
-  const bool inside = j < p.m;
-  const float offset = inside && p.potential ? p.potential[entry * p.potential_stride + j] : 0.0f;
-  const float size = offset == -infinity() ? 0.0f : fabsf(offset);
-  if (threadIdx.x % 8 == 0) w.half[entry * w.schedule.columns() + j] = inside ? (offset - norm) / 2 : -infinity();
-  return norm + size < kMostNorm ? norm * w.bound.norm + size * w.bound.potential + w.bound.absolute : infinity();
+__device__ float team_sum(float v) {
+  for (int step = 1; step < kTeam; step *= 2) v += __shfl_xor_sync(~0u, v, step);
+  return v;
 }
 
-// The largest `share` of the block, to *spread; shared: a float a warp.
-__device__ void write_spread(float share, float* shared, float* spread) {
-  share = fmaxf(share, __shfl_xor_sync(~0u, share, 8));
-  share = fmaxf(share, __shfl_xor_sync(~0u, share, 16));
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = share;
+__device__ float team_max(float v) {
+  for (int step = 1; step < kTeam; step *= 2) v = fmaxf(v, __shfl_xor_sync(~0u, v, step));
+  return v;
+}
+
+// The largest v of the block; shared: a float a warp.
+__device__ float block_max(float v, float* shared) {
+  for (int step = 1; step < 32; step *= 2) v = fmaxf(v, __shfl_xor_sync(~0u, v, step));
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (int k = 1; k < kThreads / 32; ++k) share = fmaxf(share, shared[k]);
-  *spread = share;
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = v;
+  __syncthreads();
+  for (int k = 0; k < kWarps; ++k) v = fmaxf(v, shared[k]);
+  return v;
 }
 
-template <class Element, bool kVector>
+// Of one row: its squared norm, its largest coordinate, the squares of what one float16 number and two leave of it.
+struct Measures {
+  float norm = 0, largest = 0, lost[2] = {};
+};
+
+// One block of rows, and where it goes; eight lanes together.
+struct Packer {
+  const Products& w;
+  const float* centre;
+  unsigned char* to[2];
+
+  __device__ Measures measure(const float* row) const {
+    Measures of;
+    for (int c = 0; c < w.schedule.chunks; ++c) {
+      float v[8];
+      load_moved(w, row, (c * kTeam + int(threadIdx.x) % kTeam) * 8, centre, v);
+#pragma unroll
+      for (int e = 0; e < 8; ++e) of.norm = __fmaf_rn(v[e], v[e], of.norm), of.largest = fmaxf(of.largest, fabsf(v[e]));
+    }
+    of.norm = team_sum(of.norm), of.largest = team_max(of.largest);
+    return of;
+  }
+
+  __device__ int64_t place(int c, int local) const {
+    const int piece = int(threadIdx.x) % kTeam;
+    return int64_t(c) * kSlotBytes + local * kChunkBytes + ((piece ^ (local & 7)) << 4);
+  }
+
+  // Row `local` of the block as two float16 numbers a coordinate, scaled by 2^exponent.
+  __device__ void split(const float* row, int local, int exponent, Measures& of) const {
+    const float up = power_of_two(exponent), down = power_of_two(-exponent);
+    for (int c = 0; c < w.schedule.chunks; ++c) {
+      float v[8];
+      load_moved(w, row, (c * kTeam + int(threadIdx.x) % kTeam) * 8, centre, v);
+      uint32_t high[8], low[8];
+#pragma unroll
+      for (int e = 0; e < 8; ++e) {
+        high[e] = to_half(v[e] * up);
+        const float rest = v[e] - from_half(high[e]) * down;
+        low[e] = to_half(rest * up);
+        const float last = rest - from_half(low[e]) * down;
+        of.lost[0] = __fmaf_rn(rest, rest, of.lost[0]);
+        of.lost[1] = __fmaf_rn(last, last, of.lost[1]);
+      }
+      *reinterpret_cast<uint4*>(to[0] + place(c, local)) =
+          make_uint4(high[0] | high[1] << 16, high[2] | high[3] << 16, high[4] | high[5] << 16, high[6] | high[7] << 16);
+      *reinterpret_cast<uint4*>(to[1] + place(c, local)) =
+          make_uint4(low[0] | low[1] << 16, low[2] | low[3] << 16, low[4] | low[5] << 16, low[6] | low[7] << 16);
+    }
+    of.lost[0] = team_sum(of.lost[0]), of.lost[1] = team_sum(of.lost[1]);
+  }
+
+  // Row `local` of the block in one number of another type a coordinate.
+  template <class Element>
+  __device__ Measures round(const float* row, int local) const {
+    constexpr int kPiece = 16 / Element::kBytes;
+    Measures of;
+    for (int c = 0; c < w.schedule.chunks; ++c) {
+      float v[kPiece];
+      load_moved(w, row, (c * kTeam + int(threadIdx.x) % kTeam) * kPiece, centre, v);
+#pragma unroll
+      for (int e = 0; e < kPiece; ++e) of.norm = __fmaf_rn(v[e], v[e], of.norm);
+      *reinterpret_cast<uint4*>(to[0] + place(c, local)) = encode(v);
+    }
+    of.norm = team_sum(of.norm);
+    return of;
+  }
+};
+
+// Square roots of sums of squares, or more.
+__device__ float length(const Bound& bound, float squares) { return bound.grow * sqrtf(squares + bound.vanished); }
+
+// Of row i of x, for both stages. What the first number left counts in the second stage as well: the product of two low
+// parts is not formed.
+__device__ void write_row(const Products& w, int64_t at, bool inside, const Measures& of, int exponent) {
+  const Bound& b = w.bound;
+  const bool live = inside && of.norm < kMostNorm;
+  const float lost0 = length(b, of.lost[0]), lost1 = length(b, of.lost[1]) + 0x1p-9f * lost0;
+  const float norm = length(b, of.norm) + lost0;
+  const float fixed = live ? b.x_square * of.norm + b.absolute : infinity();
+  for (int stage = 0; stage <= int(w.schedule.exact); ++stage)
+    w.row_facts[stage][at] = live ? RowFacts{norm, stage ? lost1 : lost0, fixed, power_of_two(-exponent)}
+                                  : RowFacts{0.0f, 0.0f, infinity(), 0.0f};
+}
+
+// Of a block of y from the largest of its columns' norms, losses and |y'|^2 + |p|.
+__device__ void write_block(const Products& w, int64_t at, float norm, float lost0, float lost1, float size, int exponent) {
+  const Bound& b = w.bound;
+  // Where the coordinates are too small to be scaled up, nothing bounds what their first number leaves.
+  const bool tame = size < kMostNorm && (norm == 0 || exponent < kTopExponent - kLeastExponent);
+  const float longest = length(b, norm) + length(b, lost0);
+  for (int stage = 0; stage <= int(w.schedule.exact); ++stage)
+    w.block_facts[stage][at] = {1.01f * longest, 1.01f * length(b, stage ? lost1 : lost0) + 4 * b.unit * longest,
+                                tame ? b.unit * size + b.absolute : infinity(), power_of_two(-exponent)};
+}
+
+template <class Element>
 __global__ void __launch_bounds__(kThreads, 2) pack(const Products w) {
+  constexpr bool kSplit = std::is_same_v<Element, Fp16>;
   const Schedule& s = w.schedule;
   const L2Argmin<float>& p = w.p;
-  float* const shares = shared_memory<float>();  // [8], then the centre
-  float* const centre = shares + kThreads / 32;
+  float* const shared = shared_memory<float>();  // [kWarps], then the centre
+  float* const centre = shared + kWarps;
   const int64_t per_entry = s.row_blocks + s.column_blocks, entry = blockIdx.x / per_entry, b = blockIdx.x % per_entry;
   const bool is_x = b < s.row_blocks;
   const int64_t block = is_x ? b : b - s.row_blocks, count = is_x ? s.n : s.m;
-  if (b == 0 && threadIdx.x == 0) w.undecided.count[entry] = 0;
+  if (b == 0 && threadIdx.x == 0) w.next.count[entry] = w.direct.count[entry] = 0;
   find_centre(p.y + entry * p.y_stride, s.m, s.d, int64_t(s.chunks) * (kChunkBytes / Element::kBytes), centre);
   __syncthreads();
   const float* const points = is_x ? p.x + entry * p.x_stride : p.y + entry * p.y_stride;
-  unsigned char* const out = is_x ? w.x + (entry * s.row_blocks + block) * s.packed_block_bytes()
-                                  : w.y + (entry * s.column_blocks + block) * s.packed_block_bytes();
-  float share = 0;
-  for (int pass = 0; pass < kPasses; ++pass) {
-    const int local = pass * (kThreads / 8) + int(threadIdx.x) / 8;
-    const int64_t i = block * kBlock + local;
-    const float norm =
-        pack_row<Element, kVector>(i < count ? points + i * s.d : nullptr, int(s.d), s.chunks, centre, local, out);
-    if (!is_x) {
-      share = fmaxf(share, column_share(w, entry, i, norm));
-    } else if (threadIdx.x % 8 == 0) {
-      const bool live = i < count && norm < kMostNorm;
-      w.x_error[entry * s.rows() + i] = live ? norm * w.bound.norm + w.bound.absolute : infinity();
-    }
+  const int64_t at = is_x ? entry * s.row_blocks + block : entry * s.column_blocks + block;
+  Packer packer{w, centre, {}};
+  for (int part = 0; part < 2; ++part) packer.to[part] = (is_x ? w.x : w.y)[part] + at * s.packed_block_bytes();
+  const auto row_of = [&](int pass) { return block * kBlock + pass * (kThreads / kTeam) + int(threadIdx.x) / kTeam; };
+
+  Measures of[kPasses];
+  float largest = 0;
+#pragma unroll
+  for (int pass = 0; kSplit && pass < kPasses; ++pass) {
+    const int64_t i = row_of(pass);
+    of[pass] = packer.measure(i < count ? points + i * s.d : nullptr);
+    largest = fmaxf(largest, of[pass].largest);
   }
-  if (!is_x) write_spread(share, shares, w.spread + entry * s.column_blocks + block);
+  if (kSplit && !is_x) largest = block_max(largest, shared);
+  float norm = 0, lost0 = 0, lost1 = 0, size = 0;
+#pragma unroll
+  for (int pass = 0; pass < kPasses; ++pass) {
+    const int64_t i = row_of(pass);
+    const float* const row = i < count ? points + i * s.d : nullptr;
+    const int local = int(i % kBlock), exponent = kSplit ? scaling(is_x ? of[pass].largest : largest) : 0;
+    if constexpr (kSplit)
+      packer.split(row, local, exponent, of[pass]);
+    else
+      of[pass] = packer.round<Element>(row, local);
+    const bool writes = threadIdx.x % kTeam == 0;
+    if (is_x && writes) write_row(w, entry * s.rows() + i, i < count, of[pass], exponent);
+    if (is_x) continue;
+    const float offset = row && p.potential ? p.potential[entry * p.potential_stride + i] : 0.0f;
+    if (writes) w.half[entry * s.columns() + i] = row ? (offset - of[pass].norm) / 2 : -infinity();
+    const float whole = of[pass].norm + (offset == -infinity() ? 0.0f : fabsf(offset));
+    size = whole < kMostNorm ? fmaxf(size, whole) : infinity();
+    norm = fmaxf(norm, of[pass].norm), lost0 = fmaxf(lost0, of[pass].lost[0]), lost1 = fmaxf(lost1, of[pass].lost[1]);
+  }
+  if (is_x) return;
+  norm = block_max(norm, shared), lost0 = block_max(lost0, shared), lost1 = block_max(lost1, shared);
+  size = block_max(size, shared);
+  if (threadIdx.x == 0) write_block(w, at, norm, lost0, lost1, size, kSplit ? scaling(largest) : 0);
 }
 
 template <class Element>
 void run(const Products& w, void* stream) {
   const Schedule& s = w.schedule;
-  const L2Argmin<float>& p = w.p;
-  const size_t bytes = sizeof(float) * size_t(kThreads / 32 + s.chunks * (kChunkBytes / Element::kBytes));
-  const Launch l{describe("pack", p), s.batch * (s.row_blocks + s.column_blocks), kThreads, bytes, stream};
-  const bool vector = aligned_rows(p.x, p.d, p.x_stride) && aligned_rows(p.y, p.d, p.y_stride);
-  launch(l, vector ? pack<Element, true> : pack<Element, false>, w);
+  const size_t bytes = sizeof(float) * size_t(kWarps + s.chunks * (kChunkBytes / Element::kBytes));
+  const Launch l{describe("pack", w.p), s.batch * (s.row_blocks + s.column_blocks), kThreads, bytes, stream};
+  launch(l, pack<Element>, w);
 }
 
 }  // namespace
 
 void launch_pack(const Products& w, Precision precision, void* stream) {
+  if (precision == Precision::exact) return run<Fp16>(w, stream);
   precision == Precision::tf32 ? run<Tf32>(w, stream) : run<Bf16>(w, stream);
 }
 

@@ -6,6 +6,8 @@
 // Work      a block takes work items (schedule.h) one after the other: 128 rows against a part of the columns, 128 at a
 //           time. Eight warps, four by two, each with 32 x 64 products. Copies run kRing - 1 steps ahead of the
 //           products, one barrier a step.
+// Split     the second stage multiplies low x by high y, high by low, then high by high: three times the chunks, the
+//           small products first. Its rows are those of a list, gathered piece by piece.
 // Numerics  l2_argmin.h; scores and bar in cuda_candidates.h.
 // Not yet run on a GPU.
 #include "common/mma.h"
@@ -14,7 +16,7 @@
 namespace otk::l2 {
 namespace {
 
-constexpr int kThreads = 256, kSlots = 6, kWriters = 2, kMostResident = 2;
+constexpr int kThreads = 256, kSlots = 6, kWriters = kSplitWriters, kMostResident = 2;
 
 // A step of the stream: which visit, which chunk of it, and where in the ring it lies.
 template <int kRing>
@@ -63,34 +65,49 @@ __device__ void multiply_chunk(float (&acc)[2][32], const unsigned char* x, cons
   }
 }
 
-template <class Element, bool kExact, bool kResident>
+template <class Element, bool kExact, bool kResident, bool kSplit>
 struct Solver {
   static constexpr int kRing = kResident ? kSlots - kMostResident : kSlots / 2;
+  static constexpr int kCopies = kSlotBytes / (16 * kThreads);  // pieces of a chunk that a thread copies
 
   const Products& w;
   const Item item;
-  const unsigned char* x;
-  const unsigned char* y;
+  const int64_t count;  // rows of the entry to solve
+  const int chunks;     // of a row's products
   unsigned char* slots;
-  Lists lists;
-  RowState<kExact> rows[2][2];  // rows 16 u + g and + 8 of the warp's 32
+  Collector collector;
+  RowState<kExact> rows[4];  // rows g, + 8, + 16 and + 24 of the warp's 32
+  int gathered[kCopies];        // the rows of which this thread copies pieces
 
-  __device__ Solver(const Products& products, int64_t k, unsigned char* shared)
-      : w(products), item(products.schedule.item(k)), slots(shared) {
+  __device__ Solver(const Products& products, const Item& of, int64_t rows_left, unsigned char* shared)
+      : w(products),
+        item(of),
+        count(rows_left),
+        chunks(w.schedule.chunks * (kSplit ? 3 : 1)),
+        slots(shared),
+        collector{products, of.entry, of.row_block * kBlock, rows_left, {}} {
     const Schedule& s = w.schedule;
-    x = w.x + (item.entry * s.row_blocks + item.row_block) * s.packed_block_bytes();
-    y = w.y + item.entry * s.column_blocks * s.packed_block_bytes();
     int* const counts = reinterpret_cast<int*>(slots + kSlots * kSlotBytes);  // [kWriters, kBlock]
-    lists = lists_of(w, item, writer(), item.row_block * kBlock, counts + writer() * kBlock);
-    const float* const x_error = w.x_error + item.entry * s.rows() + item.row_block * kBlock;
+    collector.lists = {w.lists + list_of(0) * s.capacity, counts + writer() * kBlock};
 #pragma unroll
-    for (int r = 0; r < 4; ++r) rows[r / 2][r % 2].start(x_error[row(r)]);
-    lists.counts[threadIdx.x / 32 % 4 * 32 + threadIdx.x % 32] = 0;
+    for (int r = 0; r < 4; ++r) {
+      const bool here = !kSplit || item.row_block * kBlock + row(r) < count;
+      rows[r].start(here ? collector.facts_of(row(r)) : RowFacts{0.0f, 0.0f, infinity(), 0.0f});
+    }
+    if constexpr (kSplit)
+      for (int k = 0; k < kCopies; ++k) {
+        const int64_t slot = item.row_block * kBlock + (int(threadIdx.x) + kThreads * k) / 8;
+        gathered[k] = w.rows.list[item.entry * w.p.n + (slot < count ? slot : count - 1)];
+      }
+    collector.lists.counts[threadIdx.x / 32 % 4 * 32 + threadIdx.x % 32] = 0;
     __syncwarp();
   }
 
   __device__ int writer() const { return threadIdx.x / 128; }
   __device__ int row(int r) const { return threadIdx.x / 32 % 4 * 32 + 8 * r + threadIdx.x % 32 / 4; }
+  __device__ int64_t list_of(int row) const {
+    return w.schedule.list(item.entry, item.part, writer(), item.row_block * kBlock + row, count);
+  }
 
   __device__ unsigned char* y_slot(int slot) const {
     return slots + (kResident ? kMostResident + slot : 2 * slot + 1) * kSlotBytes;
@@ -99,21 +116,47 @@ struct Solver {
     return slots + (kResident ? at.chunk : 2 * at.slot) * kSlotBytes;
   }
 
+  // Which part of x (and of y) a chunk of products takes: 0 the high ones, 1 the low ones.
+  __device__ int x_part(int chunk) const { return kSplit && chunk < w.schedule.chunks; }
+  __device__ int y_part(int chunk) const { return kSplit && !x_part(chunk) && chunk < 2 * w.schedule.chunks; }
+
+  __device__ const unsigned char* chunk_of(const unsigned char* packed, int64_t block, int chunk) const {
+    return packed + (block * w.schedule.chunks + (kSplit ? chunk % w.schedule.chunks : chunk)) * kSlotBytes;
+  }
+
+  // A chunk of the listed rows: piece p of row r lies where r % 8 puts it, here and there.
+  __device__ void gather(unsigned char* to, int chunk) const {
+    const int64_t first = item.entry * w.schedule.row_blocks;
+#pragma unroll
+    for (int k = 0; k < kCopies; ++k) {
+      const int at = int(threadIdx.x) + kThreads * k, r = at / 8, piece = at % 8, from = gathered[k] % kBlock;
+      const unsigned char* const chunks_of = chunk_of(w.x[x_part(chunk)], first + gathered[k] / kBlock, chunk);
+      copy_async16(to + r * kChunkBytes + ((piece ^ (r & 7)) << 4),
+                   chunks_of + from * kChunkBytes + ((piece ^ (from & 7)) << 4));
+    }
+  }
+
   // Starts the copies of a step, or an empty group past the end.
   __device__ void fetch(const Cursor<kRing>& at, int64_t visits) {
     if (at.visit < visits) {
-      const int64_t block = w.schedule.visited(item, at.visit);
-      copy_slot(y_slot(at.slot), y + (block * w.schedule.chunks + at.chunk) * kSlotBytes);
-      if (!kResident || at.visit == 0) copy_slot(x_slot(at), x + at.chunk * kSlotBytes);
+      const int64_t block = item.entry * w.schedule.column_blocks + w.schedule.visited(item, at.visit);
+      copy_slot(y_slot(at.slot), chunk_of(w.y[y_part(at.chunk)], block, at.chunk));
+      if constexpr (kSplit)
+        gather(x_slot(at), at.chunk);
+      else if (!kResident || at.visit == 0)
+        copy_slot(x_slot(at), chunk_of(w.x[0], item.entry * w.schedule.row_blocks + item.row_block, at.chunk));
     }
     commit_copies();
   }
 
-  __device__ void take_tile(const float (&acc)[2][32], const float2 (&h)[8], float spread, int column, bool collect) {
-    take<8, 0>(acc[0], h, rows[0][0], spread, column, collect, lists, row(0));
-    take<8, 2>(acc[0], h, rows[0][1], spread, column, collect, lists, row(1));
-    take<8, 0>(acc[1], h, rows[1][0], spread, column, collect, lists, row(2));
-    take<8, 2>(acc[1], h, rows[1][1], spread, column, collect, lists, row(3));
+  __device__ void take_tile(const float (&acc)[2][32], const float2 (&h)[8], const BlockFacts& block, int column,
+                            bool collect) {
+    bool crowded =
+        take<8, 0>(acc[0], h, rows[0], collector.facts_of(row(0)), block, column, collect, collector.lists, row(0));
+    crowded |= take<8, 2>(acc[0], h, rows[1], collector.facts_of(row(1)), block, column, collect, collector.lists, row(1));
+    crowded |= take<8, 0>(acc[1], h, rows[2], collector.facts_of(row(2)), block, column, collect, collector.lists, row(2));
+    crowded |= take<8, 2>(acc[1], h, rows[3], collector.facts_of(row(3)), block, column, collect, collector.lists, row(3));
+    if (__any_sync(~0u, crowded)) collector.thin_out_all(rows, [this](int r) { return row(r); });
   }
 
   __device__ void run() {
@@ -123,50 +166,53 @@ struct Solver {
     const int own = writer() * 64 + threadIdx.x % 4 * 2;
     Cursor<kRing> ahead, at;
 #pragma unroll
-    for (int k = 0; k < kRing - 1; ++k) fetch(ahead, visits), ahead.advance(s.chunks);
+    for (int k = 0; k < kRing - 1; ++k) fetch(ahead, visits), ahead.advance(chunks);
     float acc[2][32] = {};
     float2 h[8];
-    for (; at.visit < visits; at.advance(s.chunks)) {
+    for (; at.visit < visits; at.advance(chunks)) {
       wait_copies<kRing - 2>();
       __syncthreads();  // this step has landed for all, and all are done with the one whose slot is fetched next
-      fetch(ahead, visits), ahead.advance(s.chunks);
+      fetch(ahead, visits), ahead.advance(chunks);
       const int64_t block = s.visited(item, at.visit);
-      const bool ends = at.chunk == s.chunks - 1;
+      const bool ends = at.chunk == chunks - 1;
       if (ends) load_halves(half, block * kBlock + own, h);
-      multiply_chunk<Element>(acc, x_slot(at), y_slot(at.slot), s.steps_of(at.chunk));
+      multiply_chunk<Element>(acc, x_slot(at), y_slot(at.slot), s.steps_of(kSplit ? at.chunk % s.chunks : at.chunk));
       if (!ends) continue;
-      const float spread = __ldg(w.spread + item.entry * s.column_blocks + block);
-      take_tile(acc, h, spread, int(block * kBlock) + own, at.visit > 0);
+      const BlockFacts facts = load_facts(w.block_facts[kSplit] + item.entry * s.column_blocks + block);
+      take_tile(acc, h, facts, int(block * kBlock) + own, at.visit > 0);
 #pragma unroll
       for (int k = 0; k < 64; ++k) acc[k / 32][k % 32] = 0;
     }
-    const int64_t first = s.list(item.entry, item.part, writer(), item.row_block * kBlock);
 #pragma unroll
-    for (int r = 0; r < 4; ++r) finish(w, rows[r / 2][r % 2], lists, row(r), first + row(r));
+    for (int r = 0; r < 4; ++r) finish(w, rows[r], collector.lists, row(r), list_of(row(r)));
   }
 };
 
-template <class Element, bool kExact, bool kResident>
+template <class Element, bool kExact, bool kResident, bool kSplit>
 __global__ void __launch_bounds__(kThreads, 1) products(const Products w) {
   for (int64_t k = blockIdx.x; k < w.schedule.items(); k += gridDim.x) {
+    const int64_t entry = k / w.schedule.entry_items, count = w.rows.of(entry, w.p.n);
+    const Item item = w.schedule.item(entry, k - entry * w.schedule.entry_items, count);
+    if (item.blocks == 0) continue;
     __syncthreads();  // the slots are free
-    Solver<Element, kExact, kResident>(w, k, shared_memory<unsigned char>()).run();
+    Solver<Element, kExact, kResident, kSplit>(w, item, count, shared_memory<unsigned char>()).run();
   }
 }
 
-template <class Element, bool kExact>
+template <class Element, bool kExact, bool kSplit = false>
 void run(const Products& w, int multiprocessors, void* stream) {
   const int64_t items = w.schedule.items();
   const size_t bytes = kSlots * kSlotBytes + sizeof(int) * kWriters * kBlock;
   const Launch l{describe("products", w.p), items < multiprocessors ? items : multiprocessors, kThreads, bytes, stream};
-  const bool resident = w.schedule.chunks <= kMostResident;
-  launch(l, resident ? products<Element, kExact, true> : products<Element, kExact, false>, w);
+  const bool resident = !kSplit && w.schedule.chunks <= kMostResident;
+  launch(l, resident ? products<Element, kExact, !kSplit, kSplit> : products<Element, kExact, false, kSplit>, w);
 }
 
 }  // namespace
 
 void launch_products(const Products& w, Precision precision, int multiprocessors, void* stream) {
-  if (precision == Precision::exact) return run<Bf16, true>(w, multiprocessors, stream);
+  if (w.schedule.split) return run<Fp16, true, true>(w, multiprocessors, stream);
+  if (precision == Precision::exact) return run<Fp16, true>(w, multiprocessors, stream);
   if (precision == Precision::bf16) return run<Bf16, false>(w, multiprocessors, stream);
   run<Tf32, false>(w, multiprocessors, stream);
 }

@@ -3,50 +3,71 @@
 #pragma once
 #include <string>
 
+#include "l2_argmin/cuda_distance.h"
 #include "l2_argmin/cuda_result.h"
 #include "l2_argmin/schedule.h"
 
 namespace otk::l2 {
 
-// Rows that direct still has to solve; list null: all rows.
+// Rows that a stage still has to solve; list null: all rows.
 struct Undecided {
   int* count = nullptr;  // [batch]
   int* list = nullptr;   // [batch, n]
+
+  __host__ __device__ int64_t of(int64_t entry, int64_t n) const { return list ? count[entry] : n; }
 };
 
-// Everything a kernel of the product path needs, passed by value.
+// Everything a kernel of the product path needs, passed by value. Of pairs the second is the second stage's.
 struct Products {
   L2Argmin<float> p;
   Schedule schedule;
   Bound bound;
-  unsigned char* x;
-  unsigned char* y;
-  float* x_error;
+  bool vector;  // rows of x and y can be read four floats at a time
+  unsigned char *x[2], *y[2];
+  RowFacts* row_facts[2];
+  BlockFacts* block_facts[2];
   float* half;
-  float* spread;
   Candidate* lists;
   int* counts;
-  Undecided undecided;
-  Meeting meeting;
+  Undecided rows;    // to be solved
+  Undecided next;    // for those that give up
+  Undecided direct;  // for those that must be solved by differences
+  Meeting meeting;   // of the latter
 };
 
-inline Products products_at(const L2Argmin<float>& p, const Schedule& s, void* workspace) {
-  const Regions r = regions(s);
-  unsigned char* const base = static_cast<unsigned char*>(workspace);
-  const auto ints = [base](int64_t at) { return reinterpret_cast<int*>(base + at); };
-  const auto floats = [base](int64_t at) { return reinterpret_cast<float*>(base + at); };
-  return {p,
-          s,
-          bound(s.d),
-          base + r.x,
-          base + r.y,
-          floats(r.x_error),
-          floats(r.half),
-          floats(r.spread),
-          reinterpret_cast<Candidate*>(base + r.lists),
-          ints(r.counts),
-          {ints(r.undecided_count), ints(r.undecided)},
-          {reinterpret_cast<Key*>(base + r.keys), ints(r.tickets)}};
+// Regions of a workspace.
+struct Places {
+  unsigned char* base;
+
+  template <class T>
+  T* of(int64_t offset) const {
+    return reinterpret_cast<T*>(base + offset);
+  }
+};
+
+// The first stage, or the second one of the same workspace.
+inline Products products_at(const L2Argmin<float>& p, const Schedule& first, bool split, void* workspace) {
+  const Regions r = regions(first);
+  const Places at{static_cast<unsigned char*>(workspace)};
+  const auto left = [&](int stage) { return Undecided{at.of<int>(r.left_count[stage]), at.of<int>(r.left[stage])}; };
+  Products w{};
+  w.p = p;
+  w.schedule = split ? plan_split(first) : first;
+  w.bound = bound(first.d);
+  w.vector = aligned_rows(p.x, p.d, p.x_stride) && aligned_rows(p.y, p.d, p.y_stride);
+  for (int stage = 0; stage < 2; ++stage) {
+    w.x[stage] = at.of<unsigned char>(r.x[stage]), w.y[stage] = at.of<unsigned char>(r.y[stage]);
+    w.row_facts[stage] = at.of<RowFacts>(r.row_facts[stage]);
+    w.block_facts[stage] = at.of<BlockFacts>(r.block_facts[stage]);
+  }
+  w.half = at.of<float>(r.half);
+  w.lists = at.of<Candidate>(r.lists);
+  w.counts = at.of<int>(r.counts);
+  if (split) w.rows = left(0);
+  w.next = left(split);
+  w.direct = left(first.exact);
+  w.meeting = {at.of<Key>(r.keys), at.of<int>(r.tickets)};
+  return w;
 }
 
 inline std::string describe(const char* step, const L2Argmin<float>& p) {

@@ -1,5 +1,6 @@
 // l2_argmin's CUDA kernels on the host (cuda_on_host): both ways, both product kernels, every precision, both thread
 // orders.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -124,27 +125,46 @@ void solve_and_judge(const Problem& q, Way way) { judge(q, run_both_orders(q, wa
 
 // ---- plans ----------------------------------------------------------------------------------------------------------
 
-// Every (row block, column block) of every entry once, the first block of an item twice in the exact mode.
-void walk(int64_t batch, int64_t n, int64_t m, int64_t d, Precision precision, Device device) {
-  const l2::Schedule s = l2::plan_products(batch, n, m, d, precision, device);
-  CHECK(s.rows() >= n && s.rows() - n < s.item_blocks * l2::kBlock && s.row_blocks % s.item_blocks == 0);
-  CHECK(s.columns() >= m && s.columns() - m < l2::kBlock);
-  std::vector<int> seen(size_t(batch * s.row_blocks * s.column_blocks));
+// The items of one stage with `count` rows to solve in each entry: every (row block, column block) of every entry once,
+// the first block of an item twice in the exact mode, and no list for two writers or outside the workspace.
+void walk_stage(const l2::Schedule& s, int64_t count) {
+  const int64_t blocks = s.rows_of(count) / l2::kBlock;
+  CHECK(s.rows_of(count) >= count && s.rows_of(count) - count < s.item_blocks * l2::kBlock);
+  CHECK(s.columns() >= s.m && s.columns() - s.m < l2::kBlock);
+  std::vector<int> seen(size_t(s.batch * blocks * s.column_blocks));
   std::set<int64_t> lists;
   for (int64_t k = 0; k < s.items(); ++k) {
-    const l2::Item item = s.item(k);
-    CHECK(item.blocks >= 1 && item.row_block + s.item_blocks <= s.row_blocks);
-    for (int writer = 0; writer < s.writers; ++writer)
-      CHECK(lists.insert(s.list(item.entry, item.part, writer, item.row_block * l2::kBlock)).second);
+    const l2::Item item = s.item(k / s.entry_items, k % s.entry_items, count);
+    if (item.blocks == 0) continue;
+    CHECK(item.blocks >= 1 && item.row_block + s.item_blocks <= blocks && item.part < s.parts_of(count));
+    for (int writer = 0; writer < s.writers; ++writer) {
+      const int64_t first = s.list(item.entry, item.part, writer, item.row_block * l2::kBlock, count);
+      CHECK(lists.insert(first).second);
+      CHECK(first / s.entry_lists == item.entry);
+      CHECK((first + s.item_blocks * l2::kBlock - 1) / s.entry_lists == item.entry);
+    }
     const int64_t visits = s.visits(item);
-    CHECK(visits == item.blocks + (precision == Precision::exact));
-    if (precision == Precision::exact) CHECK(s.visited(item, 0) == s.visited(item, visits - 1));
-    for (int64_t v = precision == Precision::exact; v < visits; ++v)
+    CHECK(visits == item.blocks + s.exact);
+    if (s.exact) CHECK(s.visited(item, 0) == s.visited(item, visits - 1));
+    for (int64_t v = s.exact; v < visits; ++v)
       for (int r = 0; r < s.item_blocks; ++r)
-        ++seen[size_t((item.entry * s.row_blocks + item.row_block + r) * s.column_blocks + s.visited(item, v))];
+        ++seen[size_t((item.entry * blocks + item.row_block + r) * s.column_blocks + s.visited(item, v))];
   }
-  for (const int count : seen) CHECK(count == 1);
-  CHECK(int64_t(lists.size()) * s.item_blocks * l2::kBlock == batch * s.lists() * s.rows());
+  for (const int times : seen) CHECK(times == 1);
+  CHECK(int64_t(lists.size()) * s.item_blocks * l2::kBlock == s.batch * s.lists_of(count) * s.rows_of(count));
+}
+
+void walk(int64_t batch, int64_t n, int64_t m, int64_t d, Precision precision, Device device) {
+  const l2::Schedule s = l2::plan_products(batch, n, m, d, precision, device);
+  CHECK(s.row_blocks % s.item_blocks == 0);
+  walk_stage(s, n);
+  if (s.exact) {
+    const l2::Schedule split = l2::plan_split(s);
+    for (const int64_t count : {int64_t(1), n / 2 + 1, n}) walk_stage(split, count);
+    CHECK(split.item(0, 0, 0).blocks == 0);
+    // Few rows still fill the machine, as far as there are columns.
+    CHECK(batch * split.parts_of(1) >= std::min<int64_t>(device.multiprocessors, batch * s.column_blocks));
+  }
   int steps = 0;
   for (int c = 0; c < s.chunks; ++c) {
     steps += s.steps_of(c);
@@ -155,22 +175,25 @@ void walk(int64_t batch, int64_t n, int64_t m, int64_t d, Precision precision, D
 
 void regions_are_apart(const l2::Schedule& s) {
   const l2::Regions r = l2::regions(s);
-  const int64_t lists = s.batch * s.lists() * s.rows();
-  const int64_t starts[] = {r.x,         r.y,    r.x_error, r.half, r.spread, r.lists, r.counts, r.undecided_count,
-                            r.undecided, r.keys, r.tickets, r.bytes};
   const int64_t block = s.packed_block_bytes();
-  const int64_t sizes[] = {s.batch * s.row_blocks * block,
-                           s.batch * s.column_blocks * block,
-                           s.batch * s.rows() * 4,
-                           s.batch * s.columns() * 4,
-                           s.batch * s.column_blocks * 4,
-                           lists * s.capacity * 8,
-                           s.exact ? lists * 4 : 0,
-                           s.batch * 4,
-                           s.batch * s.n * 4,
-                           s.batch * s.n * 8,
-                           s.batch * s.n * 4};
-  for (int k = 0; k < 11; ++k) CHECK(starts[k] % 256 == 0 && sizes[k] >= 0 && starts[k] + sizes[k] <= starts[k + 1]);
+  std::vector<std::pair<int64_t, int64_t>> taken;  // start, bytes
+  for (int stage = 0; stage <= int(s.exact); ++stage) {
+    taken.push_back({r.x[stage], s.batch * s.row_blocks * block});
+    taken.push_back({r.y[stage], s.batch * s.column_blocks * block});
+    taken.push_back({r.row_facts[stage], s.batch * s.rows() * 16});
+    taken.push_back({r.block_facts[stage], s.batch * s.column_blocks * 16});
+    taken.push_back({r.left_count[stage], s.batch * 4});
+    taken.push_back({r.left[stage], s.batch * s.n * 4});
+  }
+  taken.push_back({r.half, s.batch * s.columns() * 4});
+  taken.push_back({r.lists, s.batch * s.entry_lists * s.capacity * 8});
+  taken.push_back({r.counts, s.exact ? s.batch * s.entry_lists * 4 : 0});
+  taken.push_back({r.keys, s.batch * s.n * 8});
+  taken.push_back({r.tickets, s.batch * s.n * 4});
+  std::sort(taken.begin(), taken.end());
+  taken.push_back({r.bytes, 0});
+  for (size_t k = 0; k + 1 < taken.size(); ++k)
+    CHECK(taken[k].first % 256 == 0 && taken[k].second >= 0 && taken[k].first + taken[k].second <= taken[k + 1].first);
 }
 
 void test_plans() {
@@ -185,7 +208,7 @@ void test_plans() {
         regions_are_apart(l2::plan_products(3, n, 70001, 384, precision, device));
     }
   const l2::Schedule huge = l2::plan_products(1, int64_t(1) << 30, int64_t(1) << 30, 200, Precision::exact, {90, 132});
-  const l2::Item last = huge.item(huge.items() - 1);
+  const l2::Item last = huge.item(0, huge.items() - 1, huge.n);
   CHECK((last.row_block + 2) * l2::kBlock == int64_t(1) << 30);
   CHECK(last.first + last.blocks == huge.column_blocks);
   CHECK(l2::regions(huge).half > int64_t(1) << 39);
@@ -194,13 +217,14 @@ void test_plans() {
   CHECK(l2::plan_direct(1, 3, 1 << 20, 128, 132).parts > 132);
 }
 
-// The bound covers the product's error: every coordinate lies where bfloat16 rounds the wrong way.
+// The bound covers the product's error whatever the coordinates: the sum of what l2_argmin.h lists.
 void test_bound() {
   for (const int64_t d : {9, 64, 1000, 8192}) {
     const l2::Bound e = l2::bound(d);
-    const double u = 0x1p-24, rounding = 0x1p-8 + 0x1p-17;
-    const double rest = u * (2 + 2.02 * double(d + 16) + (double(d) + 3) / 2 + 3.6);
-    CHECK(e.norm > rounding + rest && e.potential >= 5 * u && e.absolute >= float(d) * 0x1p-125f);
+    const double u = 0x1p-24;
+    CHECK(4 * double(e.unit) >= u * (4.04 * double(d + 16) + 4.1));  // times |x'| |y'|: accumulation, s and comparisons
+    CHECK(e.unit >= u * (2 + (double(d) + 3) / 2 + 2) && e.x_square >= 2 * u);
+    CHECK(e.absolute >= float(d) * 0x1p-125f && e.vanished >= float(d) * 0x1p-126f && e.grow > 1 + (double(d) + 16) * u);
   }
 }
 
