@@ -48,16 +48,13 @@ Schedule first_stage(const L2Argmin<float>& p, Precision precision) {
   return plan_products(p.batch, p.n, p.m, p.d, precision, current_device());
 }
 
-// The problem's largest share, of entries and of rows, whose workspace takes no more than the points, their rows padded
-// to whole chunks, and kFree.
 struct Share {
   int64_t entries, rows, bytes;
 };
 
-Share share_of(const L2Argmin<float>& p, Precision precision) {
-  constexpr int64_t kFree = 256 << 20;
+Share share_of(const L2Argmin<float>& p, Precision precision, int64_t free) {
   const int64_t width = divide_up(p.d, kChunkBytes / 2) * (kChunkBytes / 2);
-  const int64_t most = 4 * width * (p.batch * p.n + (p.y_stride ? p.batch : 1) * p.m) + kFree;
+  const int64_t most = 4 * width * (p.batch * p.n + (p.y_stride ? p.batch : 1) * p.m) + free;
   L2Argmin<float> part = p;
   const auto bytes_of = [&](int64_t batch, int64_t n) {
     L2Argmin<float> some = p;
@@ -67,7 +64,8 @@ Share share_of(const L2Argmin<float>& p, Precision precision) {
   while (true) {  // of full parts and of the last ones, which may fall into more parts of columns
     const int64_t bytes = std::max(
         {bytes_of(part.batch, part.n), bytes_of(p.batch % part.batch, part.n), bytes_of(part.batch, p.n % part.n)});
-    if (bytes <= most || (part.batch == 1 && part.n <= 2 * kBlock)) return {part.batch, part.n, bytes};
+    const bool numbered = first_stage(part, precision).items() < INT32_MAX;  // in 32 bits
+    if ((bytes <= most && numbered) || (part.batch == 1 && part.n <= 2 * kBlock)) return {part.batch, part.n, bytes};
     if (part.batch > 1)
       part.batch = divide_up(part.batch, 2);
     else
@@ -103,10 +101,12 @@ void solve_part(const L2Argmin<float>& p, Precision precision, void* workspace, 
 
 }  // namespace
 
-int64_t workspace_by_products(const L2Argmin<float>& p, Precision precision) { return share_of(p, precision).bytes; }
+int64_t workspace_by_products(const L2Argmin<float>& p, Precision precision, int64_t free) {
+  return share_of(p, precision, free).bytes;
+}
 
-void by_products(const L2Argmin<float>& p, Precision precision, void* workspace, void* stream) {
-  const Share share = share_of(p, precision);
+void by_products(const L2Argmin<float>& p, Precision precision, void* workspace, void* stream, int64_t free) {
+  const Share share = share_of(p, precision, free);
   for (int64_t entry = 0; entry < p.batch; entry += share.entries)
     for (int64_t row = 0; row < p.n; row += share.rows)  // one part of the rows where there are several entries
       solve_part(part_of(p, entry, share.entries, row, share.rows), precision, workspace, stream);

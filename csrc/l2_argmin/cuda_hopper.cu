@@ -8,8 +8,15 @@
 //           halves' products of a tile are issued together, the first is read (cuda_candidates.h) while the second is
 //           multiplied, and that one while the other warpgroup multiplies. 2 x 64 accumulators a thread; 288 threads
 //           leave it 224 registers.
+//           They take turns: a warpgroup issues a tile's products when the other has issued its own, so that one reads
+//           while the other multiplies, and neither finds the tensor cores idle after both.
 // Barriers  full[stage]: one arrival and the copy's bytes; empty[stage]: the eight warps that read it. x likewise, once
-//           an item. Chunks of all items are one stream: stage and parity go on from item to item.
+//           an item. Chunks of all items are one stream: stage and parity go on from item to item. turn[group]: the four
+//           warps of the other warpgroup; the first turn is group 0's.
+// Assembler a tile's products are one straight line behind one fence, for each number of chunks: every fence and every
+//           branch would end a group of products, and their overlap. The warpgroup's number comes from a shuffle, so that
+//           it, and the addresses of what is multiplied, are in uniform registers. Read in sm_90a's SASS: of 42 moves to
+//           them 11 were left, none between the products.
 // Numerics  l2_argmin.h; scores and bar in cuda_candidates.h.
 // Not yet run on a GPU.
 #include "common/hopper.h"
@@ -22,7 +29,7 @@ constexpr int kConsumers = 8, kThreads = 32 * kConsumers + 128, kRows = 2 * kBlo
 constexpr int kSlotsInAll = 14;  // 224 KiB
 
 struct Shared {
-  BytesBarrier full[kMostStages], empty[kMostStages], x_full, x_empty;
+  BytesBarrier full[kMostStages], empty[kMostStages], x_full, x_empty, turn[2];
   int counts[kRows];
 };
 
@@ -43,9 +50,9 @@ struct Ring {
   }
 };
 
-__device__ inline Item item_of(const Schedule& s, int64_t k) {
-  const int64_t entry = k / s.entry_items;
-  return s.item(entry, k - entry * s.entry_items, s.n);
+__device__ inline Item item_of(const Schedule& s, uint32_t k) {
+  const uint32_t entry = k / uint32_t(s.entry_items);
+  return s.item(entry, k - entry * uint32_t(s.entry_items), s.n);
 }
 
 // One thread: everything that is read, in the order in which it is read.
@@ -53,7 +60,7 @@ __device__ void produce(const Products& w, unsigned char* x_slots, unsigned char
   const Schedule& s = w.schedule;
   Ring ring{stages_of(s.chunks)};
   int parity = 1;
-  for (int64_t k = blockIdx.x; k < s.items(); k += gridDim.x, parity ^= 1) {
+  for (uint32_t k = blockIdx.x; k < uint32_t(s.items()); k += gridDim.x, parity ^= 1) {
     const Item item = item_of(s, k);
     const unsigned char* const x = w.x[0] + (item.entry * s.row_blocks + item.row_block) * s.packed_block_bytes();
     const unsigned char* const y = w.y[0] + item.entry * s.column_blocks * s.packed_block_bytes();
@@ -88,12 +95,12 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[64], uint32_t x, cons
 template <class Element, bool kExact, int kChunks>
 __device__ void consume(const Products& w, unsigned char* x_slots, unsigned char* stages, Shared& shared) {
   const Schedule& s = w.schedule;
-  const int lane = threadIdx.x % 32, group = threadIdx.x / 128, own = threadIdx.x % 4 * 2;
+  const int lane = threadIdx.x % 32, group = __shfl_sync(~0u, int(threadIdx.x) / 128, 0), own = threadIdx.x % 4 * 2;
   const int row0 = group * kBlock + threadIdx.x / 32 % 4 * 16 + lane / 4;  // + 8, and + 64 for the second half
   const uint32_t x = shared_address(x_slots) + uint32_t(group * kChunks * kSlotBytes), y = shared_address(stages);
   Ring ring{stages_of(kChunks)};
-  int parity = 0;
-  for (int64_t k = blockIdx.x; k < s.items(); k += gridDim.x, parity ^= 1) {
+  int parity = 0, turn = 0;
+  for (uint32_t k = blockIdx.x; k < uint32_t(s.items()); k += gridDim.x, parity ^= 1) {
     const Item item = item_of(s, k);
     const int64_t first = s.list(item.entry, item.part, 0, item.row_block * kBlock, s.n);
     const RowFacts* const facts = w.row_facts[0] + item.entry * s.rows() + item.row_block * kBlock;
@@ -109,10 +116,10 @@ __device__ void consume(const Products& w, unsigned char* x_slots, unsigned char
     }
     __syncwarp();
     wait_barrier(&shared.x_full, parity);
-    for (int64_t visit = 0; visit < s.visits(item); ++visit) {
+    const int visits = int(s.visits(item)), first_block = int(item.first);  // columns have 31 bits
+    for (int visit = 0; visit < visits; ++visit, ++turn) {
       float acc0[64], acc1[64];  // of this visit alone: thinning out takes their registers
-      const int64_t block = s.visited(item, visit);
-      const int column = int(block * kBlock) + own;
+      const int block = first_block + (visit < visits - int(kExact) ? visit : 0), column = block * kBlock + own;
       float2 h[16];
       load_halves(half, column, h);
       const BlockFacts of = load_facts(w.block_facts[0] + item.entry * s.column_blocks + block);
@@ -123,9 +130,12 @@ __device__ void consume(const Products& w, unsigned char* x_slots, unsigned char
         wait_barrier(&shared.full[ahead.stage], ahead.parity);
         chunks[c] = y + ahead.stage * kSlotBytes;
       }
+      wait_barrier(&shared.turn[group], (turn + 1 - group) & 1);
       begin_products();
       multiply_tile<Element>(acc0, x, chunks);
       multiply_tile<Element>(acc1, x + kSlotBytes / 2, chunks);
+      __syncwarp();  // all lanes have had their turn before it may come round
+      if (lane == 0) arrive(&shared.turn[1 - group]);
       wait_products<1>(acc0);
       bool crowded = take<16, 0>(acc0, h, rows[0], load_facts(facts + row0), of, column, visit > 0, lists, row0);
       crowded |= take<16, 2>(acc0, h, rows[1], load_facts(facts + row0 + 8), of, column, visit > 0, lists, row0 + 8);
@@ -161,6 +171,7 @@ __global__ void __launch_bounds__(kThreads, 1) products(const Products w) {
     }
     init_barrier(&shared.x_full, 1);
     init_barrier(&shared.x_empty, kConsumers);
+    for (BytesBarrier& turn : shared.turn) init_barrier(&turn, kConsumers / 2);
     publish_barriers();
   }
   __syncthreads();
@@ -185,14 +196,10 @@ void run_with(const Products& w, int multiprocessors, void* stream) {
 template <class Element, bool kExact>
 void run(const Products& w, int multiprocessors, void* stream) {
   switch (w.schedule.chunks) {
-    case 1:
-      return run_with<Element, kExact, 1>(w, multiprocessors, stream);
-    case 2:
-      return run_with<Element, kExact, 2>(w, multiprocessors, stream);
-    case 3:
-      return run_with<Element, kExact, 3>(w, multiprocessors, stream);
-    default:
-      return run_with<Element, kExact, 4>(w, multiprocessors, stream);
+    case 1: return run_with<Element, kExact, 1>(w, multiprocessors, stream);
+    case 2: return run_with<Element, kExact, 2>(w, multiprocessors, stream);
+    case 3: return run_with<Element, kExact, 3>(w, multiprocessors, stream);
+    default: return run_with<Element, kExact, 4>(w, multiprocessors, stream);
   }
 }
 

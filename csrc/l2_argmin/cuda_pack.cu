@@ -10,6 +10,9 @@
 //           which the first stage multiplies the first: scaled by a power of two, one for each row of x and each block
 //           of y, so that the largest coordinate lies in [2^14, 2^15). What the first, or both, leave of a coordinate is
 //           exact in float32, and measured: l2_argmin.h. Norms come from the moved float32 coordinates.
+// Copies    in the exact mode a column that equals an earlier one of its block, with no higher potential, is never the
+//           nearest with the lowest index: its half norm is -inf, as beyond the last column. So a cloud that collapsed to
+//           a point has one candidate a block, and no list overflows.
 // Also      half norms of y, the parts of the bound, and the counts of undecided rows, which start at zero.
 // Not yet run on a GPU.
 #include <type_traits>
@@ -97,9 +100,11 @@ __device__ float block_max(float v, float* shared) {
   return v;
 }
 
-// Of one row: its squared norm, its largest coordinate, the squares of what one float16 number and two leave of it.
+// Of one row: its squared norm, its largest coordinate, the squares of what one float16 number and two leave of it, and
+// a number that equal rows share.
 struct Measures {
   float norm = 0, largest = 0, lost[2] = {};
+  uint32_t hash = 0;
 };
 
 // One block of rows, and where it goes; eight lanes together.
@@ -114,10 +119,30 @@ struct Packer {
       float v[8];
       load_moved(w, row, (c * kTeam + int(threadIdx.x) % kTeam) * 8, centre, v);
 #pragma unroll
-      for (int e = 0; e < 8; ++e) of.norm = __fmaf_rn(v[e], v[e], of.norm), of.largest = fmaxf(of.largest, fabsf(v[e]));
+      for (int e = 0; e < 8; ++e) {
+        of.norm = __fmaf_rn(v[e], v[e], of.norm), of.largest = fmaxf(of.largest, fabsf(v[e]));
+        of.hash = (of.hash ^ __float_as_uint(v[e])) * 16777619u;  // Fowler, Noll and Vo's
+      }
     }
     of.norm = team_sum(of.norm), of.largest = team_max(of.largest);
+    for (int step = 1; step < kTeam; step *= 2) of.hash += __shfl_xor_sync(~0u, of.hash, step);
     return of;
+  }
+
+  // Whether column `local` of the block (its row is `row`) equals an earlier one of no lower potential; hashes: the block's.
+  __device__ bool is_copy(const float* block, const float* potentials, int local, const uint32_t* hashes) const {
+    const int lane = int(threadIdx.x) % kTeam, d = int(w.p.d);
+    int first = local;
+    for (int k = lane; k < local; k += kTeam)
+      if (hashes[k] == hashes[local] && k < first) first = k;
+    for (int step = 1; step < kTeam; step *= 2) {
+      const int other = __shfl_xor_sync(~0u, first, step);
+      first = other < first ? other : first;
+    }
+    bool same = first < local && (!potentials || potentials[local] <= potentials[first]);
+    for (int k = lane; same && k < d; k += kTeam) same = block[int64_t(first) * d + k] == block[int64_t(local) * d + k];
+    const unsigned equal = __ballot_sync(~0u, same), team = 0xffu << (threadIdx.x % 32 / kTeam * kTeam);
+    return (equal & team) == team;
   }
 
   __device__ int64_t place(int c, int local) const {
@@ -198,8 +223,9 @@ __global__ void __launch_bounds__(kThreads, 2) pack(const Products w) {
   constexpr bool kSplit = std::is_same_v<Element, Fp16>;
   const Schedule& s = w.schedule;
   const L2Argmin<float>& p = w.p;
-  float* const shared = shared_memory<float>();  // [kWarps], then the centre
-  float* const centre = shared + kWarps;
+  float* const shared = shared_memory<float>();  // [kWarps], then the block's hashes, then the centre
+  uint32_t* const hashes = reinterpret_cast<uint32_t*>(shared + kWarps);
+  float* const centre = shared + kWarps + kBlock;
   const int64_t per_entry = s.row_blocks + s.column_blocks, entry = blockIdx.x / per_entry, b = blockIdx.x % per_entry;
   const bool is_x = b < s.row_blocks;
   const int64_t block = is_x ? b : b - s.row_blocks, count = is_x ? s.n : s.m;
@@ -219,6 +245,7 @@ __global__ void __launch_bounds__(kThreads, 2) pack(const Products w) {
     const int64_t i = row_of(pass);
     of[pass] = packer.measure(i < count ? points + i * s.d : nullptr);
     largest = fmaxf(largest, of[pass].largest);
+    if (threadIdx.x % kTeam == 0) hashes[i % kBlock] = of[pass].hash;
   }
   if (kSplit && !is_x) largest = block_max(largest, shared);
   float norm = 0, lost0 = 0, lost1 = 0, size = 0;
@@ -235,7 +262,12 @@ __global__ void __launch_bounds__(kThreads, 2) pack(const Products w) {
     if (is_x && writes) write_row(w, entry * s.rows() + i, i < count, of[pass], exponent);
     if (is_x) continue;
     const float offset = row && p.potential ? p.potential[entry * p.potential_stride + i] : 0.0f;
-    if (writes) w.half[entry * s.columns() + i] = row ? (offset - of[pass].norm) / 2 : -infinity();
+    bool taken = row;
+    if constexpr (kSplit) {
+      const float* const potentials = p.potential ? p.potential + entry * p.potential_stride + block * kBlock : nullptr;
+      taken = !packer.is_copy(points + block * kBlock * s.d, potentials, row ? local : 0, hashes) && row;
+    }
+    if (writes) w.half[entry * s.columns() + i] = taken ? (offset - of[pass].norm) / 2 : -infinity();
     const float whole = of[pass].norm + (offset == -infinity() ? 0.0f : fabsf(offset));
     size = whole < kMostNorm ? fmaxf(size, whole) : infinity();
     norm = fmaxf(norm, of[pass].norm), lost0 = fmaxf(lost0, of[pass].lost[0]), lost1 = fmaxf(lost1, of[pass].lost[1]);
@@ -249,7 +281,7 @@ __global__ void __launch_bounds__(kThreads, 2) pack(const Products w) {
 template <class Element>
 void run(const Products& w, void* stream) {
   const Schedule& s = w.schedule;
-  const size_t bytes = sizeof(float) * size_t(kWarps + s.chunks * (kChunkBytes / Element::kBytes));
+  const size_t bytes = sizeof(float) * size_t(kWarps + kBlock + s.chunks * (kChunkBytes / Element::kBytes));
   const Launch l{describe("pack", w.p), s.batch * (s.row_blocks + s.column_blocks), kThreads, bytes, stream};
   launch(l, pack<Element>, w);
 }

@@ -190,9 +190,11 @@ struct Solver {
 
 template <class Element, bool kExact, bool kResident, bool kSplit>
 __global__ void __launch_bounds__(kThreads, 1) products(const Products w) {
-  for (int64_t k = blockIdx.x; k < w.schedule.items(); k += gridDim.x) {
-    const int64_t entry = k / w.schedule.entry_items, count = w.rows.of(entry, w.p.n);
-    const Item item = w.schedule.item(entry, k - entry * w.schedule.entry_items, count);
+  const auto items = uint32_t(w.schedule.items()), entry_items = uint32_t(w.schedule.entry_items);
+  for (uint32_t k = blockIdx.x; k < items; k += gridDim.x) {
+    const uint32_t entry = k / entry_items;
+    const int64_t count = w.rows.of(entry, w.p.n);
+    const Item item = w.schedule.item(entry, k - entry * entry_items, count);
     if (item.blocks == 0) continue;
     __syncthreads();  // the slots are free
     Solver<Element, kExact, kResident, kSplit>(w, item, count, shared_memory<unsigned char>()).run();

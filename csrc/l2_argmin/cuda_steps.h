@@ -95,7 +95,11 @@ void launch_settle(const Products& w, void* stream);
 // The two ways whole, whatever the size; l2_argmin_cuda chooses between them.
 int64_t workspace_by_differences(const L2Argmin<float>& p);
 void by_differences(const L2Argmin<float>& p, void* workspace, void* stream);
-int64_t workspace_by_products(const L2Argmin<float>& p, Precision precision);
-void by_products(const L2Argmin<float>& p, Precision precision, void* workspace, void* stream);
+//
+// By products in parts, of the batch or of one entry's rows, whose workspace takes no more than the points, their rows
+// padded to whole chunks, and `free` bytes.
+inline constexpr int64_t kFree = 256 << 20;
+int64_t workspace_by_products(const L2Argmin<float>& p, Precision precision, int64_t free = kFree);
+void by_products(const L2Argmin<float>& p, Precision precision, void* workspace, void* stream, int64_t free = kFree);
 
 }  // namespace otk::l2

@@ -94,15 +94,16 @@ struct Schedule {
   __host__ __device__ int64_t lists_of(int64_t count) const { return int64_t(parts_of(count)) * writers; }
 
   // The k-th item of an entry, in the order in which blocks take them: those that read the same columns run together.
-  __host__ __device__ Item item(int64_t entry, int64_t k, int64_t count) const {
-    const int64_t groups = rows_of(count) / (item_blocks * kBlock);
-    const int all = parts_of(count);
+  __host__ __device__ Item item(int64_t entry, uint32_t k, int64_t count) const {
+    const auto groups = uint32_t(rows_of(count) / (item_blocks * kBlock)), all = uint32_t(parts_of(count));
     Item i{entry, 0, 0, 0, 0};
     if (k >= groups * all) return i;
     i.row_block = k % groups * item_blocks;
     i.part = int(k / groups);
-    i.first = i.part * column_blocks / all;
-    i.blocks = (i.part + 1) * column_blocks / all - i.first;
+    const auto columns_of_all = uint32_t(column_blocks);  // 32-bit divisions: the kernel's producer has few registers
+    const uint32_t share = columns_of_all / all, more = columns_of_all % all, part = uint32_t(i.part);
+    i.first = part * share + (part < more ? part : more);
+    i.blocks = share + (part < more);
     return i;
   }
   __host__ __device__ int64_t visits(const Item& i) const { return i.blocks + exact; }

@@ -1,11 +1,15 @@
 // l2_argmin's CUDA kernels on the host (cuda_on_host): both ways, both product kernels, every precision, both thread
 // orders.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <limits>
+#include <random>
 #include <set>
+#include <string>
+#include <utility>
 
 #include "check.h"
 #include "l2_argmin/cuda_steps.h"
@@ -56,6 +60,7 @@ enum class Way { automatic, differences, products };
 struct Result {
   std::vector<float> value;
   std::vector<int64_t> index;
+  int64_t left[2] = {};  // rows that came to the second stage, and to the differences
 };
 
 // One run on poisoned outputs and workspace.
@@ -74,9 +79,15 @@ Result run(const Problem& q, Way way, Precision precision) {
   if (way == Way::differences) l2::by_differences(p, workspace, nullptr);
   if (way == Way::products) l2::by_products(p, precision, workspace, nullptr);
   for (size_t k = size; k < padded + 256; ++k) CHECK(workspace[k] == 0xff);
-  std::free(workspace);
   CHECK(value.intact() && index.intact());
   Result r;
+  if (way == Way::products && precision == Precision::exact) {
+    const l2::Schedule s = l2::plan_products(q.batch, q.n, q.m, q.d, precision, device_on_host);
+    for (int stage = 0; stage < 2; ++stage)
+      for (int64_t b = 0; b < q.batch; ++b)
+        r.left[stage] += *reinterpret_cast<int*>(workspace + l2::regions(s).left_count[stage] + 4 * b);
+  }
+  std::free(workspace);
   for (size_t i = 0; i < rows; ++i) r.value.push_back(value[i]), r.index.push_back(index[i]);
   return r;
 }
@@ -308,11 +319,104 @@ void test_ties_and_overflowing_lists() {
     std::fill(same.y.begin(), same.y.end(), 1.0f);  // every column is a candidate: the lists overflow
     const Result first = run_both_orders(same, way);
     for (const int64_t index : first.index) CHECK(index == 0);
+    CHECK(first.left[0] == 0);  // copies within a block are no candidates
+    same.potential.assign(300, 0.0f);  // of which the second half has the higher potential
+    std::fill(same.potential.begin() + 170, same.potential.end(), 1.0f);
+    for (const int64_t index : run_both_orders(same, way).index) CHECK(index == 170);
+    Problem ring(1, 9, 300, 20, false);  // x is the centre: all columns are equally far, none is a copy, and lists overflow
+    std::fill(ring.x.begin(), ring.x.end(), 0.0f);
+    std::fill(ring.y.begin(), ring.y.end(), 0.0f);
+    for (int64_t j = 0; j < 300; ++j)
+      for (int64_t k = 0; k < 10; ++k) ring.y[size_t(j * 20 + 2 * k + (j >> k & 1))] = 1;
+    const Result far = run_both_orders(ring, way);
+    for (const int64_t index : far.index) CHECK(index == 0);
+    if (way == Way::products) CHECK(far.left[0] == 9 && far.left[1] == 9);
     Problem near(1, 20, 600, 16, true);  // far apart, close together: bfloat16 cannot tell them
     for (size_t k = 0; k < near.y.size(); ++k) near.y[k] = (k / 16 % 2 ? 1e3f : -1e3f) + 1e-3f * near.y[k];
     for (size_t k = 0; k < near.x.size(); ++k) near.x[k] = (k / 16 % 2 ? 1e3f : -1e3f) + 1e-3f * near.x[k];
     for (float& p : near.potential) p *= 1e-6f;
     solve_and_judge(near, way);
+  }
+}
+
+// Points as users have them (benchmarks/clouds.py has the same kinds).
+Problem cloud(const std::string& kind, int64_t n, int64_t m, int64_t d) {
+  Problem q(1, n, m, d, false);
+  std::mt19937 generator(3);
+  if (kind == "clusters" || kind == "tight clusters") {
+    const std::vector<float> centres = normal<float>(size_t(10 * d), 4);
+    const float spread = kind == "clusters" ? 1.0f : 0.05f;
+    for (std::vector<float>* points : {&q.x, &q.y})
+      for (size_t i = 0; i < points->size(); i += size_t(d)) {
+        const size_t centre = generator() % 10 * size_t(d);
+        for (size_t k = 0; k < size_t(d); ++k) (*points)[i + k] = 3 * centres[centre + k] + spread * (*points)[i + k];
+      }
+  } else if (kind == "duplicates") {  // 64 of each, in random order
+    const std::vector<float> y = q.y;
+    for (size_t j = 0; j < size_t(m); ++j) {
+      const size_t from = generator() % (size_t(m) / 64) * size_t(d);
+      std::copy_n(y.begin() + int64_t(from), d, q.y.begin() + int64_t(j) * d);
+    }
+  } else if (kind == "offset") {
+    for (std::vector<float>* points : {&q.x, &q.y})
+      for (float& v : *points) v += 100;
+  } else if (kind == "relu features") {
+    const std::vector<float> weight = normal<float>(size_t(64 * d), 5);
+    for (std::vector<float>* points : {&q.x, &q.y}) {
+      const std::vector<float> z = normal<float>(points->size() / size_t(d) * 64, points == &q.x ? 6 : 7);
+      for (size_t i = 0; i < points->size(); ++i) {
+        float sum = 0;
+        for (size_t k = 0; k < 64; ++k) sum += z[i / size_t(d) * 64 + k] * weight[k * size_t(d) + i % size_t(d)] / 8;
+        (*points)[i] = std::max(0.0f, sum);
+      }
+    }
+  }
+  return q;
+}
+
+// How many of 128 rows each kind of data leaves to the second stage, at most. None comes to the differences.
+void test_shares() {
+  struct Share {
+    const char* kind;
+    int64_t second;
+  };
+  for (const int capability : {80, 90})
+    for (const Share& most : {Share{"gaussian", 0}, Share{"clusters", 0}, Share{"tight clusters", 100},
+                              Share{"duplicates", 0}, Share{"offset", 0}, Share{"relu features", 0}}) {
+      device_on_host = {capability, 2};
+      const Problem q = cloud(most.kind, 128, 2048, capability == 80 ? 128 : 32);
+      const Result r = run(q, Way::products, Precision::exact);
+      judge(q, r);
+      std::printf("%s, sm_%d: of 128 rows %d see the second stage, %d differences\n", most.kind, capability, int(r.left[0]),
+                  int(r.left[1]));
+      CHECK(r.left[0] <= most.second && r.left[1] == 0);
+    }
+}
+
+// A workspace that is too small for all at once: parts of a batch, or of the rows, one after the other, with the same bits.
+void test_parts() {
+  const auto bits_of_parts = [](const Problem& q) {
+    Guarded<float> value(size_t(q.batch * q.n), -7.0f);
+    Guarded<int64_t> index(size_t(q.batch * q.n), -7);
+    const L2Argmin<float> p = q.call(value.data(), index.data());
+    const int64_t bytes = l2::workspace_by_products(p, Precision::exact, 0);
+    CHECK(bytes < l2::workspace_by_products(p, Precision::exact));
+    Guarded<std::array<char, 256>> workspace(size_t(bytes) / 256, {char(0xff)});
+    l2::by_products(p, Precision::exact, workspace.data(), nullptr, 0);
+    CHECK(value.intact() && index.intact() && workspace.intact());
+    const Result whole = run(q, Way::products, Precision::exact);
+    for (size_t i = 0; i < whole.value.size(); ++i) CHECK(value[i] == whole.value[i] && index[i] == whole.index[i]);
+  };
+  device_on_host = {80, 2};
+  bits_of_parts(Problem(5, 20, 130, 12, true));
+  bits_of_parts(Problem(1, 600, 130, 12, true));
+  // Small entries of a large batch, for which a whole workspace would be five times the points: the worst that was found.
+  L2Argmin<float> many{};
+  many.batch = 65536, many.n = 32, many.m = 64, many.d = 64, many.x_stride = 32 * 64, many.y_stride = 64 * 64;
+  const int64_t points = 4 * many.batch * (many.n + many.m) * many.d;
+  for (const int capability : {80, 90}) {
+    device_on_host = {capability, 132};
+    CHECK(l2::workspace_by_products(many, Precision::exact) <= points + l2::kFree);
   }
 }
 
@@ -410,6 +514,8 @@ void test_cuda_l2_argmin() {
   for (const int capability : {80, 90})
     for (const int multiprocessors : {1, 3}) test_products_on({capability, multiprocessors});
   test_ways_agree();
+  test_shares();
+  test_parts();
   for (const int capability : {80, 90}) {
     otk::device_on_host = {capability, 2};
     test_ties_and_overflowing_lists();
