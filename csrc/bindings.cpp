@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "common/cpu_features.h"
+#include "common/cuda_status.h"
 #include "fit_transport/fit_transport.h"
 #include "l2_argmin/l2_argmin.h"
 #include "soft_forest/double_backward.h"
@@ -147,6 +148,8 @@ PYBIND11_MODULE(_C, module) {
              bound(&forest<float>, &otk::soft_forest_double_backward_cuda_workspace), unlocked);
   module.def("fit_transport_cuda", bound(&transport<float>, &otk::fit_transport_cuda), unlocked);
   module.def("fit_transport_cuda_workspace", bound(&transport<float>, &otk::fit_transport_cuda_workspace), unlocked);
+  module.def("cuda_fault", &otk::cuda_fault, "Why the CUDA kernels cannot run on a device; empty when they can.");
+  module.def("cuda_built_version", &otk::cuda_built_version, "1000 * major + 10 * minor");
 #endif
   module.def("built_with_cuda", [] { return bool(OTK_WITH_CUDA); }, "Whether the CUDA kernels are in this build.");
   module.def("build_info", &build_info, "What was compiled into this module; empty texts for what was not.");

@@ -1,8 +1,9 @@
 """Which implementation of an op runs where. The only place that chooses.
 
 `auto` takes the first row of an op's table that can run the call; a named implementation runs or raises with the
-reason. OTKERNELS_IMPL, read at import, replaces `auto` (for debugging). Where an op has both, the compiled CUDA kernels
-stand behind Triton's until both have been measured on a GPU.
+reason. OTKERNELS_IMPL, read at import, replaces `auto` (for debugging). Until both have been measured on a GPU, the order
+of CUDA and Triton is that of a count of their instructions: soft_forest's Triton kernels use no tensor cores and compute
+each sigmoid several times.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import warnings
 from types import ModuleType
 
 import torch
@@ -20,7 +22,7 @@ from . import _native
 
 ORDER: dict[str, tuple[str, ...]] = {
     "l2_argmin": ("cpu", "triton", "cuda", "reference"),
-    "soft_forest": ("cpu", "triton", "cuda", "reference"),
+    "soft_forest": ("cpu", "cuda", "triton", "reference"),
     "fit_transport": ("cpu", "cuda", "reference"),
 }
 AUTO = os.environ.get("OTKERNELS_IMPL") or "auto"
@@ -53,10 +55,24 @@ def _choose(op: str, setting: str, impl: str, device: torch.device, dtype: torch
         if reason:
             raise RuntimeError(f"{op}: {setting}={impl!r} cannot run here: {reason}")
         return impl, module(op, impl)
+    if device.type == "cuda" and (fault := fault_on(device)):
+        _warn(fault)
     for name in ORDER[op]:
         if not why_auto_skips(op, name, device, dtype):
             return name, module(op, name)
     raise RuntimeError(f"{op}: no implementation runs on {device} with {dtype}")
+
+
+def fault_on(device: torch.device) -> str:
+    """Why CUDA kernels that were built cannot run on this GPU; the empty string when they can, or there are none."""
+    if not _native.has_cuda() or not torch.cuda.is_available():
+        return ""
+    return _native.cuda_fault(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@functools.cache
+def _warn(fault: str) -> None:
+    warnings.warn(f"otkernels goes on without its compiled CUDA kernels: {fault}", RuntimeWarning, stacklevel=2)
 
 
 def is_plain_call(*tensors: Tensor | None) -> bool:
@@ -109,7 +125,7 @@ def why_not(op: str, impl: str, device: torch.device, dtype: torch.dtype) -> str
             return "PyTorch sees no CUDA device"
         if impl == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
             return f"the CUDA kernels need sm_80 or later, not {torch.cuda.get_device_name(device)}"
-        return ""
+        return fault_on(device) if impl == "cuda" else ""
     try:
         return module(op, impl).supports(device, dtype)
     except ImportError as error:

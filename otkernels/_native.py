@@ -8,6 +8,7 @@ has used several threads, an op of PyTorch's that wants several may hang in the 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import warnings
 from typing import Any
@@ -34,6 +35,16 @@ except ImportError as error:
 def has_cuda() -> bool:
     """Whether the extension was built with its CUDA sources."""
     return extension is not None and extension.built_with_cuda()
+
+
+@functools.cache
+def cuda_fault(index: int) -> str:
+    """Why the compiled CUDA kernels cannot run on GPU number `index`, in one line; the empty string when they can."""
+    built, torchs = extension.cuda_built_version() // 1000, int((torch.version.cuda or "0").split(".")[0])
+    if built != torchs:
+        whose = f"PyTorch for CUDA {torch.version.cuda}" if torchs else "PyTorch without CUDA"
+        return f"the CUDA kernels were built with CUDA {built}, {whose}: build otkernels with the nvcc of PyTorch's version"
+    return str(extension.cuda_fault(index))
 
 
 def dense(tensor: Tensor) -> Tensor:

@@ -92,6 +92,9 @@ def extension() -> Rows:
         yield "used here", f"none: {error}"
     yield "OpenMP", built["openmp"] or "no: the CPU kernels run on one thread"
     yield "cuda kernels for", built["cuda"] or "none: built without CUDA (OTKERNELS_CUDA)"
+    if torch.cuda.is_available() and _native.has_cuda():
+        for index in range(torch.cuda.device_count()):
+            yield f"cuda kernels on cuda:{index}", _native.cuda_fault(index) or "can run"
 
 
 def choices(op: str, device: torch.device) -> Rows:

@@ -30,18 +30,22 @@
 // and infinity (overflowed norms, too) make candidates, never losers. Two kinds of columns are left out before: copies of
 // earlier points (duplicates.h) and, in clouds of clusters, those that the triangle inequality rules out (groups.h).
 //
-// On a GPU the candidates come from tensor-core products of bfloat16. With N = |x'|^2 + |y'|^2 and
-// G = sum_k |x'_k y'_k| <= N / 2 they err by
-//     centring             2 u N
-//     rounding to bfloat16 (2^-7 + 2^-16) G <= (2^-8 + 2^-17) N
-//     accumulation         4 u (d + 16) G' with G' = sum of the rounded factors' products <= 1.01 N / 2: a tensor
-//                          core's additions cut at the last bit of the largest term (see otkernels/l2_argmin/triton.py)
-//     half norms           ((d + 2) u |y'|^2 + u (|y'|^2 + |p|)) / 2
-//     s = product + half   u (1.01 N + |p|) / 2 and rounding s - e and L - e: 3 u (N + |p|) with room
-// together at most (1.003 * 2^-8 + 4 u (d + 16)) N + 8 u |p|, d rounded up to whole chunks, plus 4 (d + 16) 2^-126 for
-// what is flushed: e_ij = x_error_i + spread_J, each its own point's share, the latter as the largest of column
-// block J. A row is undecided, and solved by differences, if its candidates overflow their list, if N may pass 2^100,
-// or if a NaN or an infinity other than a potential of -inf is near.
+// On a GPU candidates come from tensor-core products of float16 (schedule.h has the stages, cuda_pack.cu the packing). A
+// row of x, and a block of 128 columns of y, is scaled by a power of two so that its largest coordinate lies in
+// [2^14, 2^15): x' = h + r with h the nearest float16 number of the scaled coordinate, and r measured as on the CPU: it is
+// exact in float32, for h is x' cut to a coarser grid. Per coordinate |r| <= max(2^-11 |x'|, 2^-39 of the largest), so what
+// underflows in float16 is part of r, and |r_y| <= 2^-10.9 max |y'| over a block. Products of float16 are exact in float32;
+// scales are powers of two. In the second stage x' = h + l + r2, l the nearest float16 number of the scaled r, and
+// h_x l_y + l_x h_y are added before h_x h_y; l_x l_y is not. With X = |x'| + |r_x| and Y = max (|y'| + |r_y|)
+//     rounding      first stage 1.01 (|r_x| Y + X max |r_y|); second 1.01 (|r2_x| Y + X max |r2_y|) + 2^-9 |r_x| Y
+//     accumulation  4.04 u (d + 16) X Y: a tensor core's additions cut at the last bit of the largest term (see
+//                   otkernels/l2_argmin/triton.py); the second stage's small terms are summed first, and add 2^-9 of that
+//     half norm, centring, s = product + half, s - e and L - e: as above
+// so that, with d rounded up to whole chunks of 64, e_ij of block J is at most (RowFacts, BlockFacts in schedule.h)
+//     1.01 (|r_x| Y + X max |r_y|) + 5 (d + 16) u X Y + 1.25 (d + 16) u max (|y'|^2 + |p|) + 4 u |x'|^2 + underflow.
+// A row whose norm may pass 2^100, or that meets a block with such a column, with a NaN, with an infinity other than a
+// potential of -inf, or with coordinates that are all below 2^-60 (and not all zero), is solved by differences; so is one
+// that gave up in both stages.
 #pragma once
 #include <cstdint>
 

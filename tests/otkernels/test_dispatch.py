@@ -61,7 +61,7 @@ print(_dispatch.choose("l2_argmin", "auto", torch.zeros(1))[0], _dispatch.choose
     ("call", "choices"),
     [
         ("l2_argmin(x, x)", "l2_argmin: {} auto or one of cpu, triton, cuda, reference"),
-        ("soft_forest(x, x[:, :1], x.view(4, 2, 2))", "soft_forest: {} auto or one of cpu, triton, cuda, reference"),
+        ("soft_forest(x, x[:, :1], x.view(4, 2, 2))", "soft_forest: {} auto or one of cpu, cuda, triton, reference"),
         (
             "fit_transport(x, x, x[:1, :3], x[None], AdamState.zeros_like(x[None]))",
             "fit_transport: {} auto or one of cpu, cuda, reference",
@@ -123,3 +123,65 @@ def test_a_call_with_nothing_to_record_equals_the_recorded_one(randn):
 
 def test_the_version_is_the_package_s():
     assert otkernels.__version__ == version("otkernels")
+
+
+class Built:
+    """Stands in for an extension with CUDA kernels, on a machine with a GPU."""
+
+    def __init__(self, version: int = 13000, fault: str = "") -> None:
+        self.version, self.fault = version, fault
+
+    def built_with_cuda(self) -> bool:
+        return True
+
+    def cuda_built_version(self) -> int:
+        return self.version
+
+    def cuda_fault(self, index: int) -> str:
+        return self.fault
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Says that there is an H100, and installs a stand-in for the extension."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    caches = (_native.cuda_fault, _dispatch._choose, _dispatch._warn)
+
+    def install(extension: Built) -> None:
+        monkeypatch.setattr(_native, "extension", extension)
+        for cache in caches:
+            cache.cache_clear()
+
+    yield install
+    for cache in caches:
+        cache.cache_clear()
+
+
+def on_gpu(op: str) -> str:
+    return _dispatch._choose(op, "impl", "auto", torch.device("cuda"), torch.float32)[0]
+
+
+def test_cuda_kernels_that_can_run_are_taken_without_a_word(gpu, recwarn):
+    gpu(Built())
+    assert (on_gpu("soft_forest"), on_gpu("fit_transport")) == ("cuda", "cuda")
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("extension", "fault"),
+    [
+        (Built(fault="the driver is too old"), "the driver is too old"),
+        (Built(version=12080), "the CUDA kernels were built with CUDA 12, PyTorch for CUDA 13.0: build otkernels with"),
+    ],
+)
+def test_cuda_kernels_that_cannot_run_are_said_once_and_passed_over(gpu, extension, fault):
+    gpu(extension)
+    with pytest.warns(RuntimeWarning, match=f"otkernels goes on without its compiled CUDA kernels: {fault}") as seen:
+        names = on_gpu("fit_transport"), on_gpu("soft_forest"), on_gpu("l2_argmin")
+    assert len(seen) == 1
+    assert "cuda" not in names
+    with pytest.raises(RuntimeError, match=f"impl='cuda' cannot run here: {fault}"):
+        _dispatch._choose("soft_forest", "impl", "cuda", torch.device("cuda"), torch.float32)

@@ -108,3 +108,19 @@ def test_what_auto_takes_on_a_gpu_is_shown():
     for op in _dispatch.ORDER:
         chosen, _ = _dispatch.choose(op, "auto", torch.empty(0, device="cuda"))
         assert rows(text, f"{op} in float32 on cuda")[chosen] == "chosen"
+
+
+def test_cuda_kernels_that_cannot_run_are_explained(monkeypatch):
+    built = {"compiler": "GNU 12", "cpu": "avx2", "openmp": "4.5", "cuda": "80 90a by nvcc 13.0"}
+    extension = SimpleNamespace(
+        cpu_isa=lambda: "avx2", build_info=lambda: built, built_with_cuda=lambda: True,
+        cuda_built_version=lambda: 13000, cuda_fault=lambda index: ("", "the driver is too old")[index],
+    )  # fmt: skip
+    monkeypatch.setattr(_native, "extension", extension)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    _native.cuda_fault.cache_clear()
+    shown = dict(info.extension())
+    _native.cuda_fault.cache_clear()
+    assert (shown["cuda kernels on cuda:0"], shown["cuda kernels on cuda:1"]) == ("can run", "the driver is too old")
