@@ -11,6 +11,7 @@ from torch import Tensor
 
 import otkernels
 
+from .. import clouds
 from .. import l2_argmin as cpu
 from ..contestants import OURS, Case, Contestant, Inputs, Run
 
@@ -79,6 +80,22 @@ def keops(case: Case) -> Run:
     return run
 
 
+def certex(case: Case) -> Run:
+    from certex import search
+
+    return lambda x, y: search(y, x, k=1)[1][:, 0]
+
+
+def cuvs(case: Case) -> Run:
+    from cuvs.neighbors import brute_force
+
+    def run(x: Tensor, y: Tensor) -> Tensor:
+        nearest = brute_force.search(brute_force.build(y, metric="sqeuclidean"), x, 1)[1]
+        return torch.as_tensor(nearest, device=x.device)[:, 0]
+
+    return run
+
+
 def widened(inputs: Inputs) -> tuple[Any, ...]:
     """For what takes no bfloat16."""
     return tuple(tensor.float() for tensor in inputs)
@@ -93,6 +110,7 @@ def cases() -> tuple[Case, ...]:
     sizes = [(n, n) for n in SQUARES]
     sizes.insert(1, (1 << 20, 4096))
     head = [Case("l2_argmin", 65536, 65536, 128, dtype=dtype) for dtype in DTYPES]
+    head += [Case("l2_argmin", 65536, 65536, 128, data=data) for data in clouds.CLOUDS if data != "gaussian"]
     rest = [Case("l2_argmin", n, m, d, dtype=dtype) for dtype in DTYPES for d in DIMENSIONS for n, m in sizes]
     return tuple(dict.fromkeys(head + rest))
 
@@ -100,7 +118,7 @@ def cases() -> tuple[Case, ...]:
 SUITE = dataclasses.replace(
     cpu.SUITE,
     cases=cases(),
-    targets=8,
+    targets=13,
     quick=tuple(Case("l2_argmin", n, n, 128) for n in (64, 1024, 4096)),
     contestants=(
         *(
@@ -160,14 +178,18 @@ SUITE = dataclasses.replace(
             convert=with_potential,
         ),
         Contestant("KeOps argKmin", keops, ("pykeops.torch",), "cuda", compiled=True, graph=False, convert=widened),
+        Contestant("certex search", certex, ("certex",), "cuda", exact=True, graph=False, convert=widened),
+        Contestant("cuVS brute force", cuvs, ("cuvs.neighbors",), "cuda", graph=False, convert=widened),
     ),
     about=(
-        "Normal clouds, `N x M x D`, float32 unless the case says bfloat16. Contestants: `otkernels.l2_argmin` by "
-        "implementation and precision; `torch.cdist(x, y).argmin(1)`; `torch.compile` of `torch.addmm(...).min(1)` "
-        "over blocks of rows whose matrix takes 256 MiB; flash-kmeans' `euclid_assign_triton` with |x|^2 given, as "
-        "k-means has it; flash-sinkhorn's `c_transform_fwd` with a zero potential, autotuned; KeOps' `argKmin(1)`. "
-        "cdist and KeOps take float32 copies of bfloat16 points, made before. TFLOP/s counts 2 N M D. Excess cost: the "
-        "largest (cost of the chosen pair - minimum) / minimum, in float64. `exact` is timed only if it is within "
+        f"`N x M x D`, float32 unless the case says bfloat16; normal clouds unless it names others. {clouds.ABOUT} "
+        "Contestants: `otkernels.l2_argmin` by implementation and precision; `torch.cdist(x, y).argmin(1)`; "
+        "`torch.compile` of `torch.addmm(...).min(1)` over blocks of rows whose matrix takes 256 MiB; flash-kmeans' "
+        "`euclid_assign_triton` with |x|^2 given, as k-means has it; flash-sinkhorn's `c_transform_fwd` with a zero "
+        "potential, autotuned; KeOps' `argKmin(1)`; certex' `search(k=1)`, exact as well; cuVS' `brute_force` with "
+        "`k=1`, its index built in each call. All but the compiled and the flash ones take float32 copies of bfloat16 "
+        "points, made before. TFLOP/s counts 2 N M D. Excess cost: the largest "
+        "(cost of the chosen pair - minimum) / minimum, in float64. `exact` is timed only if it is within "
         "2 (D + 2) 2^-24; the others only if the excess is within 4 ((D + 4) 2^-24 + r) (|x|^2 + max |y|^2), which "
         "their |x|^2 + |y|^2 - 2xy allows, r = 2^-10 for tf32 products and 2^-8 for bf16. A peer is compared with the "
         "fastest of ours that is no less accurate: exact, float32, tf32, bf16."

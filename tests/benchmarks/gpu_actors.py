@@ -56,8 +56,8 @@ class PretendDevice:
 def row(op: str, contestant: str, microseconds: float | None, **fields: Any) -> dict[str, Any]:
     """A row with a made-up time, or of a contestant that failed if there is none."""
     made = {
-        "op": op, "n": 64, "m": 64, "d": 128, "mode": "forward", "dtype": "float32", "device": "cuda", "call": "eager",
-        "contestant": contestant, "accuracy": "exact",
+        "op": op, "n": 64, "m": 64, "d": 128, "mode": "forward", "dtype": "float32", "data": "", "device": "cuda",
+        "call": "eager", "contestant": contestant, "accuracy": "exact",
     }  # fmt: skip
     if microseconds is None:
         return made | {"status": "failed", "reason": "not installed (a|b)"} | fields

@@ -38,7 +38,7 @@ def without_compiler(monkeypatch):
 
 @pytest.fixture
 def peers(monkeypatch):
-    """Modules with the calls of flash-kmeans, flash-sinkhorn and KeOps that the benchmark makes, computed plainly."""
+    """Modules with the calls of the other packages that the benchmark makes, computed plainly."""
 
     def euclid_assign_triton(x, centroids, x_sq):
         assert x.shape[0] == centroids.shape[0] == 1
@@ -55,7 +55,22 @@ def peers(monkeypatch):
             assert (k, dim) == (1, 1)
             return self.argmin(1)[:, None].as_subclass(torch.Tensor)
 
+    def search(base, queries, k):
+        assert base.dtype == queries.dtype == torch.float32
+        return torch.cdist(queries, base).topk(k, largest=False)
+
+    def build(dataset, metric):
+        assert metric == "sqeuclidean"
+        return dataset
+
+    def brute_force_search(index, queries, k):
+        values, indices = search(index, queries, k)
+        return values.numpy(), indices.numpy()
+
     for name, functions in (
+        ("certex", {"search": search}),
+        ("cuvs", {}),
+        ("cuvs.neighbors", {"brute_force": SimpleNamespace(build=build, search=brute_force_search)}),
         ("flash_kmeans", {}),
         ("flash_kmeans.assign_euclid_triton", {"euclid_assign_triton": euclid_assign_triton}),
         ("flash_sinkhorn", {"c_transform_fwd": c_transform_fwd}),
@@ -74,7 +89,7 @@ def test_every_peer_of_l2_argmin_is_called_as_it_expects_and_is_right(dtype, pee
     monkeypatch.setattr(nearest, "BLOCK_BYTES", 4 * 30 * 7)  # seven rows a block, the last one shorter
     case = dataclasses.replace(CASE, dtype=dtype)
     found = [c for c in nearest.SUITE.contestants if not c.name.startswith(OURS) and c.suits(case)]
-    assert len(found) == 5
+    assert len(found) == 7
     assert {
         c.name: prepare(entrant(c, case), case) for c in found if not prepare(entrant(c, case), case)["right"]
     } == {}

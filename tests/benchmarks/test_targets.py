@@ -35,7 +35,20 @@ def test_exact_is_compared_with_bf16(exact, answer):
         nearest("otkernels cuda bf16", 1000.0, 65536, "bf16"),
         nearest("otkernels cuda exact", exact, 65536, "exact"),
     ]
-    assert find(rows, "exact: at most").met is answer
+    assert find(rows, "exact: at most 1.5 times").met is answer
+
+
+@pytest.mark.parametrize(("duplicates", "answer"), [(1999.0, True), (2001.0, False)])
+def test_the_slowest_data_is_compared_with_normal_clouds(duplicates, answer):
+    rows = [
+        nearest("otkernels cuda exact", 1000.0, 65536, "exact"),
+        nearest("otkernels cuda exact", 1500.0, 65536, "exact", data="clusters"),
+        nearest("otkernels cuda exact", duplicates, 65536, "exact", data="duplicates"),
+        nearest("otkernels triton exact", 9000.0, 65536, "exact", data="clusters"),  # not the fastest of ours
+    ]
+    slowest = find(rows, "on any data")
+    assert (slowest.met, slowest.measured.endswith("(duplicates)")) == (answer, True)
+    assert find(rows, "65536^2 x 128, exact: at most 1.5 times").met is None  # no bf16 row
 
 
 def test_a_peer_is_compared_with_ours_of_no_less_accuracy_and_the_closest_counts():
@@ -49,7 +62,7 @@ def test_a_peer_is_compared_with_ours_of_no_less_accuracy_and_the_closest_counts
     ]
     closest = find(rows, "1024 x 1024, eager")
     assert closest.met is False
-    where = "least of 2 d and dtypes measured: d = 64, float32, otkernels cuda exact against fine peer"
+    where = "least of 2 d, dtypes and data measured: d = 64, float32, gaussian, otkernels cuda exact against fine peer"
     assert closest.measured == f"1.10x ({where})"
     assert find(rows[:4], "1024 x 1024, eager").met is True
 
