@@ -7,6 +7,7 @@ from functools import cache
 
 import torch
 import triton
+from torch import Tensor
 
 INTERPRETED = triton.knobs.runtime.interpret  # TRITON_INTERPRET=1 in the environment at import
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -29,6 +30,18 @@ def supports(device: torch.device, dtype: torch.dtype) -> str:
 def on_device(device: torch.device) -> AbstractContextManager[object]:
     """Triton launches on the current device: make it the tensors' one."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def strides(tensor: Tensor) -> tuple[int, ...]:
+    """The tensor's strides, that of a batch of one as 0: a value that does not change with the other sizes.
+
+    Triton compiles a kernel again where an integer argument is 1, or becomes or ceases to be a multiple of 16, unless
+    the kernel says do_not_specialize. Sizes that change from call to call (rows, columns, batches) are declared so.
+    Strides are not, where Triton learns from them which loads can be joined. So a batch of several whose points have no
+    multiple of 16 coordinates compiles twice, for numbers of points that are a multiple of 16 and that are not.
+    """
+    first, *others = tensor.stride()
+    return (first if tensor.shape[0] > 1 else 0, *others)
 
 
 @cache

@@ -35,7 +35,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._triton import INTERPRETED, on_device, parts, supports
+from .._triton import INTERPRETED, on_device, parts, strides, supports
 
 __all__ = ["l2_argmin", "supports"]
 
@@ -45,6 +45,7 @@ _BOUND_MAX_D = 1 << 20
 _DIRECT = {"BLOCK_N": 64, "BLOCK_M": 64, "num_warps": 4, "num_stages": 1, "maxnreg": 255}
 _COLUMN = {"BLOCK_M": 32, "BLOCK_D": 32, "num_warps": 4, "maxnreg": 128}
 _SETTLE = {"BLOCK_N": 16, "BLOCK_M": 128, "BLOCK_D": 32, "num_warps": 4, "num_stages": 1, "maxnreg": 128}
+_VARYING = ["B", "N", "M", "row_blocks", "splits"]  # from call to call: see _triton.strides
 _NORM_MAX = tl.constexpr(2.0**120)
 _INF = tl.constexpr(float("inf"))
 
@@ -115,7 +116,7 @@ def _place(row_blocks, splits, N, M, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexp
     return block // row_blocks, split, rows, begin, end
 
 
-@triton.jit
+@triton.jit(do_not_specialize=[*_VARYING, "D", "sxb", "syb", "spb"])
 def _direct_kernel(
     x, y, potential, value, index, B, N, M, D, row_blocks, splits,
     sxb, sxn, sxd, syb, sym, syd, spb, spm,
@@ -137,7 +138,7 @@ def _direct_kernel(
     tl.store(index + out, tl.where(bad == 0, at, -1), mask=row_ok)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M", "column_blocks"])
 def _column_kernel(
     y, potential, column, M, D, column_blocks, slack, syb, sym, syd, spb, spm,
     HAS_POTENTIAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -170,7 +171,7 @@ def _dot(xv, yv, acc, PRECISION: tl.constexpr, OPERAND: tl.constexpr, WIDEN: tl.
     return tl.dot(xv, tl.trans(yv), acc, input_precision=PRECISION)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_VARYING)
 def _score_kernel(
     x, y, column, first, second, at, B, N, M, D, row_blocks, splits, sxb, sxn, sxd, syb, sym, syd,
     EXACT: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr, WIDEN: tl.constexpr, ONE_CHUNK: tl.constexpr,
@@ -218,7 +219,7 @@ def _score_kernel(
     tl.store(at + out, best, mask=row_ok)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_VARYING)
 def _settle_kernel(
     x, y, potential, first, second, at, value, index, B, N, M, D, row_blocks, splits, slack, direct_slack, tiny,
     sxb, sxn, sxd, syb, sym, syd, spb, spm,
@@ -276,7 +277,7 @@ def _settle_kernel(
     tl.store(index + here, tl.where(is_nan, -1, best_at), mask=row_ok)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "splits"])
 def _merge_kernel(part_value, part_index, value, index, rows, splits, BLOCK: tl.constexpr):
     """The lowest of the splits' minima; on ties the earlier split, which holds the lower columns."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -323,7 +324,7 @@ def _direct(x: Tensor, y: Tensor, potential: Tensor | None, value: Tensor, index
     outs = (value, index) if splits == 1 else (value.new_empty(splits, batch, n), index.new_empty(splits, batch, n))
     _direct_kernel[(batch * row_blocks * splits,)](
         x, y, y if potential is None else potential, *outs, batch, n, m, d, row_blocks, splits,
-        *x.stride(), *y.stride(), *_strides(potential), HAS_POTENTIAL=potential is not None, **_DIRECT,
+        *strides(x), *strides(y), *_strides(potential), HAS_POTENTIAL=potential is not None, **_DIRECT,
     )  # fmt: skip
     if splits > 1:
         _merge_kernel[(triton.cdiv(batch * n, 128),)](*outs, value, index, batch * n, splits, BLOCK=128, num_warps=4)
@@ -336,7 +337,7 @@ def _tensor(x: Tensor, y: Tensor, potential: Tensor | None, precision: str, valu
     _settle_kernel[(batch * row_blocks,)](
         x, y, y if potential is None else potential, first, second, at, value, index,
         batch, n, y.shape[1], d, row_blocks, first.shape[0], *_error_bound(d, precision),
-        *x.stride(), *y.stride(), *_strides(potential), HAS_POTENTIAL=potential is not None, EXACT=precision == "exact",
+        *strides(x), *strides(y), *_strides(potential), HAS_POTENTIAL=potential is not None, EXACT=precision == "exact",
         **_SETTLE,
     )  # fmt: skip
 
@@ -349,7 +350,7 @@ def _scores(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> t
     column_blocks = triton.cdiv(m, _COLUMN["BLOCK_M"])
     _column_kernel[(batch * column_blocks,)](
         y, y if potential is None else potential, column, m, d, column_blocks, _error_bound(d, precision)[0],
-        *y.stride(), *_strides(potential), HAS_POTENTIAL=potential is not None, **_COLUMN,
+        *strides(y), *_strides(potential), HAS_POTENTIAL=potential is not None, **_COLUMN,
     )  # fmt: skip
     config = _score_config(x.dtype, d, precision)
     row_blocks = triton.cdiv(n, config["BLOCK_N"])
@@ -358,14 +359,14 @@ def _scores(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> t
     second = torch.empty_like(first)
     at = torch.empty_like(first, dtype=torch.int64)
     _score_kernel[(batch * row_blocks * splits,)](
-        x, y, column, first, second, at, batch, n, m, d, row_blocks, splits, *x.stride(), *y.stride(),
+        x, y, column, first, second, at, batch, n, m, d, row_blocks, splits, *strides(x), *strides(y),
         EXACT=precision == "exact", **config,
     )  # fmt: skip
     return first, second, at
 
 
 def _strides(potential: Tensor | None) -> tuple[int, ...]:
-    return (0, 0) if potential is None else potential.stride()
+    return (0, 0) if potential is None else strides(potential)
 
 
 def _error_bound(d: int, precision: str) -> tuple[float, float, float]:

@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._triton import on_device, parts, supports
+from .._triton import on_device, parts, strides, supports
 
 __all__ = ["soft_forest", "soft_forest_backward", "supports"]
 
@@ -66,7 +66,7 @@ def _routing(
     return mu
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "row_blocks", "szb"])
 def _forward_kernel(
     z, thresholds, leaves, out, N, T, depth, d, d_out, row_blocks, out_blocks,
     szb, szn, szd, stb, stt, sti, slb, slt, sll, slo,
@@ -95,7 +95,7 @@ def _forward_kernel(
     tl.store(where, (acc / T).to(out.dtype.element_ty), mask=row_ok[:, None] & (o < d_out)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B", "N", "row_blocks", "groups", "szb"])
 def _leaves_kernel(
     grad_out, z, thresholds, partial, B, N, T, depth, d, d_out, row_blocks, groups, leaf_blocks, out_blocks,
     sgb, sgn, sgo, szb, szn, szd, stb, stt, sti,
@@ -126,7 +126,7 @@ def _leaves_kernel(
     tl.store(where, acc / T, mask=leaf_ok[:, None] & (o < d_out)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "row_blocks", "szb"])
 def _climb_kernel(
     grad_out, z, thresholds, leaves, below, roots, grad_logit, N, T, depth, top, d, d_out, row_blocks, width,
     sgb, sgn, sgo, szb, szn, szd, stb, stt, sti, slb, slt, sll, slo,
@@ -230,7 +230,7 @@ def _grad_leaves(grad_out: Tensor, z: Tensor, thresholds: Tensor, leaves: Tensor
     partial = torch.empty(groups, *leaves.shape, dtype=torch.float32, device=z.device)
     _leaves_kernel[(batch * groups * leaf_blocks * out_blocks,)](
         grad_out, z, thresholds, partial, batch, n, trees, depth, d, d_out, row_blocks, groups, leaf_blocks, out_blocks,
-        *grad_out.stride(), *z.stride(), *thresholds.stride(), BLOCK_O=block_o, **_LEAVES,
+        *strides(grad_out), *z.stride(), *thresholds.stride(), BLOCK_O=block_o, **_LEAVES,
     )  # fmt: skip
     return partial.sum(0).to(leaves.dtype)
 
@@ -250,7 +250,7 @@ def _grad_logit(grad_out: Tensor, z: Tensor, thresholds: Tensor, leaves: Tensor,
         _climb_kernel[(batch * row_blocks * (trees << top),)](
             grad_out, z, thresholds, leaves, below, roots, grad_logit,
             n, trees, depth, top, d, d_out, row_blocks, width,
-            *grad_out.stride(), *z.stride(), *thresholds.stride(), *leaves.stride(),
+            *strides(grad_out), *z.stride(), *thresholds.stride(), *leaves.stride(),
             LEVELS=bottom - top, FROM_LEAVES=bottom == depth, **_CLIMB,
         )  # fmt: skip
         below, bottom = roots, top

@@ -40,3 +40,37 @@ def test_no_kernel_spills(op: str, arch: int) -> None:
     print(result.stdout, result.stderr)
     assert result.returncode == 0
     assert {line.split()[0] for line in result.stdout.splitlines()[1:]} == KERNELS[op]
+
+
+VARYING = """
+import torch
+from benchmarks import triton_resources
+from otkernels.l2_argmin.triton import l2_argmin
+from otkernels.soft_forest.triton import soft_forest, soft_forest_backward
+
+def calls():
+    for n, m, batch in ((64, 4096, 1), (1, 1, 1), (16, 17, 1), (63, 100, 1), (128, 64, 3), (1, 16, 16)):
+        for d in (2, 32):
+            l2_argmin(torch.zeros(batch, n, d), torch.zeros(batch, m, d), torch.zeros(batch, m), "exact")
+        z, thresholds, leaves = torch.zeros(batch, n, 16), torch.zeros(batch, 18, 7), torch.zeros(batch, 18, 8, 32)
+        soft_forest(z, thresholds, leaves)
+        soft_forest_backward(torch.zeros(batch, n, 32), z, thresholds, leaves)
+    yield ""
+
+triton_resources.CASES["varying"] = calls
+print(*(row.kernel for row in triton_resources.measure("varying", 90)))
+"""
+
+
+@pytest.mark.timeout(600)
+def test_sizes_that_change_from_call_to_call_compile_nothing_again() -> None:
+    """A last batch of another size, or of one row, must not compile in the middle of a run, or of a CUDA graph."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", VARYING]
+    result = subprocess.run(
+        command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    kernels = result.stdout.split()
+    once = KERNELS["l2_argmin"] | KERNELS["soft_forest"]
+    assert sorted(kernels) == sorted(once), kernels
