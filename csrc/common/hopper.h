@@ -29,7 +29,9 @@ __device__ inline uint64_t matrix_descriptor(uint32_t address) {
 
 }  // namespace otk
 
-#if !defined(OTK_CUDA_ON_HOST) && OTK_HOPPER
+#ifdef OTK_CUDA_ON_HOST
+#include "cuda_on_host/device_hopper.h"
+#elif OTK_HOPPER
 
 namespace otk {
 

@@ -2,15 +2,20 @@
 //
 // Meant to expose mistakes rather than to be fast: shared memory starts as NaN, cp.async lands only when it is waited for,
 // threads run in either order (host_cuda::backward), a wait that cannot end is an error. Data races show as results that
-// differ between the orders. One host thread; full-warp collectives only.
+// differ between the orders; of asynchronous work, async.h keeps account. A launch in which a mistake is found throws
+// what it is. One host thread; full-warp collectives only. csrc/README.md says what is not seen.
 #pragma once
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <vector>
+
+#include "cuda_on_host/async.h"
 
 #define __global__
 #define __device__
@@ -44,11 +49,18 @@ inline bool backward = false;  // run a block's threads from the last to the fir
 struct Barrier {
   int expected = 0, arrived = 0;
   uint64_t generation = 0;
+  Knowledge arriving, released;
 };
 
 struct Warp {
   Barrier barrier;
+  int event = 0;      // its finished groups of products
+  int registers = 0;  // of each thread
   alignas(16) unsigned char slot[32][64];
+};
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
 };
 
 struct Block {
@@ -57,8 +69,10 @@ struct Block {
   Barrier* group = nullptr;  // of all blocks that run together: the cluster, or a cooperative grid
   std::vector<Block>* peers = nullptr;
   std::vector<Warp> warps;
+  std::unique_ptr<unsigned char, Free> memory;
   unsigned char* shared = nullptr;
   size_t shared_bytes = 0;
+  AsyncState async;
 };
 
 struct Copy {
@@ -71,14 +85,18 @@ struct Thread {
   Block* block = nullptr;
   unsigned index = 0;
   std::vector<std::vector<Copy>> groups{1};  // cp.async: committed groups, then the open one
-  std::vector<std::vector<std::function<void()>>> products{1};  // wgmma: likewise
+  Products products;
+  Knowledge knows;
+  std::vector<int> initialised;                      // barriers that are not yet published
+  const BytesBarrierState* waits_for = nullptr;  // for the report of a deadlock
 };
 
 inline Thread* current = nullptr;
 
 void yield();                 // let the other fibers run
 void progressed();            // something happened that a waiting fiber may wait for
-void wait(Barrier& barrier);  // arrive, and yield until all have
+void wait(Barrier& barrier);         // arrive, and yield until all have
+void synchronise(Barrier& barrier);  // and learn what they know
 void run(const otk::Launch& launch, const std::function<void()>& thread);
 
 inline Warp& warp() { return current->block->warps[current->index / 32]; }
@@ -99,9 +117,9 @@ T exchange(const T& mine, unsigned from) {
 
 }  // namespace host_cuda
 
-inline void __syncthreads() { host_cuda::wait(host_cuda::current->block->barrier); }
+inline void __syncthreads() { host_cuda::synchronise(host_cuda::current->block->barrier); }
 inline void __threadfence() {}
-inline void __syncwarp(unsigned = ~0u) { host_cuda::wait(host_cuda::warp().barrier); }
+inline void __syncwarp(unsigned = ~0u) { host_cuda::synchronise(host_cuda::warp().barrier); }
 
 template <class T>
 T __shfl_sync(unsigned, T value, int from) {
@@ -177,8 +195,8 @@ inline uint32_t shared_address(const void* p) {
   return uint32_t(static_cast<const unsigned char*>(p) - host_cuda::current->block->shared);
 }
 
-inline void grid_sync() { host_cuda::wait(*host_cuda::current->block->group); }
-inline void cluster_sync() { host_cuda::wait(*host_cuda::current->block->group); }
+inline void grid_sync() { host_cuda::synchronise(*host_cuda::current->block->group); }
+inline void cluster_sync() { host_cuda::synchronise(*host_cuda::current->block->group); }
 inline uint32_t cluster_rank() { return host_cuda::current->block->rank; }
 
 template <class T>

@@ -1,21 +1,11 @@
-// device_mma.h - csrc/common/mma.h and hopper.h on the host.
+// device_mma.h - csrc/common/mma.h on the host.
 //
-// As late as the rules allow: cp.async lands when its group is waited for, warpgroup products run when theirs is, bulk
-// copies land when their barrier is waited for or, in the backward order, at once: a buffer that is used or refilled
-// too early gives other numbers. Sums in a tensor core are cut towards zero, as the kernels' bounds allow for.
+// cp.async lands as late as the rules allow, when its group is waited for: a buffer that is used too early gives other
+// numbers. Sums in a tensor core are cut towards zero, as the kernels' bounds allow for.
 #pragma once
-#include <cstdio>
-#include <cstdlib>
-#include <map>
-
 #include "common/cuda.h"
 
 namespace host_cuda {
-
-[[noreturn]] inline void give_up(const char* why) {
-  std::printf("%s\n", why);
-  std::abort();
-}
 
 template <class Word>
 Word word_at(const unsigned char* p) {
@@ -80,6 +70,15 @@ inline void check_aligned16(const void* to, const void* from, size_t bytes) {
   if (at < b.shared || at + bytes > b.shared + b.shared_bytes) give_up("an asynchronous copy leaves shared memory");
 }
 
+// Gives up unless this thread knows that the bulk copy of the 16 bytes at p, if there was one, has ended.
+inline void expect_landed(const void* p) {
+  const Block& b = *current->block;
+  if (b.async.pieces.empty()) return;
+  const Piece& piece = b.async.pieces[size_t(static_cast<const unsigned char*>(p) - b.shared) / 16];
+  if (piece.barrier >= 0 && current->knows.of(piece.barrier) < 2 + piece.phase)
+    give_up("shared memory is read by a thread that has not waited for the bulk copy to it");
+}
+
 }  // namespace host_cuda
 
 namespace otk {
@@ -107,6 +106,7 @@ inline void load_matrices(uint32_t (&matrix)[4], const void* row) {
   if (reinterpret_cast<uintptr_t>(row) % 16) host_cuda::give_up("ldmatrix: a row is not aligned to 16 bytes");
   const void* rows[32];
   host_cuda::gather(row, rows);
+  host_cuda::expect_landed(row);
   const unsigned lane = host_cuda::lane();
   for (unsigned i = 0; i < 4; ++i)
     std::memcpy(&matrix[i], static_cast<const unsigned char*>(rows[8 * i + lane / 4]) + 4 * (lane % 4), 4);
@@ -134,141 +134,6 @@ void multiply_add(float* c, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     c[side] = host_cuda::dot<Element>(c[side], top, column);
     c[2 + side] = host_cuda::dot<Element>(c[2 + side], bottom, column);
   }
-}
-
-// ---- hopper.h -------------------------------------------------------------------------------------------------------
-
-}  // namespace otk
-
-namespace host_cuda {
-
-struct BarrierState {  // in the 8 bytes of the kernel's barrier
-  int32_t bytes;       // still to come
-  uint8_t phase, magic;
-  uint8_t expected, pending;
-};
-
-inline std::map<const void*, std::vector<Copy>> in_flight;  // bulk copies, by the barrier that counts them
-
-inline BarrierState load_state(const uint64_t* barrier) {
-  const BarrierState s = std::bit_cast<BarrierState>(*barrier);
-  if (s.magic != 0x5a) give_up("a barrier is used before it is initialised");
-  return s;
-}
-
-inline void store_state(uint64_t* barrier, BarrierState s) {
-  if (s.pending == 0 && s.bytes == 0) {
-    s.phase ^= 1;
-    s.pending = s.expected;
-    progressed();
-  }
-  *barrier = std::bit_cast<uint64_t>(s);
-}
-
-// Row `row` of the matrix that the descriptor names: its 32 bytes of this step, unswizzled.
-inline void read_row(uint64_t descriptor, unsigned row, unsigned char* out) {
-  const Block& b = *current->block;
-  if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0) give_up("wgmma: not a 128-byte swizzle");
-  const uint32_t start = uint32_t(descriptor & 0x3fff) << 4, stride = uint32_t(descriptor >> 32 & 0x3fff) << 4;
-  for (uint32_t piece = 0; piece < 2; ++piece) {
-    uint32_t at = start + row / 8 * stride + row % 8 * 128 + 16 * piece;
-    at ^= (at >> 7 & 7) << 4;
-    if (at + 16 > b.shared_bytes) give_up("wgmma: a matrix leaves shared memory");
-    std::memcpy(out + 16 * piece, b.shared + at, 16);
-  }
-}
-
-inline void land_and_count(const Copy& copy, uint64_t* barrier) {
-  land(copy);
-  BarrierState s = load_state(barrier);
-  s.bytes -= int32_t(copy.bytes);
-  store_state(barrier, s);
-}
-
-}  // namespace host_cuda
-
-namespace otk {
-
-inline void init_barrier(uint64_t* barrier, int arrivals) {
-  if (!host_cuda::in_flight[barrier].empty()) host_cuda::give_up("a barrier is initialised while copies are under way");
-  const uint8_t count = uint8_t(arrivals);
-  *barrier = std::bit_cast<uint64_t>(host_cuda::BarrierState{0, 0, 0x5a, count, count});
-}
-
-inline void publish_barriers() {}
-
-inline void arrive(uint64_t* barrier) {
-  host_cuda::BarrierState s = host_cuda::load_state(barrier);
-  if (s.pending == 0) host_cuda::give_up("a barrier has more arrivals than it expects");
-  --s.pending;
-  host_cuda::store_state(barrier, s);
-  host_cuda::yield();  // who waited may go on before this thread does
-}
-
-inline void arrive_expecting(uint64_t* barrier, uint32_t bytes) {
-  host_cuda::BarrierState s = host_cuda::load_state(barrier);
-  if (s.pending == 0) host_cuda::give_up("a barrier has more arrivals than it expects");
-  s.bytes += int32_t(bytes);
-  --s.pending;
-  host_cuda::store_state(barrier, s);
-}
-
-inline void wait_barrier(uint64_t* barrier, int parity) {
-  while (host_cuda::load_state(barrier).phase == parity) {
-    std::vector<host_cuda::Copy> landing;
-    landing.swap(host_cuda::in_flight[barrier]);
-    for (const host_cuda::Copy& copy : landing) host_cuda::land_and_count(copy, barrier);
-    if (host_cuda::load_state(barrier).phase != parity) break;
-    host_cuda::yield();
-  }
-}
-
-inline void copy_bulk(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
-  host_cuda::check_aligned16(to, from, bytes);
-  const host_cuda::Copy copy{to, from, bytes, 0};
-  if (host_cuda::backward)
-    host_cuda::land_and_count(copy, barrier);
-  else
-    host_cuda::in_flight[barrier].push_back(copy);
-}
-
-template <int>
-void fewer_registers() {}
-template <int>
-void more_registers() {}
-
-inline void begin_products() {}
-inline void commit_products() { host_cuda::current->products.emplace_back(); }
-
-template <int kPending>
-void wait_products(float (&)[64]) {
-  auto& products = host_cuda::current->products;
-  while (products.size() > kPending + 1) {
-    for (const auto& product : products.front()) product();
-    products.erase(products.begin());
-  }
-  host_cuda::wait(host_cuda::warp().barrier);  // .sync: no lane goes on before the warp's products are done
-}
-
-template <class Element>
-void warpgroup_multiply(float (&acc)[64], uint64_t a, uint64_t b, bool add) {
-  host_cuda::current->products.back().push_back([acc = &acc[0], a, b, add] {
-    const unsigned warp = host_cuda::current->index / 32 % 4, g = host_cuda::lane() / 4, q = host_cuda::lane() % 4;
-    unsigned char bytes[32];
-    float top[16], bottom[16], column[16];
-    host_cuda::read_row(a, 16 * warp + g, bytes);
-    host_cuda::factors<Element>(bytes, top);
-    host_cuda::read_row(a, 16 * warp + g + 8, bytes);
-    host_cuda::factors<Element>(bytes, bottom);
-    for (unsigned k = 0; k < 16; ++k)
-      for (unsigned side = 0; side < 2; ++side) {
-        host_cuda::read_row(b, 8 * k + 2 * q + side, bytes);
-        host_cuda::factors<Element>(bytes, column);
-        float* c = acc + 4 * k + side;
-        c[0] = host_cuda::dot<Element>(add ? c[0] : 0.0f, top, column);
-        c[2] = host_cuda::dot<Element>(add ? c[2] : 0.0f, bottom, column);
-      }
-  });
 }
 
 }  // namespace otk

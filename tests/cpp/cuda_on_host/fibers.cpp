@@ -2,11 +2,13 @@
 #include <ucontext.h>
 
 #include <bit>
-#include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <memory>
+#include <string>
+#include <utility>
 
-#include "common/cuda.h"
+#include "common/hopper.h"
 
 namespace host_cuda {
 namespace {
@@ -26,10 +28,12 @@ ucontext_t scheduler;
 Fiber* running = nullptr;
 const std::function<void()>* body = nullptr;
 bool moved = false;
+std::string fault;  // of the launch that runs; empty: none yet
 
 void release(Barrier& b) {
   if (b.arrived > 0 && b.arrived == b.expected) {
     b.arrived = 0;
+    b.released = b.arriving;
     ++b.generation;
     moved = true;
   }
@@ -41,8 +45,13 @@ void leave(Barrier& b) {
 }
 
 void start() {
-  (*body)();
   Thread& t = running->thread;
+  try {
+    (*body)();
+    finish(t);
+  } catch (const std::exception& e) {
+    fault = e.what();
+  }
   leave(t.block->barrier);
   leave(t.block->warps[t.index / 32].barrier);
   leave(*t.block->group);
@@ -50,9 +59,15 @@ void start() {
   swapcontext(&running->context, &scheduler);
 }
 
-[[noreturn]] void fail(const otk::Launch& l, const char* why) {
-  std::printf("%s: %s\n", l.what.c_str(), why);
-  std::abort();
+[[noreturn]] void fail(const otk::Launch& l, const std::string& why) { give_up(l.what + ": " + why); }
+
+std::string deadlock(const std::vector<Fiber>& fibers) {
+  std::string text = "deadlock: every thread waits";
+  for (const Fiber& f : fibers)
+    if (const BytesBarrierState* b = f.done ? nullptr : f.thread.waits_for)
+      return text + ", thread " + std::to_string(f.thread.index) + " for a barrier that lacks " +
+             std::to_string(b->pending) + " arrivals and " + std::to_string(b->bytes) + " bytes";
+  return text;
 }
 
 void run_group(const otk::Launch& l, std::vector<Block>& blocks) {
@@ -70,7 +85,7 @@ void run_group(const otk::Launch& l, std::vector<Block>& blocks) {
   }
   size_t left = fibers.size();
   for (int idle = 0; left > 0; idle = moved ? 0 : idle + 1) {
-    if (idle > kPatience) fail(l, "deadlock: every thread waits");
+    if (idle > kPatience) fail(l, deadlock(fibers));
     moved = false;
     for (size_t k = 0; k < fibers.size(); ++k) {
       Fiber& f = fibers[backward ? fibers.size() - 1 - k : k];
@@ -81,6 +96,7 @@ void run_group(const otk::Launch& l, std::vector<Block>& blocks) {
       blockIdx.x = f.thread.block->index;
       swapcontext(&scheduler, &f.context);
       left -= f.done;
+      if (!fault.empty()) fail(l, std::exchange(fault, {}));
     }
   }
 }
@@ -97,6 +113,12 @@ void wait(Barrier& b) {
   while (b.generation == generation) yield();
 }
 
+void synchronise(Barrier& b) {
+  b.arriving.learn(current->knows);
+  wait(b);
+  current->knows.learn(b.released);
+}
+
 void run(const otk::Launch& l, const std::function<void()>& thread) {
   if (l.blocks < 1 || l.threads < 1 || l.threads > 1024 || l.threads % 32 || l.shared_bytes > 227 << 10 || l.cluster > 16 ||
       l.blocks % l.cluster)
@@ -107,6 +129,7 @@ void run(const otk::Launch& l, const std::function<void()>& thread) {
   gridDim.x = unsigned(l.blocks);
   for (int64_t first = 0; first < l.blocks; first += together) {
     std::vector<Block> blocks(static_cast<size_t>(together));
+    events = 0;
     Barrier group;
     group.expected = int(together) * l.threads;
     for (size_t k = 0; k < blocks.size(); ++k) {
@@ -117,17 +140,22 @@ void run(const otk::Launch& l, const std::function<void()>& thread) {
       b.peers = &blocks;
       b.barrier.expected = l.threads;
       b.warps.resize(size_t(l.threads) / 32);
-      for (Warp& w : b.warps) w.barrier.expected = 32;
+      for (Warp& w : b.warps) {
+        w.barrier.expected = 32;
+        w.event = events++;
+        w.registers = std::min(256, 65536 / l.threads / 8 * 8);  // what __launch_bounds__ lets a thread have
+      }
       const size_t bytes = (l.shared_bytes + kGuard + 1023) / 1024 * 1024;
-      b.shared = static_cast<unsigned char*>(std::aligned_alloc(1024, bytes));
+      b.memory.reset(static_cast<unsigned char*>(std::aligned_alloc(1024, bytes)));
+      b.shared = b.memory.get();
       b.shared_bytes = l.shared_bytes;
       std::memset(b.shared, 0xff, bytes);
     }
     run_group(l, blocks);
-    for (Block& b : blocks) {
+    for (const Block& b : blocks) {
+      finish(b);
       for (size_t k = 0; k < kGuard; ++k)
         if (b.shared[b.shared_bytes + k] != 0xff) fail(l, "wrote past its shared memory");
-      std::free(b.shared);
     }
   }
 }

@@ -1,8 +1,9 @@
-// Runs the CUDA kernels' tests on the host: of the op that the argument names, or of all.
+// Runs the CUDA kernels' tests on the host, and those of the emulator: the ones that the argument names, or all.
 #include <string>
 
 #include "check.h"
 
+void test_cuda_emulator();
 void test_cuda_fit_transport();
 void test_cuda_l2_argmin();
 void test_cuda_soft_forest();
@@ -10,6 +11,7 @@ void test_cuda_soft_forest_double_backward();
 
 int main(int count, char** arguments) {
   const std::string op = count > 1 ? arguments[1] : "";
+  if (op.empty() || op == "emulator") test_cuda_emulator();
   if (op.empty() || op == "fit_transport") test_cuda_fit_transport();
   if (op.empty() || op == "l2_argmin") test_cuda_l2_argmin();
   if (op.empty() || op == "soft_forest") test_cuda_soft_forest();
