@@ -25,8 +25,9 @@ test-python: $(READY)
 
 test-cpp: $(READY)
 	$(VENV)/bin/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
-	    -DPython_EXECUTABLE=$(abspath $(RUN)) -DOTKERNELS_CUDA=0 -DOTKERNELS_TESTS=ON -DOTKERNELS_WERROR=ON
-	$(VENV)/bin/cmake --build build/cpp --target otkernels_tests otkernels_cuda_on_host
+	    -DPython_EXECUTABLE=$(abspath $(RUN)) -DOTKERNELS_CUDA=0 -DOTKERNELS_TESTS=ON -DOTKERNELS_WERROR=ON \
+	    -DOTKERNELS_CUTE=1
+	$(VENV)/bin/cmake --build build/cpp --target otkernels_tests otkernels_cuda_on_host otkernels_cute
 	$(VENV)/bin/ctest --test-dir build/cpp --output-on-failure -j 2
 
 lint: $(READY)

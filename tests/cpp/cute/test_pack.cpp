@@ -1,0 +1,43 @@
+// cuda_pack.cu against CuTe: every coordinate of a packed block lies where a K-major tile with a 128-byte swizzle has it.
+//
+// Its source is part of this file, so that what is tested is what the kernel runs.
+#include "cute/compare.h"
+#include "l2_argmin/cuda_pack.cu"
+
+namespace {
+
+using namespace otk;
+using namespace cute_test;
+
+// Coordinates that say their row in one turn and their place in the other: all elements hold 1 to 256.
+template <class Element>
+void test_element() {
+  constexpr int kChunks = witness::kChunks, d = kChunks * kChunk<Element>;
+  const std::vector<float> centre(d, 0.0f);
+  for (const bool by_row : {true, false}) {
+    const auto number = [by_row](int row, int k) { return float(by_row ? row + 1 : k + 1); };
+    std::vector<float> points(size_t(128 * d));
+    for (int row = 0; row < 128; ++row)
+      for (int k = 0; k < d; ++k) points[size_t(row * d + k)] = number(row, k);
+    Guarded<unsigned char> packed(size_t(kChunks * l2::kSlotBytes), 0xff);
+    host_cuda::run({"pack_row", 1, l2::kThreads, 0, nullptr}, [&] {
+      for (int pass = 0; pass < l2::kPasses; ++pass) {
+        const int row = pass * (l2::kThreads / 8) + int(threadIdx.x) / 8;
+        l2::pack_row<Element, false>(points.data() + row * d, d, kChunks, centre.data(), row, packed.data());
+      }
+    });
+    CHECK(packed.intact());
+    for (int row = 0; row < 128; ++row)
+      for (int k = 0; k < d; ++k) {
+        const int at = witness::packed_offset(kElement<Element>, row, k);
+        CHECK(element_at<Element>(packed.data() + at, 0) == word_of<Element>(number(row, k)));
+      }
+  }
+}
+
+}  // namespace
+
+void test_cute_pack() {
+  test_element<Bf16>();
+  test_element<Tf32>();
+}
