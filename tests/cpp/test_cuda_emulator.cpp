@@ -327,6 +327,21 @@ void test_ldmatrix_after_copy() {
   expect_thrown(kNotWaited, 32, [] { share_copy<false>(from); });
 }
 
+// Two accumulators, of which a wait for the second leaves the first to the compiler: it may read it before the wait.
+template <bool kWaitForBoth>
+void two_accumulators() {
+  float first[64] = {}, second[64] = {};
+  for (int round = 0; round < 2; ++round) {
+    begin_products();
+    for (float (*acc)[64] : {&first, &second}) {
+      warpgroup_multiply<Tf32>(*acc, matrix_descriptor(0), matrix_descriptor(kBBytes), false);
+      commit_products();
+    }
+    if (kWaitForBoth) wait_products<1>(first);
+    wait_products<0>(second);
+  }
+}
+
 void test_unfinished_products() {
   expect_thrown("ends while its products are under way", 128, [] {
     float acc[64] = {};
@@ -334,6 +349,8 @@ void test_unfinished_products() {
     warpgroup_multiply<Tf32>(acc, matrix_descriptor(0), matrix_descriptor(kBBytes), false);
     commit_products();
   });
+  expect_thrown("", 128, two_accumulators<true>);
+  expect_thrown("used again without wait_products", 128, two_accumulators<false>);
 }
 
 }  // namespace

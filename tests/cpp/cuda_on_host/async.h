@@ -76,6 +76,7 @@ struct AsyncState {
 struct Accumulators {
   std::array<float, 64> sums;  // the thread's own array is poison while products are under way
   int under_way = 0;
+  bool awaited = true;  // wait_products was called for them since their last product
   int fences = 0;  // that the thread had passed when it could last touch its array
 };
 

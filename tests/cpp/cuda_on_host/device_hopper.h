@@ -168,11 +168,13 @@ inline void issue(const Product& p) {
   Accumulators& c = fresh.first->second;
   if (fresh.second) c.fences = products.fences_at_wait;
   if (c.under_way == 0) {
+    if (!c.awaited) give_up("wgmma: accumulators are used again without wait_products for them");
     if (products.fences <= c.fences) give_up("wgmma: no begin_products since the accumulators could be touched");
     std::memcpy(c.sums.data(), p.accumulators, sizeof(float) * 64);
     std::memset(p.accumulators, 0xff, sizeof(float) * 64);
   }
   ++c.under_way;
+  c.awaited = false;
   for (unsigned row = 0; row < 16; ++row) claim_row(p.a, 16 * (current->index / 32 % 4) + row, products.committed + 1);
   for (unsigned row = 0; row < 128; ++row) claim_row(p.b, row, products.committed + 1);
   products.groups.back().push_back(p);
@@ -215,6 +217,8 @@ inline void change_registers(int count, bool more) {
 inline void finish(const Thread& thread) {
   for (const auto& group : thread.products.groups)
     if (!group.empty()) give_up("a thread ends while its products are under way");
+  for (const auto& [at, c] : thread.products.accumulators)
+    if (!c.awaited) give_up("a thread ends without wait_products for some of its accumulators");
 }
 
 inline void finish(const Block& block) {
@@ -317,8 +321,11 @@ void wait_products(float (&acc)[64]) {
   host_cuda::Products& products = host_cuda::current->products;
   while (products.groups.size() > kPending + 1) host_cuda::finish_group();
   const auto found = products.accumulators.find(acc);
-  if (found != products.accumulators.end() && found->second.under_way > 0)
-    host_cuda::give_up("wgmma: accumulators are waited for while their products stay under way");
+  if (found != products.accumulators.end()) {
+    if (found->second.under_way > 0)
+      host_cuda::give_up("wgmma: accumulators are waited for while their products stay under way");
+    found->second.awaited = true;
+  }
   products.fences_at_wait = products.fences;
   host_cuda::current->knows.learn(host_cuda::warp().event, products.committed + 1 - int(products.groups.size()));
   host_cuda::wait(host_cuda::warp().barrier);  // .sync: no lane goes on before the warp's products are done

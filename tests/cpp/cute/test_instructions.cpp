@@ -106,6 +106,27 @@ void test_ldmatrix() {
 
 // ---- wgmma ----------------------------------------------------------------------------------------------------------
 
+// Every place of 16 bytes that the emulator reads for a row of a descriptor's matrix, in the order of its coordinates.
+template <class Element>
+void test_rows() {
+  constexpr int kBlock = witness::kChunks * 128 * 128, kPiece = 16 / Element::kBytes;
+  host_cuda::run({"rows of a matrix", 1, 32, kBlock, nullptr}, [] {
+    if (threadIdx.x != 0) return;
+    for (const Operand operand : {Operand::a, Operand::b})
+      for (int half = 0; half < (operand == Operand::a ? 2 : 1); ++half)
+        for (int step = 0; step < 4 * witness::kChunks; ++step) {
+          const uint64_t matrix = witness::descriptor(kElement<Element>, operand, half, step, 0);
+          for (int row = 0; row < (operand == Operand::a ? 64 : 128); ++row)
+            for (int piece = 0; piece < 2; ++piece) {
+              const unsigned char* const place = host_cuda::row_at(matrix, unsigned(row))[size_t(piece)];
+              const int k = step * kStep<Element> + piece * kPiece;
+              CHECK(place - shared_memory<unsigned char>() ==
+                    witness::packed_offset(kElement<Element>, 64 * half + row, k));
+            }
+        }
+  });
+}
+
 using Number = std::function<float(int, int)>;  // of a row and a coordinate, or of a row and a column
 
 // Two warpgroups multiply rows 0 .. 63 and 64 .. 127 of A by B at step `step` of the second chunk of four, with CuTe's
@@ -176,6 +197,7 @@ template <class Element>
 void test_element() {
   test_numbers<Element>();
   test_mma<Element>();
+  test_rows<Element>();
   test_wgmma<Element>();
 }
 
