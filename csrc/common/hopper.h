@@ -93,6 +93,12 @@ __device__ inline void wait_products(float (&acc)[64]) {
   for (int k = 0; k < 64; ++k) asm volatile("" : "+f"(acc[k])::"memory");  // no read moves before the wait
 }
 
+// The same while accumulators are still added to: they must not be touched.
+template <int kPending>
+__device__ inline void wait_earlier_products() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
 #define OTK_FOUR(a, k) "+f"(a[k]), "+f"(a[k + 1]), "+f"(a[k + 2]), "+f"(a[k + 3])
 #define OTK_SIXTEEN(a, k) OTK_FOUR(a, k), OTK_FOUR(a, k + 4), OTK_FOUR(a, k + 8), OTK_FOUR(a, k + 12)
 #define OTK_WARPGROUP_PRODUCT(shape, tail)                                                    \

@@ -137,7 +137,7 @@ inline Schedule plan_products(int64_t batch, int64_t n, int64_t m, int64_t d, Pr
   s.chunks = int(divide_up(d * bytes, kChunkBytes));
   s.steps = int(divide_up(d * bytes, 32));
   s.exact = precision == Precision::exact;
-  s.hopper = OTK_HAS_HOPPER && device.capability == 90 && s.chunks <= 4;
+  s.hopper = OTK_HAS_HOPPER && device.capability == 90;
   s.item_blocks = s.hopper ? 2 : 1;
   s.writers = s.hopper ? 1 : 2;
   s.capacity = s.exact ? kCapacity : 1;

@@ -283,7 +283,7 @@ void test_products_on(Device device) {
     solve_and_judge(Problem(1, 3, 500, 70, potential), Way::products);
   }
   solve_and_judge(Problem(1, 130, 600, 250, true), Way::products);  // more chunks than stages
-  solve_and_judge(Problem(1, 30, 140, 300, true), Way::products);  // more chunks than Hopper's kernel keeps
+  solve_and_judge(Problem(1, 30, 140, 300, true), Way::products);  // more chunks than Hopper's kernel keeps: x streams
   Problem shared(3, 40, 150, 16, true);
   shared.shared = true;
   solve_and_judge(shared, Way::products);

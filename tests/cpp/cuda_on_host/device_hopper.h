@@ -317,18 +317,22 @@ inline void commit_products() {
 }
 
 template <int kPending>
-void wait_products(float (&acc)[64]) {
+void wait_earlier_products() {
   host_cuda::Products& products = host_cuda::current->products;
   while (products.groups.size() > kPending + 1) host_cuda::finish_group();
-  const auto found = products.accumulators.find(acc);
-  if (found != products.accumulators.end()) {
-    if (found->second.under_way > 0)
-      host_cuda::give_up("wgmma: accumulators are waited for while their products stay under way");
-    found->second.awaited = true;
-  }
   products.fences_at_wait = products.fences;
   host_cuda::current->knows.learn(host_cuda::warp().event, products.committed + 1 - int(products.groups.size()));
   host_cuda::wait(host_cuda::warp().barrier);  // .sync: no lane goes on before the warp's products are done
+}
+
+template <int kPending>
+void wait_products(float (&acc)[64]) {
+  wait_earlier_products<kPending>();
+  const auto found = host_cuda::current->products.accumulators.find(acc);
+  if (found == host_cuda::current->products.accumulators.end()) return;
+  if (found->second.under_way > 0)
+    host_cuda::give_up("wgmma: accumulators are waited for while their products stay under way");
+  found->second.awaited = true;
 }
 
 template <class Element>
