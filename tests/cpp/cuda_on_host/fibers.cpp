@@ -153,7 +153,11 @@ void run(const otk::Launch& l, const std::function<void()>& thread) {
     }
     run_group(l, blocks);
     for (const Block& b : blocks) {
-      finish(b);
+      try {
+        finish(b);
+      } catch (const std::exception& e) {
+        fail(l, e.what());
+      }
       for (size_t k = 0; k < kGuard; ++k)
         if (b.shared[b.shared_bytes + k] != 0xff) fail(l, "wrote past its shared memory");
     }
