@@ -9,14 +9,13 @@
 //             3. grad_z: a thread per (row, feature) adds the nodes that compare it, in order;
 //                grad_thresholds: a thread per node adds the tile's rows, in order;
 //             4. grad_leaves += mu^T grad_out on the tensor cores: a warp has 48 leaves, 32 outputs, 48 sums a lane.
-//           With at most 144 leaves of 128 outputs the leaves stay in shared memory and the sums of step 4 in registers
-//           from tile to tile, and the next tile's grad_out and z arrive during steps 3 and 4 in the buffers that steps
-//           2 and 3 have left. Otherwise the block walks through groups of leaves and tiles of outputs, and the sums
-//           lie in its workspace.
+//           A block has a part of the rows and a range of the groups (cuda_partials.h) and walks through its tiles group
+//           by group: with at most 128 outputs the leaves stay in shared memory and the sums of step 4 in registers from
+//           tile to tile, and the next tile's grad_out and z arrive during steps 3 and 4 in the buffers that steps 2 and
+//           3 have left. Of more outputs a tile takes 128 at a time, and the sums lie in the workspace.
 // Memory    z and grad_out read once and grad_z written once by each group (the first writes, the others add).
-//           Workspace: per block the gradients of thresholds and leaves; at most a block per multiprocessor, fewer
-//           where that would take more than 512 MB.
-// Order     tiles, groups, rows and blocks in fixed order: the same bits on every run on the same kind of device.
+//           Workspace: cuda_partials.h.
+// Order     tiles, groups, rows, parts and ranges in fixed order: the same bits on every run on the same kind of device.
 // Not yet run on a GPU.
 #include <algorithm>
 
@@ -36,11 +35,11 @@ struct Backward {
   SoftForest<float> forest;
   Trees trees;
   Groups groups;
-  const float* grad_out = nullptr;
-  float* grad_z = nullptr;
   Partials partials{};
+  const float* grad_out = nullptr;
+  RowSums grad_z{};
   float* partial = nullptr;  // [batch, parts, size]
-  int64_t tiles = 0;
+  int first = 0, end = 0;  // tiles of this pass
   int rows = 0;
   int outputs = 0;       // staged at a time
   int output_tiles = 0;  // of so many
@@ -55,39 +54,42 @@ struct Tiles {
   float *out, *z, *value;
 };
 
-// What a block works with: its entry of the batch and its shared memory.
+// What a block works with: its entry of the batch, its part of the rows, its range of the groups and its shared memory.
+// Addresses are made where they are used: kept, they would take the registers of step 4's sums.
 template <int kRows>
 struct Block {
   static constexpr int kRowTiles = kRows / 16, kValueParts = kWarps / kRowTiles, kValueTiles = kGroup / 8 / kValueParts;
 
   const Backward& p;
-  const float *z, *thresholds, *leaves, *grad_out;
-  float *grad_z, *partial;
-  float *leaf_tile, *mu, *buffers;                    // [kGroup, stride], [kRows, kStride], three of Tiles
-  int* features;                                      // of the first node of each range
-  unsigned char* columns;                             // of the listed nodes
-  int warp;
+  int warp, entry;
 
-  __device__ explicit Block(const Backward& problem) : p(problem), warp(int(threadIdx.x) / 32) {
-    const SoftForest<float>& f = p.forest;
-    const int64_t entry = int64_t(blockIdx.x) / p.partials.parts;
-    z = f.z + entry * f.z_stride;
-    thresholds = f.thresholds + entry * f.thresholds_stride;
-    leaves = f.leaves + entry * f.leaves_stride;
-    grad_out = p.grad_out + entry * f.n * f.d_out;
-    grad_z = p.grad_z + entry * f.n * f.d;
-    partial = p.partial + int64_t(blockIdx.x) * p.partials.size;
-    leaf_tile = shared_memory<float>();
-    mu = leaf_tile + kGroup * stride();
-    buffers = mu + kRows * kStride;
-    const int three = p.rotate ? 3 * p.buffer : kRows * (p.value_stride + stride() + p.z_stride);
-    features = reinterpret_cast<int*>(buffers + three);
-    columns = reinterpret_cast<unsigned char*>(features + 16);
+  __device__ explicit Block(const Backward& problem)
+      : p(problem), warp(int(threadIdx.x) / 32), entry(int(blockIdx.x) / p.partials.parts / p.partials.ranges) {}
+
+  __device__ int part() const { return int(blockIdx.x) % p.partials.parts; }
+  __device__ int range() const { return int(blockIdx.x) / p.partials.parts % p.partials.ranges; }
+
+  __device__ const float* z(int64_t row) const { return p.forest.z + entry * p.forest.z_stride + row * p.forest.d; }
+  __device__ const float* thresholds() const { return p.forest.thresholds + entry * p.forest.thresholds_stride; }
+  __device__ const float* leaves() const { return p.forest.leaves + entry * p.forest.leaves_stride; }
+  __device__ const float* grad_out(int64_t row) const { return p.grad_out + (entry * p.forest.n + row) * p.forest.d_out; }
+  __device__ float* partial() const {
+    return p.partial + (int64_t(entry) * p.partials.parts + part()) * p.partials.size;
   }
 
+  __device__ float* leaf_tile() const { return shared_memory<float>(); }      // [kGroup, stride]
+  __device__ float* mu() const { return leaf_tile() + kGroup * stride(); }    // [kRows, kStride]
+  __device__ float* buffers() const { return mu() + kRows * kStride; }        // three of Tiles
+  // features of the ranges' first nodes; columns of the listed nodes
+  __device__ int* features() const {
+    const int three = p.rotate ? 3 * p.buffer : kRows * (p.value_stride + stride() + p.z_stride);
+    return reinterpret_cast<int*>(buffers() + three);
+  }
+  __device__ unsigned char* columns() const { return reinterpret_cast<unsigned char*>(features() + 16); }
+
   __device__ Tiles tiles() const {
-    float* const out = buffers + (p.rotate ? p.buffer : kRows * p.value_stride);
-    return {out, out + (p.rotate ? p.buffer : kRows * stride()), buffers};
+    float* const out = buffers() + (p.rotate ? p.buffer : kRows * p.value_stride);
+    return {out, out + (p.rotate ? p.buffer : kRows * stride()), buffers()};
   }
 
   __device__ int stride() const { return p.outputs + 4; }
@@ -103,25 +105,25 @@ struct Block {
   // Rows past the last are zeros: they add nothing.
   __device__ void stage_out(int64_t row, int first, float* to) const {
     const int rows = rows_from(row), count = outputs_from(first), padded = whole_from(first);
-    stage(to, stride(), grad_out + row * p.forest.d_out + first, p.forest.d_out, rows, count, padded, p.out_vector, warp,
+    stage(to, stride(), grad_out(row) + first, p.forest.d_out, rows, count, padded, p.out_vector, warp,
           kWarps);
-    stage(to + rows * stride(), stride(), grad_out, 0, kRows - rows, 0, padded, false, warp, kWarps);
+    stage(to + rows * stride(), stride(), p.grad_out, 0, kRows - rows, 0, padded, false, warp, kWarps);
   }
   __device__ void stage_z(int64_t row, float* to) const {
     if (p.z_stride == 0) return;
     const int rows = rows_from(row), d = int(p.forest.d);
-    stage(to, p.z_stride, z + row * d, d, rows, d, d, p.z_vector, warp, kWarps);
-    stage(to + rows * p.z_stride, p.z_stride, z, 0, kRows - rows, 0, d, false, warp, kWarps);
+    stage(to, p.z_stride, z(row), d, rows, d, d, p.z_vector, warp, kWarps);
+    stage(to + rows * p.z_stride, p.z_stride, p.forest.z, 0, kRows - rows, 0, d, false, warp, kWarps);
   }
   __device__ void stage_leaves(const Group& group, int first) const {
-    stage(leaf_tile, stride(), leaves + group.first * p.forest.d_out + first, p.forest.d_out, group.leaves,
+    stage(leaf_tile(), stride(), leaves() + group.first * p.forest.d_out + first, p.forest.d_out, group.leaves,
           outputs_from(first), whole_from(first), p.leaf_vector, warp, kWarps);
   }
 
   __device__ Row row_of(const float* z_tile, int64_t first, int row) const {
-    if (p.z_stride) return {p.trees, z_tile + row * p.z_stride, thresholds};
+    if (p.z_stride) return {p.trees, z_tile + row * p.z_stride, thresholds()};
     const int64_t at = first + row < p.forest.n ? first + row : p.forest.n - 1;  // past the last, any row will do
-    return {p.trees, z + at * p.forest.d, thresholds};
+    return {p.trees, z(at), thresholds()};
   }
 
   __device__ void pull_values(const Group& group, Tiles tiles, int64_t row, bool stage_all, bool stage_rows) const {
@@ -135,7 +137,7 @@ struct Block {
       if (stage_rows && tile == 0) stage_z(row, tiles.z);
       finish_copies();
       __syncthreads();
-      values.multiply(tiles.out + row_tile * 16 * stride(), leaf_tile + leaf * stride(), stride(), whole_from(first),
+      values.multiply(tiles.out + row_tile * 16 * stride(), leaf_tile() + leaf * stride(), stride(), whole_from(first),
                       group.leaves - leaf);
     }
     values.write(tiles.value + row_tile * 16 * p.value_stride + leaf, p.value_stride, p.trees.scale);
@@ -176,7 +178,7 @@ struct Block {
     for (int task = int(threadIdx.x); task < (group.leaves >> levels) * kRows; task += kThreads) {
       const int r = task % kRows, s = task / kRows;
       float* column = tiles.value + r * p.value_stride + (s << levels);
-      climb(row_of(tiles.z, row, r), (group.first >> levels) + s, mu + r * kStride + (s << levels), column);
+      climb(row_of(tiles.z, row, r), (group.first >> levels) + s, mu() + r * kStride + (s << levels), column);
     }
     __syncthreads();
     if (p.trees.depth <= kSubtreeLevels) return;
@@ -190,49 +192,62 @@ struct Block {
 
   __device__ void list_nodes(const Group& group) const {
     for (int x = int(threadIdx.x); x < group.nodes; x += kThreads)
-      columns[x] = static_cast<unsigned char>(group.listed(x).column);
+      columns()[x] = static_cast<unsigned char>(group.listed(x).column);
     for (int r = int(threadIdx.x); r < group.ranges() && group.nodes > 0; r += kThreads)
-      features[r] = int(p.trees.features.remainder(uint32_t(group.listed(group.range_start(r)).id)));
+      features()[r] = int(p.trees.features.remainder(uint32_t(group.listed(group.range_start(r)).id)));
   }
 
-  __device__ void add_features(const Group& group, Tiles tiles, int64_t row) const {
+  __device__ void add_features(const Group& group, Tiles tiles, int64_t row, bool first_group) const {
     const int d = int(p.forest.d), rows = rows_from(row), ranges = group.nodes > 0 ? group.ranges() : 0;
     const int teams = d < kThreads ? kThreads / d : 1, team = d < kThreads ? int(threadIdx.x) / d : 0;
     if (team >= teams) return;
+    float* grad_z = p.grad_z.at(range(), p.forest.batch, entry, row);
     for (int feature = int(threadIdx.x) - team * d; feature < d; feature += kThreads)
       for (int r = team; r < rows; r += teams) {
-        float* to = grad_z + (row + r) * d + feature;
-        float sum = group.first ? *to : 0;
+        float* to = grad_z + r * d + feature;
+        float sum = first_group ? 0 : *to;
         for (int range = 0; range < ranges; ++range) {
-          const int ahead = feature - features[range], end = group.range_start(range + 1);
+          const int ahead = feature - features()[range], end = group.range_start(range + 1);
           for (int64_t x = group.range_start(range) + (ahead < 0 ? ahead + d : ahead); x < end; x += d)
-            sum += tiles.value[r * p.value_stride + columns[x]];
+            sum += tiles.value[r * p.value_stride + columns()[x]];
         }
         *to = sum;
       }
   }
 
-  __device__ void add_thresholds(const Group& group, const float* value, bool first_tile) const {
+  __device__ void add_thresholds(int index, const Group& group, const float* value, bool fresh) const {
     for (int x = kThreads - 1 - int(threadIdx.x); x < group.nodes; x += kThreads) {
-      float* to = partial + int64_t(p.trees.leaves) * p.partials.width + group.listed(x).id;
-      const float before = first_tile && group.fresh(x) ? 0 : *to, *column = value + columns[x];
+      float* to = partial() + int64_t(p.trees.leaves) * p.partials.width + int64_t(index) * kListed + x;
+      const float before = fresh ? 0 : *to, *column = value + columns()[x];
       float sum = 0;
       for (int r = 0; r < kRows; ++r) sum += column[r * p.value_stride];
       *to = before - sum;
     }
   }
 
-  // A warp's first leaf and output in step 4.
+  // A warp's first leaf and output in step 4, and where their sums lie.
   __device__ int first_leaf() const { return warp % kLeafParts * kLeafTiles * 16; }
   __device__ int first_output() const { return warp / kLeafParts * 32; }
+  __device__ float* sums_at(const Group& group, int output) const {
+    return partial() + int64_t(group.first + first_leaf()) * p.partials.width + output;
+  }
+  __device__ void load(const Group& group, int output, bool fresh, LeafSums& sums) const {
+    const int width = p.partials.width;
+    if (fresh)
+      sums.zero();
+    else
+      sums.load(sums_at(group, output), width, group.leaves - first_leaf(), width - output);
+  }
+  __device__ void store(const Group& group, int output, LeafSums& sums) const {
+    const int width = p.partials.width;
+    sums.store(sums_at(group, output), width, group.leaves - first_leaf(), width - output);
+  }
 
-  __device__ void push_leaves(const Group& group, Tiles tiles, int64_t row, bool first_tile, LeafSums& sums) const {
-    const int leaf = first_leaf(), leaf_count = group.leaves - leaf;
+  __device__ void push_leaves(const Group& group, Tiles tiles, int64_t row, bool fresh, LeafSums& sums) const {
+    const int leaf_count = group.leaves - first_leaf();
     for (int super = 0; super < p.partials.width; super += kOutputs) {
-      const int output = super + first_output(), outputs = p.partials.width - output;
-      float* to = partial + int64_t(group.first + leaf) * p.partials.width + output;
-      if (!p.keep_sums && first_tile) sums.zero();
-      if (!p.keep_sums && !first_tile) sums.load(to, p.partials.width, leaf_count, outputs);
+      const int output = super + first_output();
+      if (!p.keep_sums) load(group, output, fresh, sums);
       for (int first = super; first < super + kOutputs && first < p.forest.d_out; first += p.outputs) {
         if (p.output_tiles > 1) {
           __syncthreads();
@@ -240,54 +255,47 @@ struct Block {
           finish_copies();
           __syncthreads();
         }
-        if (output >= first && output < first + p.outputs && outputs > 0)
-          sums.multiply(mu + leaf, tiles.out + output - first, stride(), kRows, leaf_count);
+        if (output >= first && output < first + p.outputs && output < p.partials.width)
+          sums.multiply(mu() + first_leaf(), tiles.out + output - first, stride(), kRows, leaf_count);
       }
-      if (!p.keep_sums) sums.store(to, p.partials.width, leaf_count, outputs);
+      if (!p.keep_sums) store(group, output, sums);
     }
-  }
-
-  // Steps 3 and 4. Where p.rotate, the next tile's grad_out and z come to where this one's z and values are.
-  __device__ void push(const Group& group, Tiles tiles, int64_t row, int64_t next, bool first_tile, LeafSums& sums) const {
-    if (p.rotate) stage_out(next, 0, tiles.z);
-    add_features(group, tiles, row);
-    add_thresholds(group, tiles.value, first_tile);
-    if (p.rotate) {
-      __syncthreads();
-      stage_z(next, tiles.value);
-    }
-    push_leaves(group, tiles, row, first_tile, sums);
   }
 };
 
 template <int kRows>
 __global__ void __launch_bounds__(kThreads, 1) backward_kernel(const __grid_constant__ Backward p) {
   const Block<kRows> block(p);
+  const int first_group = p.partials.first_group(block.range()), groups = p.partials.first_group(block.range() + 1);
+  const int start = p.first + block.part(), step = p.partials.parts;
+  if (start >= p.end) return;
   Tiles tiles = block.tiles();
   LeafSums sums;
-  sums.zero();
-  const int64_t start = int64_t(blockIdx.x) % p.partials.parts;
-  for (int64_t tile = start; tile < p.tiles; tile += p.partials.parts) {
-    const int64_t row = tile * kRows;
-    const bool first_tile = tile == start;
-    for (int index = 0; index < p.groups.count; ++index) {
-      const Group group(p.trees, p.groups, index);
-      if (first_tile || p.groups.count > 1) {
-        __syncthreads();
-        block.list_nodes(group);
-      }
-      block.pull_values(group, tiles, row, first_tile || !p.keep_leaves, p.rotate ? first_tile : index == 0);
+  for (int index = first_group; index < groups; ++index) {
+    const Group group(p.trees, p.groups, index);
+    __syncthreads();
+    block.list_nodes(group);
+    if (p.keep_sums) block.load(group, block.first_output(), p.first == 0, sums);
+    for (int tile = start; tile < p.end; tile += step) {
+      const int after = tile + step < p.end ? tile + step : index + 1 < groups ? start : p.end;
+      const int64_t row = int64_t(tile) * kRows, next = int64_t(after) * kRows;
+      const bool begins = tile == start, fresh = begins && p.first == 0;
+      const bool staged = p.rotate || start + step >= p.end;  // rows that the step before brought or left
+      block.pull_values(group, tiles, row, begins || !p.keep_leaves, (begins && index == first_group) || !staged);
       block.route(group, tiles, row);
-      block.push(group, tiles, row, row + int64_t(p.partials.parts) * kRows, first_tile, sums);
+      if (p.rotate) block.stage_out(next, 0, tiles.z);
+      block.add_features(group, tiles, row, index == first_group);
+      block.add_thresholds(index, group, tiles.value, fresh);
+      if (p.rotate) {
+        __syncthreads();
+        block.stage_z(next, tiles.value);
+      }
+      block.push_leaves(group, tiles, row, fresh, sums);
+      if (p.rotate) tiles = {tiles.z, tiles.value, tiles.out};
     }
-    if (p.rotate) tiles = {tiles.z, tiles.value, tiles.out};
+    if (p.keep_sums) block.store(group, block.first_output(), sums);
   }
   finish_copies();
-  if (p.keep_sums) {
-    const int leaf = block.first_leaf(), output = block.first_output();
-    const int width = p.partials.width;
-    sums.store(block.partial + int64_t(leaf) * width + output, width, p.trees.leaves - leaf, width - output);
-  }
 }
 
 int64_t shared_bytes(const Backward& p) {
@@ -299,15 +307,15 @@ int64_t shared_bytes(const Backward& p) {
 // The rows and outputs of a tile, what is kept and prefetched: as much as shared memory holds.
 void plan_tile(Backward& p, const Device& device) {
   const SoftForest<float>& f = p.forest;
-  const int64_t limit = shared_limit(device.capability);
+  const int64_t limit = shared_limit(device.capability), work = divide_up(f.n, 64) * f.batch * p.groups.count;
   p.value_stride = p.groups.height > kSubtreeLevels ? kColumns + 4 : kStride;
   p.outputs = f.d_out <= 32 ? 32 : f.d_out <= 64 ? 64 : kOutputs;
-  p.rows = divide_up(f.n, 64) * f.batch < device.multiprocessors ? 32 : 64;
+  p.rows = work < device.multiprocessors ? 32 : 64;
   if (shared_bytes(p) > limit) p.rows = 32;
   while (shared_bytes(p) > limit) p.outputs /= 2;
   p.output_tiles = int(std::max<int64_t>(1, divide_up(f.d_out, p.outputs)));
-  p.keep_leaves = p.groups.count == 1 && p.output_tiles == 1;
-  p.keep_sums = p.groups.count == 1 && f.d_out <= kOutputs;
+  p.keep_leaves = p.output_tiles == 1;
+  p.keep_sums = f.d_out <= kOutputs;
   if (f.d > kStagedFeatures) return;
   p.z_stride = padded_stride(f.d);
   if (shared_bytes(p) > limit) p.z_stride = 0;
@@ -322,8 +330,7 @@ Backward plan(const SoftForest<float>& f, const std::string& what) {
   const Trees trees(f);
   Backward p{.forest = f, .trees = trees, .groups = Groups(trees)};
   plan_tile(p, device);
-  p.tiles = divide_up(f.n, p.rows);
-  p.partials = Partials(f, trees, p.tiles, device.multiprocessors);
+  p.partials = Partials(f, p.groups, p.rows, f.d, device.multiprocessors);
   return p;
 }
 
@@ -331,7 +338,7 @@ Backward plan(const SoftForest<float>& f, const std::string& what) {
 
 int64_t soft_forest_backward_cuda_workspace(const SoftForest<float>& forest) {
   const Backward p = plan(forest, describe("soft_forest_backward", forest));
-  return p.partials.bytes();
+  return p.partials.leaf_bytes() + p.partials.row_bytes(forest.d);
 }
 
 void soft_forest_backward_cuda(const SoftForest<float>& f, const float* grad_out, float* grad_z, float* grad_thresholds,
@@ -339,16 +346,20 @@ void soft_forest_backward_cuda(const SoftForest<float>& f, const float* grad_out
   if (f.batch == 0) return;
   const std::string what = describe("soft_forest_backward", f);
   Backward p = plan(f, what);
+  const Partials& partials = p.partials;
   p.grad_out = grad_out;
-  p.grad_z = grad_z;
   p.partial = static_cast<float*>(workspace);
   p.z_vector = aligned(f.z, f.d, f.z_stride);
   p.leaf_vector = aligned(f.leaves, f.d_out, f.leaves_stride);
   p.out_vector = aligned(grad_out, f.d_out, 0);
-  if (p.partials.parts > 0)
-    launch({what, f.batch * p.partials.parts, kThreads, size_t(shared_bytes(p)), stream},
+  for (; p.first < partials.tiles; p.first = p.end) {
+    p.end = std::min(partials.tiles, p.first + partials.pass);
+    p.grad_z = RowSums(partials, p.partial + partials.leaf_bytes() / int64_t(sizeof(float)), grad_z, int64_t(p.first) * p.rows, f.d);
+    launch({what, partials.blocks(), kThreads, size_t(shared_bytes(p)), stream},
            p.rows == 64 ? backward_kernel<64> : backward_kernel<32>, p);
-  reduce(p.partials, p.partial, grad_thresholds, grad_leaves, what, stream);
+    reduce_rows(partials, p.grad_z, grad_z, what, stream);
+  }
+  reduce(partials, p.trees, p.partial, grad_thresholds, grad_leaves, what, stream);
 }
 
 }  // namespace otk

@@ -9,13 +9,13 @@
 //             4. grad_leaves += dmu^T grad_out on the tensor cores: a warp has 48 leaves, 32 outputs, 48 sums a lane;
 //             5. grad_grad_out = (dmu leaves + mu dleaves) / T on the tensor cores: a warp has 16 rows and every sixth
 //                fragment of 8 outputs.
-//           With at most 144 leaves of 128 outputs the leaves stay in shared memory and the sums of step 4 in registers
-//           from tile to tile; dleaves then come once more for each tile. Otherwise the block walks through groups of
-//           leaves and tiles of outputs, and the sums lie in its workspace.
+//           A block has a part of the rows and a range of the groups (cuda_partials.h) and walks through its tiles group
+//           by group: with at most 128 outputs the leaves stay in shared memory and the sums of step 4 in registers from
+//           tile to tile; dleaves then come once more for each tile. Of more outputs a tile takes 128 at a time, and the
+//           sums lie in the workspace.
 // Memory    z, dz and grad_out read once, grad_z and grad_grad_out written once by each group (the first writes, the
-//           others add). Workspace: per block the gradients of thresholds and leaves; at most a block per
-//           multiprocessor, fewer where that would take more than 512 MB.
-// Order     tiles, groups, rows and blocks in fixed order: the same bits on every run on the same kind of device.
+//           others add). Workspace: cuda_partials.h.
+// Order     tiles, groups, rows, parts and ranges in fixed order: the same bits on every run on the same kind of device.
 // Not yet run on a GPU.
 #include <algorithm>
 
@@ -42,10 +42,10 @@ struct Double {
   Trees trees;
   Groups groups;
   const float *grad_out = nullptr, *dz = nullptr, *dthresholds = nullptr, *dleaves = nullptr;
-  float *grad_grad_out = nullptr, *grad_z = nullptr;
   Partials partials{};
+  RowSums grad_grad_out{}, grad_z{};
   float* partial = nullptr;  // [batch, parts, size]
-  int64_t tiles = 0;
+  int first = 0, end = 0;  // tiles of this pass
   int outputs = 0;       // staged at a time
   int output_tiles = 0;  // of so many
   int z_stride = 0, value_stride = 0;           // floats in shared memory; 0: z is not staged
@@ -61,11 +61,13 @@ struct Block {
 
   __device__ explicit Block(const Double& problem)
       : p(problem),
-        entry(int(blockIdx.x) / p.partials.parts),
+        entry(int(blockIdx.x) / p.partials.parts / p.partials.ranges),
         warp(int(threadIdx.x) / 32),
         row_tile(warp % kRowTiles),
         part(warp / kRowTiles) {}
 
+  __device__ int block_part() const { return int(blockIdx.x) % p.partials.parts; }
+  __device__ int range() const { return int(blockIdx.x) / p.partials.parts % p.partials.ranges; }
   __device__ const float* z(int64_t row) const { return p.forest.z + entry * p.forest.z_stride + row * p.forest.d; }
   __device__ const float* dz(int64_t row) const { return p.dz + (entry * p.forest.n + row) * p.forest.d; }
   __device__ const float* thresholds() const { return p.forest.thresholds + entry * p.forest.thresholds_stride; }
@@ -74,7 +76,9 @@ struct Block {
   }
   __device__ const float* leaves() const { return p.forest.leaves + entry * p.forest.leaves_stride; }
   __device__ const float* dleaves() const { return p.dleaves + entry * p.forest.d_out * p.trees.leaves; }
-  __device__ float* partial() const { return p.partial + blockIdx.x * p.partials.size; }
+  __device__ float* partial() const {
+    return p.partial + (int64_t(entry) * p.partials.parts + block_part()) * p.partials.size;
+  }
 
   __device__ float* leaf_tile() const { return shared_memory<float>(); }                   // [kGroup, stride]
   __device__ float* out() const { return leaf_tile() + kGroup * stride(); }                // [kRows, stride]
@@ -202,12 +206,12 @@ struct Block {
       features()[r] = int(p.trees.features.remainder(uint32_t(group.listed(group.range_start(r)).id)));
   }
 
-  __device__ void add_features(const Group& group, int64_t row) const {
+  __device__ void add_features(const Group& group, int64_t row, bool first_group) const {
     const int d = int(p.forest.d), rows = rows_from(row), ranges = group.nodes > 0 ? group.ranges() : 0;
     for (int64_t task = int(threadIdx.x); task < int64_t(rows) * d; task += kThreads) {
       const int r = int(task / d), feature = int(task - int64_t(r) * d);
-      float* to = p.grad_z + (entry * p.forest.n + row + r) * d + feature;
-      float sum = group.first ? *to : 0;
+      float* to = p.grad_z.at(range(), p.forest.batch, entry, row + r) + feature;
+      float sum = first_group ? 0 : *to;
       for (int range = 0; range < ranges; ++range) {
         const int ahead = feature - features()[range], end = group.range_start(range + 1);
         for (int64_t x = group.range_start(range) + (ahead < 0 ? ahead + d : ahead); x < end; x += d)
@@ -217,42 +221,54 @@ struct Block {
     }
   }
 
-  __device__ void add_thresholds(const Group& group, bool first_tile) const {
+  __device__ void add_thresholds(int index, const Group& group, bool fresh) const {
     for (int x = kThreads - 1 - int(threadIdx.x); x < group.nodes; x += kThreads) {
-      float* to = partial() + int64_t(p.trees.leaves) * p.partials.width + group.listed(x).id;
-      const float before = first_tile && group.fresh(x) ? 0 : *to;
+      float* to = partial() + int64_t(p.trees.leaves) * p.partials.width + int64_t(index) * kListed + x;
+      const float before = fresh ? 0 : *to;
       float sum = 0;
       for (int r = 0; r < kRows; ++r) sum += value()[r * p.value_stride + columns()[x]];
       *to = before - sum;
     }
   }
 
-  // A warp's first leaf and output in step 4.
+  // A warp's first leaf and output in step 4, and where their sums lie.
   __device__ int first_leaf() const { return warp % kLeafParts * kLeafTiles * 16; }
   __device__ int first_output() const { return warp / kLeafParts * 32; }
+  __device__ float* sums_at(const Group& group, int output) const {
+    return partial() + int64_t(group.first + first_leaf()) * p.partials.width + output;
+  }
+  __device__ void load(const Group& group, int output, bool fresh, LeafSums& sums) const {
+    const int width = p.partials.width;
+    if (fresh)
+      sums.zero();
+    else
+      sums.load(sums_at(group, output), width, group.leaves - first_leaf(), width - output);
+  }
+  __device__ void store(const Group& group, int output, LeafSums& sums) const {
+    const int width = p.partials.width;
+    sums.store(sums_at(group, output), width, group.leaves - first_leaf(), width - output);
+  }
 
-  __device__ void push_leaves(const Group& group, int64_t row, bool first_tile, LeafSums& sums) const {
-    const int leaf = first_leaf(), leaf_count = group.leaves - leaf;
+  __device__ void push_leaves(const Group& group, int64_t row, bool fresh, LeafSums& sums) const {
+    const int leaf_count = group.leaves - first_leaf();
     for (int super = 0; super < p.partials.width; super += kOutputs) {
-      const int output = super + first_output(), outputs = p.partials.width - output;
-      float* to = partial() + int64_t(group.first + leaf) * p.partials.width + output;
-      if (!p.keep_sums && first_tile) sums.zero();
-      if (!p.keep_sums && !first_tile) sums.load(to, p.partials.width, leaf_count, outputs);
+      const int output = super + first_output();
+      if (!p.keep_sums) load(group, output, fresh, sums);
       for (int first = super; first < super + kOutputs && first < p.forest.d_out; first += p.outputs) {
         if (p.output_tiles > 1) {
           __syncthreads();
           stage_out(row, first);
           arrive();
         }
-        if (output >= first && output < first + p.outputs && outputs > 0)
-          sums.multiply(dmu() + leaf, out() + output - first, stride(), kRows, leaf_count);
+        if (output >= first && output < first + p.outputs && output < p.partials.width)
+          sums.multiply(dmu() + first_leaf(), out() + output - first, stride(), kRows, leaf_count);
       }
-      if (!p.keep_sums) sums.store(to, p.partials.width, leaf_count, outputs);
+      if (!p.keep_sums) store(group, output, sums);
     }
   }
 
   // Step 5; the leaves come last, so that a single tile of a single group finds them where it starts.
-  __device__ void pull_result(const Group& group, int64_t row) const {
+  __device__ void pull_result(const Group& group, int64_t row, bool first_group) const {
     const int at = row_tile * 16 * kStride, rows = rows_from(row) - row_tile * 16;
     for (int tile = 0; tile < p.output_tiles; ++tile) {
       const int first = tile * p.outputs, outputs = outputs_from(first);
@@ -271,38 +287,34 @@ struct Block {
         arrive();
       }
       result.multiply(dmu() + at, leaf_tile(), stride(), whole(group), part, outputs);
-      float* to = p.grad_grad_out + (entry * p.forest.n + row + row_tile * 16) * p.forest.d_out + first;
-      result.write(to, p.forest.d_out, rows, outputs, part, p.trees.scale, group.first > 0);
+      float* to = p.grad_grad_out.at(range(), p.forest.batch, entry, row + row_tile * 16) + first;
+      result.write(to, p.forest.d_out, rows, outputs, part, p.trees.scale, !first_group);
     }
   }
 };
 
 __global__ void __launch_bounds__(kThreads, 1) double_kernel(const __grid_constant__ Double p) {
   const Block block(p);
+  const int first_group = p.partials.first_group(block.range()), groups = p.partials.first_group(block.range() + 1);
+  const int start = p.first + block.block_part(), step = p.partials.parts;
+  if (start >= p.end) return;
   LeafSums sums;
-  sums.zero();
-  const int64_t start = int64_t(blockIdx.x) % p.partials.parts;
-  for (int64_t tile = start; tile < p.tiles; tile += p.partials.parts) {
-    const int64_t row = tile * kRows;
-    const bool first_tile = tile == start;
-    for (int index = 0; index < p.groups.count; ++index) {
-      const Group group(p.trees, p.groups, index);
-      if (first_tile || p.groups.count > 1) {
-        __syncthreads();
-        block.list_nodes(group);
-      }
-      block.pull_values(group, row, first_tile || !p.keep_leaves, index == 0);
+  for (int index = first_group; index < groups; ++index) {
+    const Group group(p.trees, p.groups, index);
+    __syncthreads();
+    block.list_nodes(group);
+    if (p.keep_sums) block.load(group, block.first_output(), p.first == 0, sums);
+    for (int tile = start; tile < p.end; tile += step) {
+      const int64_t row = int64_t(tile) * kRows;
+      const bool begins = tile == start, fresh = begins && p.first == 0, staged = start + step >= p.end;
+      block.pull_values(group, row, begins || !p.keep_leaves, (begins && index == first_group) || !staged);
       block.route(group, row);
-      block.add_features(group, row);
-      block.add_thresholds(group, first_tile);
-      block.push_leaves(group, row, first_tile, sums);
-      block.pull_result(group, row);
+      block.add_features(group, row, index == first_group);
+      block.add_thresholds(index, group, fresh);
+      block.push_leaves(group, row, fresh, sums);
+      block.pull_result(group, row, index == first_group);
     }
-  }
-  if (p.keep_sums) {
-    const int leaf = block.first_leaf(), output = block.first_output();
-    const int width = p.partials.width;
-    sums.store(block.partial() + int64_t(leaf) * width + output, width, p.trees.leaves - leaf, width - output);
+    if (p.keep_sums) block.store(group, block.first_output(), sums);
   }
 }
 
@@ -321,12 +333,11 @@ Double plan(const SoftForest<float>& f, const std::string& what) {
   p.outputs = f.d_out <= 32 ? 32 : f.d_out <= 64 ? 64 : kOutputs;
   while (shared_bytes(p) > limit) p.outputs /= 2;
   p.output_tiles = int(std::max<int64_t>(1, divide_up(f.d_out, p.outputs)));
-  p.keep_leaves = p.groups.count == 1 && p.output_tiles == 1;
-  p.keep_sums = p.groups.count == 1 && f.d_out <= kOutputs;
+  p.keep_leaves = p.output_tiles == 1;
+  p.keep_sums = f.d_out <= kOutputs;
   if (f.d <= kStagedFeatures) p.z_stride = padded_stride(f.d);
   if (shared_bytes(p) > limit) p.z_stride = 0;
-  p.tiles = divide_up(f.n, kRows);
-  p.partials = Partials(f, trees, p.tiles, device.multiprocessors);
+  p.partials = Partials(f, p.groups, kRows, f.d + f.d_out, device.multiprocessors);
   return p;
 }
 
@@ -334,7 +345,7 @@ Double plan(const SoftForest<float>& f, const std::string& what) {
 
 int64_t soft_forest_double_backward_cuda_workspace(const SoftForest<float>& forest) {
   const Double p = plan(forest, describe("soft_forest_double_backward", forest));
-  return p.partials.bytes();
+  return p.partials.leaf_bytes() + p.partials.row_bytes(forest.d) + p.partials.row_bytes(forest.d_out);
 }
 
 void soft_forest_double_backward_cuda(const SoftForest<float>& f, const float* grad_out, const float* dz,
@@ -344,16 +355,24 @@ void soft_forest_double_backward_cuda(const SoftForest<float>& f, const float* g
   const std::string what = describe("soft_forest_double_backward", f);
   Double p = plan(f, what);
   p.grad_out = grad_out, p.dz = dz, p.dthresholds = dthresholds, p.dleaves = dleaves;
-  p.grad_grad_out = grad_grad_out, p.grad_z = grad_z;
+  const Partials& partials = p.partials;
   p.partial = static_cast<float*>(workspace);
   p.z_vector = aligned(f.z, f.d, f.z_stride);
   p.dz_vector = aligned(dz, f.d, 0);
   p.leaf_vector = aligned(f.leaves, f.d_out, f.leaves_stride);
   p.dleaf_vector = aligned(dleaves, f.d_out, 0);
   p.out_vector = aligned(grad_out, f.d_out, 0);
-  if (p.partials.parts > 0)
-    launch({what, f.batch * p.partials.parts, kThreads, size_t(shared_bytes(p)), stream}, double_kernel, p);
-  reduce(p.partials, p.partial, grad_thresholds, grad_leaves, what, stream);
+  float* const z_sums = p.partial + partials.leaf_bytes() / int64_t(sizeof(float));
+  float* const out_sums = z_sums + partials.row_bytes(f.d) / int64_t(sizeof(float));
+  for (; p.first < partials.tiles; p.first = p.end) {
+    p.end = std::min(partials.tiles, p.first + partials.pass);
+    p.grad_z = RowSums(partials, z_sums, grad_z, int64_t(p.first) * kRows, f.d);
+    p.grad_grad_out = RowSums(partials, out_sums, grad_grad_out, int64_t(p.first) * kRows, f.d_out);
+    launch({what, partials.blocks(), kThreads, size_t(shared_bytes(p)), stream}, double_kernel, p);
+    reduce_rows(partials, p.grad_z, grad_z, what, stream);
+    reduce_rows(partials, p.grad_grad_out, grad_grad_out, what, stream);
+  }
+  reduce(partials, p.trees, p.partial, grad_thresholds, grad_leaves, what, stream);
 }
 
 }  // namespace otk

@@ -13,6 +13,8 @@ constexpr int kGroup = 144;  // columns of leaves: 9 fragments of 16
 constexpr int kHeight = 7;   // of a group's subtree in deep trees
 constexpr int kUpper = (1 << (kHeight - kSubtreeLevels)) - 1, kPath = 16 - kHeight;
 constexpr int kColumns = kGroup + kUpper + kPath;
+constexpr int kListed = 136;  // nodes of a group at most: 127 of a subtree and 9 above it, 135 of 9 whole trees
+static_assert(kListed >= (1 << kHeight) - 1 + kPath && kListed >= kGroup / 16 * 15);
 
 struct Groups {
   int above, height;  // above + height = depth
@@ -78,10 +80,23 @@ struct Group {
     if (above == 0) return r * nodes;
     return r < above ? r : above + (1 << (r - above)) - 1;
   }
-
-  // Whether no earlier group of the block has added to this node.
-  __device__ bool fresh(int x) const { return x >= above || (within & ((1 << (above - x)) - 1)) == 0; }
 };
+
+// Where a node's gradient is: as node x of the list of each of 2^levels groups from `group` on.
+struct Place {
+  int group, levels, x;
+};
+
+__device__ inline Place place_of(const Trees& t, const Groups& g, int id) {
+  const int tree = id / t.nodes, k = id - tree * t.nodes;
+  if (g.above == 0) {
+    const int of_group = g.leaves >> g.height, group = tree / of_group;
+    return {group, 0, (tree - group * of_group) * t.nodes + k};
+  }
+  const int level = floor_log2(k + 1), i = k + 1 - (1 << level), below = g.above - level, first = tree << g.above;
+  if (below > 0) return {first + (i << below), below, level};
+  return {first + (i >> -below), 0, g.above + (1 << -below) - 1 + (i & ((1 << -below) - 1))};
+}
 
 // A node above the group's subtrees, and which of these are below it: count from start on, the first `half` on its left.
 struct Upper {

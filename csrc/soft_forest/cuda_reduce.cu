@@ -1,43 +1,75 @@
-// cuda_reduce.cu - adds the blocks' partial gradients: in order within 8 slices of the parts, then in order of the slices.
+// cuda_reduce.cu - adds the blocks' partial gradients: those of leaves and nodes in order within up to 8 slices of the parts,
+// then in order of the slices; those of rows in order of the ranges.
 // Not yet run on a GPU.
 #include "soft_forest/cuda_partials.h"
 
 namespace otk::forest {
 namespace {
 
-constexpr int kSlices = 8, kReduced = 32;
+constexpr int kThreads = 256, kSlices = 8;
 
-__global__ void __launch_bounds__(kSlices* kReduced)
-    reduce_kernel(const __grid_constant__ Partials p, const float* data, float* grad_thresholds, float* grad_leaves,
-                  int64_t blocks) {
-  const int64_t entry = int64_t(blockIdx.x) / blocks, leaves = int64_t(p.leaves) * p.width;
-  const int64_t e = int64_t(blockIdx.x) % blocks * kReduced + int(threadIdx.x) % kReduced;
-  const int slice = int(threadIdx.x) / kReduced;
+__global__ void __launch_bounds__(kThreads)
+    reduce_kernel(const __grid_constant__ Partials p, const __grid_constant__ Trees trees,
+                  const __grid_constant__ Groups groups, const float* data, float* grad_thresholds, float* grad_leaves,
+                  int64_t nodes, int slices, int64_t blocks) {
+  const int reduced = kThreads / slices, slice = int(threadIdx.x) / reduced;
+  const int64_t entry = int64_t(blockIdx.x) / blocks, leaves = int64_t(trees.leaves) * p.width;
+  const int64_t e = int64_t(blockIdx.x) % blocks * reduced + int(threadIdx.x) % reduced;
+  const float* from = data + entry * p.parts * p.size;
   float sum = 0;
-  if (e < leaves + p.nodes) {
-    const float* from = data + entry * p.parts * p.size + e;
+  if (e < leaves) {
 #pragma unroll 8
-    for (int part = slice; part < p.parts; part += kSlices) sum += from[part * p.size];
+    for (int part = slice; part < p.parts; part += slices) sum += from[part * p.size + e];
+  } else if (e < leaves + nodes) {
+    const Place place = place_of(trees, groups, int(e - leaves));
+    const float* first = from + leaves + int64_t(place.group) * kListed + place.x;
+#pragma unroll 8
+    for (int64_t k = slice; k < int64_t(p.parts) << place.levels; k += slices)
+      sum += first[(k >> place.levels) * p.size + (k & ((1 << place.levels) - 1)) * kListed];
   }
-  float* sums = shared_memory<float>();  // [kSlices, kReduced]
+  float* sums = shared_memory<float>();  // [slices, reduced]
   sums[threadIdx.x] = sum;
   __syncthreads();
-  if (slice > 0 || e >= leaves + p.nodes) return;
-  for (int s = 1; s < kSlices; ++s) sum += sums[s * kReduced + int(threadIdx.x)];
+  if (slice > 0 || e >= leaves + nodes) return;
+  for (int s = 1; s < slices; ++s) sum += sums[s * reduced + int(threadIdx.x)];
   if (e >= leaves)
-    grad_thresholds[entry * p.nodes + e - leaves] = sum;
+    grad_thresholds[entry * nodes + e - leaves] = sum;
   else if (e % p.width < p.d_out)
-    grad_leaves[(entry * p.leaves + e / p.width) * p.d_out + e % p.width] = sum * p.scale;
+    grad_leaves[(entry * trees.leaves + e / p.width) * p.d_out + e % p.width] = sum * trees.scale;
+}
+
+// `size` floats of an entry; its rows of the pass start at `first` of `result_size`.
+__global__ void __launch_bounds__(kThreads)
+    reduce_rows_kernel(const float* data, int64_t batch, int64_t pass_size, int ranges, float* result, int64_t result_size,
+                       int64_t first, int64_t size, int64_t blocks) {
+  const int64_t entry = int64_t(blockIdx.x) / blocks;
+  const int64_t e = int64_t(blockIdx.x) % blocks * kThreads + int(threadIdx.x);
+  if (e >= size) return;
+  const float* from = data + entry * pass_size + e;
+  float sum = 0;
+#pragma unroll 8
+  for (int range = 0; range < ranges; ++range) sum += from[range * batch * pass_size];
+  result[entry * result_size + first + e] = sum;
 }
 
 }  // namespace
 
-void reduce(const Partials& p, const float* data, float* grad_thresholds, float* grad_leaves, const std::string& what,
+void reduce(const Partials& p, const Trees& trees, const float* data, float* grad_thresholds, float* grad_leaves, const std::string& what,
             void* stream) {
-  const int64_t blocks = divide_up(int64_t(p.leaves) * p.width + p.nodes, kReduced);
+  int slices = 1;
+  while (2 * slices <= std::min(p.parts, kSlices)) slices *= 2;
+  const int64_t nodes = int64_t(trees.leaves >> trees.depth) * trees.nodes;
+  const int64_t blocks = divide_up(int64_t(trees.leaves) * p.width + nodes, kThreads / slices);
   if (blocks == 0) return;
-  launch({what, p.batch * blocks, kSlices * kReduced, sizeof(float) * kSlices * kReduced, stream}, reduce_kernel, p, data,
-         grad_thresholds, grad_leaves, blocks);
+  launch({what, p.batch * blocks, kThreads, sizeof(float) * kThreads, stream}, reduce_kernel, p, trees, Groups(trees),
+         data, grad_thresholds, grad_leaves, nodes, slices, blocks);
+}
+
+void reduce_rows(const Partials& p, const RowSums& sums, float* result, const std::string& what, void* stream) {
+  const int64_t size = std::min(sums.rows, p.n - sums.first) * sums.width, blocks = divide_up(size, kThreads);
+  if (p.ranges == 1 || blocks == 0) return;
+  launch({what, p.batch * blocks, kThreads, 0, stream}, reduce_rows_kernel, sums.data, p.batch, sums.rows * sums.width,
+         p.ranges, result, p.n * sums.width, sums.first * sums.width, size, blocks);
 }
 
 }  // namespace otk::forest

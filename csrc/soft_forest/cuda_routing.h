@@ -168,6 +168,7 @@ inline void check_sizes(const SoftForest<float>& f, const std::string& what) {
   if (f.trees < 1 || f.trees > most >> f.depth)
     throw std::runtime_error(what + ": trees must have 1 to 2^30 leaves in all");
   if (f.d < 1 || f.d > most || f.d_out > most) throw std::runtime_error(what + ": d must be 1 to 2^30, d_out at most 2^30");
+  if (f.n >> 34) throw std::runtime_error(what + ": n must be less than 2^34");  // tiles of 16 rows are numbered as well
 }
 
 }  // namespace otk::forest

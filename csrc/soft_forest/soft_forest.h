@@ -26,7 +26,7 @@
 //            thresholds give shares 0 and 1.
 //   order    fixed by the shapes, the device's kind and its number of multiprocessors; no atomics.
 //   launch   one launch (backward: two) on `stream`, on the current device; allocates nothing, never synchronises,
-//            throws with op and shape. n, batch, d_out >= 0, d >= 1, depth <= 16, trees 2^depth <= 2^30. Rows that
+//            throws with op and shape. n, batch, d_out >= 0, n < 2^34, d >= 1, depth <= 16, trees 2^depth <= 2^30. Rows that
 //            are aligned to 16 bytes are read faster, but none need be.
 #pragma once
 #include <cstdint>

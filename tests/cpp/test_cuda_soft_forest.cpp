@@ -8,6 +8,7 @@
 
 #include "check.h"
 #include "common/cuda.h"
+#include "soft_forest/cuda_partials.h"
 #include "soft_forest/soft_forest.h"
 
 namespace {
@@ -179,6 +180,51 @@ void compare(const Shape& s) {
   backward(s, input, exact);
 }
 
+otk::forest::Partials plan(const Shape& s, int rows, int multiprocessors) {
+  const otk::SoftForest<float> f{nullptr, nullptr, nullptr, s.batch, s.n, s.d, s.trees, s.depth, s.d_out, 0, 0, 0};
+  return {f, otk::forest::Groups(otk::forest::Trees(f)), rows, s.d, multiprocessors};
+}
+
+// How the backward kernels share out their work: every multiprocessor has some wherever there is enough, at nearly the least
+// number of steps that any plan could take, and the partial sums stay small.
+void plans_fill_the_device(const Shape& s, int rows, int multiprocessors) {
+  const otk::forest::Partials p = plan(s, rows, multiprocessors);
+  const int64_t constant = p.kBytes * multiprocessors, one = 4 * s.batch * s.trees * s.leaves();
+  const int64_t work = int64_t(p.tiles) * p.groups, steps = otk::forest::divide_up(p.tiles, p.parts) *
+                                                             otk::forest::divide_up(p.groups, p.ranges);
+  const int64_t here = std::max<int64_t>(1, multiprocessors / s.batch);  // multiprocessors of an entry
+  bool good = p.parts <= p.tiles && p.ranges <= p.groups && p.parts * p.ranges <= here;
+  good &= p.pass == p.tiles || (p.ranges > 1 && p.pass >= p.parts && p.pass % p.parts == 0);
+  good &= p.leaf_bytes() <= std::max(constant, one * (p.width + 2)) && p.row_bytes(s.d) <= constant + 16;
+  if (work < here)
+    good &= p.parts * p.ranges == work;
+  else
+    good &= 2 * p.parts * p.ranges > here && double(work) > (work < 8 * here ? 0.5 : 0.85) * double(steps * here);
+  if (good) return;
+  std::printf("z [%d, %d, %d], %d trees of depth %d, %d outputs on %d multiprocessors: %d tiles, %d groups, %d parts, "
+              "%d ranges, %d tiles in a pass\n",
+              int(s.batch), int(s.n), int(s.d), int(s.trees), int(s.depth), int(s.d_out), multiprocessors, p.tiles,
+              p.groups, p.parts, p.ranges, p.pass);
+  ++failures;
+}
+
+void plans() {
+  for (const int multiprocessors : {84, 108, 132, 148})
+    for (const int rows : {32, 64})
+      for (const int64_t batch : {1, 3, 100, 300})
+        for (const int64_t n : {1, 64, 500, 4097, 65536, 1 << 22})
+          for (const int64_t d_out : {1, 130}) {
+            plans_fill_the_device({batch, n, 128, 18, 3, d_out}, rows, multiprocessors);
+            plans_fill_the_device({batch, n, 128, 1, 16, d_out}, rows, multiprocessors);
+            plans_fill_the_device({batch, n, 128, 16, 16, d_out}, rows, multiprocessors);
+            plans_fill_the_device({batch, n, 128, 1 << 14, 6, d_out}, rows, multiprocessors);
+          }
+  const auto blocks = [](const Shape& s) { return int(plan(s, 64, 132).blocks()); };
+  CHECK(blocks({1, 65536, 128, 1, 16, 128}) == 132);
+  CHECK(blocks({1, 65536, 128, 16, 16, 128}) == 132);
+  CHECK(blocks({1, 1, 128, 16, 16, 128}) == 132);
+}
+
 void refuses_too_many_leaves() {
   std::string message;
   try {
@@ -189,10 +235,26 @@ void refuses_too_many_leaves() {
   CHECK(message == "soft_forest (cuda) z [1, 1, 1], leaves [1, 1048576, 2^16, 1]: trees must have 1 to 2^30 leaves in all");
 }
 
+// Blocks that share a row's groups: the ranges' sums, in passes over the rows.
+void split_groups() {
+  const auto on = [](int multiprocessors, const Shape& s, int rows, int parts, int ranges, int pass) {
+    const Device device(90, multiprocessors);
+    const otk::forest::Partials p = plan(s, rows, multiprocessors);
+    CHECK(p.parts == parts && p.ranges == ranges && p.pass == pass);
+    compare(s);
+  };
+  on(6, {1, 5, 12, 2, 9, 4}, 32, 1, 6, 1);         // 8 groups, unevenly
+  on(4, {1, 40, 12, 1, 8, 3}, 32, 2, 2, 2);        // parts of the rows as well
+  on(4, {2, 130, 1000, 1, 8, 4}, 64, 1, 2, 2);     // two passes of each of two entries
+  on(4, {1, 9, 20, 6, 5, 130}, 32, 1, 2, 1);       // sums in the workspace
+  on(5, {1, 3, 7, 1, 11, 1}, 32, 1, 5, 1);
+}
+
 }  // namespace
 
 void test_cuda_soft_forest() {
   refuses_too_many_leaves();
+  plans();
   for (const int capability : {80, 86, 90}) {
     const Device device(capability, 2);
     compare({1, 1, 1, 1, 0, 1});
@@ -211,4 +273,5 @@ void test_cuda_soft_forest() {
   const Device device(90, 2);
   compare({1, 130, 128, 18, 3, 128});
   compare({1, 450, 10, 3, 3, 16});  // four tiles a block: every buffer in every role
+  split_groups();
 }

@@ -210,5 +210,12 @@ void test_cuda_soft_forest_double_backward() {
     }
   otk::device_on_host = {90, 2};
   compare({1, 200, 10, 3, 3, 16}, true);  // four tiles a block
+  // Blocks that share a row's groups: unevenly, with parts of the rows as well, in two passes, with sums in the workspace.
+  otk::device_on_host = {90, 6};
+  compare({1, 5, 12, 2, 9, 4}, true);
+  otk::device_on_host = {90, 4};
+  compare({1, 40, 12, 1, 8, 3}, true);
+  compare({2, 130, 1000, 1, 8, 4}, true);
+  compare({1, 9, 20, 6, 5, 130}, true);
   otk::device_on_host = before;
 }
