@@ -97,7 +97,7 @@ struct Block {
     const int64_t left = p.forest.d_out - first;
     return int(left < p.outputs ? left : p.outputs);
   }
-  __device__ int whole_from(int first) const { return (outputs_from(first) + 7) / 8 * 8; }  // zeros past the last
+  __device__ int whole_from(int first) const { return (outputs_from(first) + 15) / 16 * 16; }  // zeros past the last
   __device__ int rows_from(int64_t row) const {
     return int(row >= p.forest.n ? 0 : p.forest.n - row < kRows ? p.forest.n - row : kRows);
   }
@@ -137,8 +137,7 @@ struct Block {
       if (stage_rows && tile == 0) stage_z(row, tiles.z);
       finish_copies();
       __syncthreads();
-      values.multiply(tiles.out + row_tile * 16 * stride(), leaf_tile() + leaf * stride(), stride(), whole_from(first),
-                      group.leaves - leaf);
+      values.multiply(tiles.out + row_tile * 16 * stride(), leaf_tile() + leaf * stride(), stride(), whole_from(first));
     }
     values.write(tiles.value + row_tile * 16 * p.value_stride + leaf, p.value_stride, p.trees.scale);
     __syncthreads();
@@ -217,7 +216,7 @@ struct Block {
 
   __device__ void add_thresholds(int index, const Group& group, const float* value, bool fresh) const {
     for (int x = kThreads - 1 - int(threadIdx.x); x < group.nodes; x += kThreads) {
-      float* to = partial() + int64_t(p.trees.leaves) * p.partials.width + int64_t(index) * kListed + x;
+      float* to = partial() + p.partials.leaf_sums + int64_t(index) * kListed + x;
       const float before = fresh ? 0 : *to, *column = value + columns()[x];
       float sum = 0;
       for (int r = 0; r < kRows; ++r) sum += column[r * p.value_stride];
@@ -229,7 +228,7 @@ struct Block {
   __device__ int first_leaf() const { return warp % kLeafParts * kLeafTiles * 16; }
   __device__ int first_output() const { return warp / kLeafParts * 32; }
   __device__ float* sums_at(const Group& group, int output) const {
-    return partial() + int64_t(group.first + first_leaf()) * p.partials.width + output;
+    return partial() + SumsLayout{p.partials.width}.at(group.first + first_leaf(), output);
   }
   __device__ void load(const Group& group, int output, bool fresh, LeafSums& sums) const {
     const int width = p.partials.width;
@@ -255,8 +254,8 @@ struct Block {
           finish_copies();
           __syncthreads();
         }
-        if (output >= first && output < first + p.outputs && output < p.partials.width)
-          sums.multiply(mu() + first_leaf(), tiles.out + output - first, stride(), kRows, leaf_count);
+        if (output >= first && output < first + p.outputs && output < p.partials.width && leaf_count > 0)
+          sums.multiply(mu() + first_leaf(), tiles.out + output - first, stride(), kRows);
       }
       if (!p.keep_sums) store(group, output, sums);
     }

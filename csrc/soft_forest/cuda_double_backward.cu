@@ -97,7 +97,7 @@ struct Block {
     const int64_t left = p.forest.d_out - first;
     return int(left < p.outputs ? left : p.outputs);
   }
-  __device__ int whole_from(int first) const { return (outputs_from(first) + 7) / 8 * 8; }  // zeros past the last
+  __device__ int whole_from(int first) const { return (outputs_from(first) + 15) / 16 * 16; }  // zeros past the last
   __device__ int rows_from(int64_t row) const { return int(p.forest.n - row < kRows ? p.forest.n - row : kRows); }
 
   // From row `row`, which `from` points at. Rows past the last are zeros: they add nothing.
@@ -149,12 +149,12 @@ struct Block {
       if (stage_tile && tile == 0) stage_z(row);
       arrive();
       const float *rows = out() + row_tile * 16 * stride(), *below = leaf_tile() + leaf * stride();
-      values.multiply(rows, below, stride(), whole_from(first), group.leaves - leaf);
+      values.multiply(rows, below, stride(), whole_from(first));
       if (!p.dleaves) continue;
       __syncthreads();
       stage_leaves(group, first, dleaves(), p.dleaf_vector);
       arrive();
-      dvalues.multiply(rows, below, stride(), whole_from(first), group.leaves - leaf);
+      dvalues.multiply(rows, below, stride(), whole_from(first));
     }
     values.write(value() + row_tile * 16 * p.value_stride + leaf, p.value_stride, p.trees.scale);
     dvalues.write(dmu() + row_tile * 16 * kStride + leaf, kStride, p.trees.scale);
@@ -223,7 +223,7 @@ struct Block {
 
   __device__ void add_thresholds(int index, const Group& group, bool fresh) const {
     for (int x = kThreads - 1 - int(threadIdx.x); x < group.nodes; x += kThreads) {
-      float* to = partial() + int64_t(p.trees.leaves) * p.partials.width + int64_t(index) * kListed + x;
+      float* to = partial() + p.partials.leaf_sums + int64_t(index) * kListed + x;
       const float before = fresh ? 0 : *to;
       float sum = 0;
       for (int r = 0; r < kRows; ++r) sum += value()[r * p.value_stride + columns()[x]];
@@ -235,7 +235,7 @@ struct Block {
   __device__ int first_leaf() const { return warp % kLeafParts * kLeafTiles * 16; }
   __device__ int first_output() const { return warp / kLeafParts * 32; }
   __device__ float* sums_at(const Group& group, int output) const {
-    return partial() + int64_t(group.first + first_leaf()) * p.partials.width + output;
+    return partial() + SumsLayout{p.partials.width}.at(group.first + first_leaf(), output);
   }
   __device__ void load(const Group& group, int output, bool fresh, LeafSums& sums) const {
     const int width = p.partials.width;
@@ -260,8 +260,8 @@ struct Block {
           stage_out(row, first);
           arrive();
         }
-        if (output >= first && output < first + p.outputs && output < p.partials.width)
-          sums.multiply(dmu() + first_leaf(), out() + output - first, stride(), kRows, leaf_count);
+        if (output >= first && output < first + p.outputs && output < p.partials.width && leaf_count > 0)
+          sums.multiply(dmu() + first_leaf(), out() + output - first, stride(), kRows);
       }
       if (!p.keep_sums) store(group, output, sums);
     }

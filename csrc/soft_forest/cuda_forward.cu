@@ -77,8 +77,10 @@ __device__ void route(const Forward& p, const float* z, int64_t z_stride, int ro
   }
 }
 
-// sums += mu [16, count] leaves [count, outputs], count a multiple of 8
-__device__ __forceinline__ void multiply(const float* mu, const float* leaves, int count, int outputs, Sums& sums) {
+// sums += mu [16, count] leaves [count, 32 kUsed], count a multiple of 8. A branch between fragments would make each wait for
+// itself.
+template <int kUsed>
+__device__ __forceinline__ void multiply(const float* mu, const float* leaves, int count, Sums& sums) {
   const int g = int(threadIdx.x) % 32 / 4, t = int(threadIdx.x) % 4;
   for (int k = 2 * t; k < count; k += 8) {
     const float2 upper = *reinterpret_cast<const float2*>(mu + g * kMuStride + k);
@@ -86,13 +88,14 @@ __device__ __forceinline__ void multiply(const float* mu, const float* leaves, i
     const float weights[4] = {upper.x, lower.x, upper.y, lower.y};
     const Split<4> a = split(weights);
 #pragma unroll
-    for (int q = 0; q < kQuads; ++q) {
-      if (q * 32 >= outputs) break;
+    for (int q = 0; q < kUsed; ++q) {
       const float4 even = *reinterpret_cast<const float4*>(leaves + k * kLeafStride + q * 32 + 4 * g);
       const float4 odd = *reinterpret_cast<const float4*>(leaves + (k + 1) * kLeafStride + q * 32 + 4 * g);
       const float pairs[4][2] = {{even.x, odd.x}, {even.y, odd.y}, {even.z, odd.z}, {even.w, odd.w}};
+      Split<2> b[4];
 #pragma unroll
-      for (int j = 0; j < 4; ++j) multiply_add(sums.of[q][j], a, split(pairs[j]));
+      for (int j = 0; j < 4; ++j) b[j] = split(pairs[j]);
+      multiply_add(sums.of[q], a, b);
     }
   }
 }
@@ -161,7 +164,12 @@ __global__ void __launch_bounds__(kWarps * 32, 1) forward_kernel(const __grid_co
           route(p, z + row * f.d, f.d, rows, thresholds, first + chunk, count, mu);
         __syncwarp();
         if (ends) stage_rows(p, z, next, z_rows);
-        multiply(mu, staged + chunk * kLeafStride, count, outputs, sums);
+        if (outputs > 64)
+          multiply<kQuads>(mu, staged + chunk * kLeafStride, count, sums);
+        else if (outputs > 32)
+          multiply<2>(mu, staged + chunk * kLeafStride, count, sums);
+        else
+          multiply<1>(mu, staged + chunk * kLeafStride, count, sums);
       }
     }
     write(p, sums, rows, outputs, p.out + (entry * f.n + row) * f.d_out + column);

@@ -20,7 +20,7 @@ struct Partials {
   static constexpr int64_t kBytes = 512 << 10;
 
   int64_t batch = 0, n = 0, d_out = 0;
-  int64_t size = 0;             // floats of a part: leaves [all leaves, width], then nodes [groups, kListed]
+  int64_t size = 0, leaf_sums = 0;  // floats of a part: of leaves (SumsLayout), then of nodes [groups, kListed]
   int tiles = 0, pass = 0;      // of `rows` rows; so many in a pass
   int groups = 0, width = 0, rows = 0, parts = 0, ranges = 1;
 
@@ -33,9 +33,10 @@ struct Partials {
         d_out(f.d_out),
         tiles(int(divide_up(f.n, tile_rows))),
         groups(g.count),
-        width(int(divide_up(f.d_out, 4) * 4)),
+        width(int(divide_up(f.d_out, 8) * 8)),
         rows(tile_rows) {
-    size = (f.trees << f.depth) * width + int64_t(groups) * kListed;
+    leaf_sums = divide_up(f.trees << f.depth, 2) * 2 * width;
+    size = leaf_sums + int64_t(groups) * kListed;
     const int64_t entries = std::max<int64_t>(1, batch), blocks = std::max<int64_t>(1, multiprocessors / entries);
     const int64_t most = kBytes * multiprocessors / int64_t(sizeof(float)) / entries;
     const int64_t tile = rows * std::max<int64_t>(1, row_floats);

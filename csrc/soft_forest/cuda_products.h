@@ -7,38 +7,58 @@ namespace otk::forest {
 constexpr int kStride = kGroup + 4;  // of the weights mu in shared memory
 constexpr int kLeafParts = 3, kLeafTiles = kGroup / 16 / kLeafParts;  // warps along the leaves, fragments of each
 
-// value [rows, kGroup] of a warp's 16 rows and kTiles fragments of leaves
+// value [rows, kGroup] of a warp's 16 rows and kTiles fragments of leaves. All fragments are multiplied, whether they have
+// leaves or not: a branch between them would leave each waiting for itself.
+//
+// A lane (g, t) takes rows and leaves `nearest(g)` instead of g, and outputs 4 t .. 4 t + 3 of 16 as its depths of two steps:
+// loads are 16 bytes wide and free of bank conflicts by a stride of 4 mod 32.
 template <int kTiles>
 struct Values {
   float of[kTiles][4];
 
-  // += grad_out [rows, outputs] leaves [kGroup, outputs]^T, outputs in whole eighths; lane (g, t) takes t and t + 4 of
-  // each
-  __device__ __forceinline__ void multiply(const float* grad_out, const float* leaves, int stride, int outputs,
-                                           int leaf_count) {
+  __device__ static __forceinline__ int nearest(int g) { return g / 2 + g % 2 * 4; }
+
+  // += grad_out [rows, outputs] leaves [kGroup, outputs]^T, outputs in whole sixteenths
+  __device__ __forceinline__ void multiply(const float* grad_out, const float* leaves, int stride, int outputs) {
     const int g = int(threadIdx.x) % 32 / 4, t = int(threadIdx.x) % 4;
-    for (int k = t; k < outputs; k += 8) {
-      const float* row = grad_out + g * stride + k;
-      const float rows[4] = {row[0], row[8 * stride], row[4], row[8 * stride + 4]};
-      const Split<4> a = split(rows);
+    for (int at = nearest(g) * stride + 4 * t; outputs > 0; at += 16, outputs -= 16) {
+      const float4 up = *reinterpret_cast<const float4*>(grad_out + at);
+      const float4 down = *reinterpret_cast<const float4*>(grad_out + at + 8 * stride);
+      const float first[4] = {up.x, down.x, up.y, down.y}, second[4] = {up.z, down.z, up.w, down.w};
+      Split<2> b[kTiles], next[kTiles];
 #pragma unroll
       for (int i = 0; i < kTiles; ++i) {
-        if (8 * i >= leaf_count) break;
-        const float* leaf = leaves + (8 * i + g) * stride + k;
-        const float pair[2] = {leaf[0], leaf[4]};
-        multiply_add(of[i], a, split(pair));
+        const float4 leaf = *reinterpret_cast<const float4*>(leaves + at + 8 * i * stride);
+        const float pair[2] = {leaf.x, leaf.y}, next_pair[2] = {leaf.z, leaf.w};
+        b[i] = split(pair);
+        next[i] = split(next_pair);
       }
+      multiply_add(of, split(first), b);
+      multiply_add(of, split(second), next);
     }
   }
 
   __device__ __forceinline__ void write(float* value, int stride, float scale) const {
     const int g = int(threadIdx.x) % 32 / 4, t = int(threadIdx.x) % 4;
 #pragma unroll
-    for (int i = 0; i < kTiles; ++i) {
-      float* to = value + g * stride + 8 * i + 2 * t;
-      *reinterpret_cast<float2*>(to) = make_float2(scale * of[i][0], scale * of[i][1]);
-      *reinterpret_cast<float2*>(to + 8 * stride) = make_float2(scale * of[i][2], scale * of[i][3]);
-    }
+    for (int i = 0; i < kTiles; ++i)
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+        value[(nearest(g) + e / 2 * 8) * stride + 8 * i + nearest(2 * t + e % 2)] = scale * of[i][e];
+  }
+};
+
+// Where the sums of a part's leaves lie: blocks of two leaves and eight outputs, in the order of LeafSums' elements.
+struct SumsLayout {
+  int width;  // outputs, in whole eighths
+
+  // Of an even leaf and an output in whole eighths.
+  __device__ int64_t at(int64_t leaf, int output) const { return leaf * width + 2 * output; }
+  // The leaf and the output of what is at `at`.
+  __device__ int64_t leaf(int64_t at) const { return at / (2 * width) * 2 + at / 2 % 2; }
+  __device__ int output(int64_t at) const {
+    const int within = int(at % (2 * width));
+    return within / 16 * 8 + within % 2 * 4 + within / 4 % 4;
   }
 };
 
@@ -57,8 +77,8 @@ struct LeafSums {
   }
 
   // += mu [rows, kStride]^T grad_out [rows, stride]; rows 2 t and 2 t + 1 of 8 are a lane's steps of the product's
-  // depth
-  __device__ __forceinline__ void multiply(const float* mu, const float* grad_out, int stride, int rows, int leaf_count) {
+  // depth. All fragments, as in Values: what is past the last leaf or output stays in sums that nobody reads.
+  __device__ __forceinline__ void multiply(const float* mu, const float* grad_out, int stride, int rows) {
     const int g = int(threadIdx.x) % 32 / 4, t = int(threadIdx.x) % 4;
     for (int k = 2 * t; k < rows; k += 8) {
       const float4 even = *reinterpret_cast<const float4*>(grad_out + k * stride + 4 * g);
@@ -69,42 +89,38 @@ struct LeafSums {
       for (int j = 0; j < 4; ++j) b[j] = split(pairs[j]);
 #pragma unroll
       for (int i = 0; i < kLeafTiles; ++i) {
-        if (16 * i >= leaf_count) break;
         const float2 first = *reinterpret_cast<const float2*>(mu + k * kStride + 16 * i + 2 * g);
         const float2 second = *reinterpret_cast<const float2*>(mu + (k + 1) * kStride + 16 * i + 2 * g);
         const float weights[4] = {first.x, first.y, second.x, second.y};
-        const Split<4> a = split(weights);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) multiply_add(of[i][j], a, b[j]);
+        multiply_add(of[i], split(weights), b);
       }
     }
   }
 
-  // Each lane's pieces of four outputs: the fragment's first index, its element, leaf and output.
+  // Each lane's pieces: a fragment's four sums as the product leaves them. `at`, from the warp's first leaf and output on, is
+  // where they lie among sums of `width` outputs (SumsLayout). Any other order would cost a copy per sum and step.
   template <class Visit>
-  __device__ __forceinline__ void each(int leaf_count, int outputs, Visit visit) {
+  __device__ __forceinline__ void each(int width, int leaf_count, int outputs, Visit visit) {
     const int g = int(threadIdx.x) % 32 / 4, t = int(threadIdx.x) % 4;
 #pragma unroll
     for (int i = 0; i < kLeafTiles; ++i)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int leaf = 16 * i + 2 * g + e / 2, output = 8 * t + e % 2 * 4;
-        if (leaf < leaf_count && output < outputs) visit(i, e, leaf, output);
-      }
+      for (int j = 0; j < 4; ++j)
+        if (16 * i + 2 * g < leaf_count && 8 * t < outputs)
+          visit(of[i][j], SumsLayout{width}.at(16 * i + 2 * g, 8 * t) + 4 * j);
   }
 
-  __device__ __forceinline__ void load(const float* from, int64_t width, int leaf_count, int outputs) {
+  __device__ __forceinline__ void load(const float* from, int width, int leaf_count, int outputs) {
     zero();
-    each(leaf_count, outputs, [&](int i, int e, int leaf, int output) {
-      const float4 v = *reinterpret_cast<const float4*>(from + leaf * width + output);
-      of[i][0][e] = v.x, of[i][1][e] = v.y, of[i][2][e] = v.z, of[i][3][e] = v.w;
+    each(width, leaf_count, outputs, [&](float(&sum)[4], int64_t at) {
+      const float4 v = *reinterpret_cast<const float4*>(from + at);
+      sum[0] = v.x, sum[1] = v.y, sum[2] = v.z, sum[3] = v.w;
     });
   }
 
-  __device__ __forceinline__ void store(float* to, int64_t width, int leaf_count, int outputs) {
-    each(leaf_count, outputs, [&](int i, int e, int leaf, int output) {
-      const float4 v = make_float4(of[i][0][e], of[i][1][e], of[i][2][e], of[i][3][e]);
-      *reinterpret_cast<float4*>(to + leaf * width + output) = v;
+  __device__ __forceinline__ void store(float* to, int width, int leaf_count, int outputs) {
+    each(width, leaf_count, outputs, [&](float(&sum)[4], int64_t at) {
+      *reinterpret_cast<float4*>(to + at) = make_float4(sum[0], sum[1], sum[2], sum[3]);
     });
   }
 };

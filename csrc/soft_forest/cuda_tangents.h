@@ -115,22 +115,34 @@ struct Outputs {
   float of[kTiles][4];
 
   // += weights [16, kStride] leaves [count, stride], count in whole eighths, of which lane (g, t) takes leaves 2 t and
-  // 2 t + 1
+  // 2 t + 1. The number of the warp's fragments is chosen here, for a branch between them would make each wait for itself.
   __device__ __forceinline__ void multiply(const float* weights, const float* leaves, int stride, int count, int part,
                                            int outputs) {
+    const int tiles = (outputs - part * 8 + kParts * 8 - 1) / (kParts * 8);
+    if (tiles >= kTiles)
+      multiply_first<kTiles>(weights, leaves + part * 8, stride, count);
+    else if (tiles == 2)
+      multiply_first<2>(weights, leaves + part * 8, stride, count);
+    else if (tiles == 1)
+      multiply_first<1>(weights, leaves + part * 8, stride, count);
+  }
+
+  template <int kFirst>
+  __device__ __forceinline__ void multiply_first(const float* weights, const float* leaves, int stride, int count) {
+    static_assert(kFirst <= kTiles && kTiles <= 3);
     const int g = int(threadIdx.x) % 32 / 4, t = int(threadIdx.x) % 4;
     for (int k = 2 * t; k < count; k += 8) {
       const float2 upper = *reinterpret_cast<const float2*>(weights + g * kStride + k);
       const float2 lower = *reinterpret_cast<const float2*>(weights + (g + 8) * kStride + k);
       const float rows[4] = {upper.x, lower.x, upper.y, lower.y};
-      const auto a = split(rows);
+      Split<2> b[kFirst];
 #pragma unroll
-      for (int i = 0; i < kTiles; ++i) {
-        const int output = (part + i * kParts) * 8;
-        if (output >= outputs) break;
-        const float pair[2] = {leaves[k * stride + output + g], leaves[(k + 1) * stride + output + g]};
-        multiply_add(of[i], a, split(pair));
+      for (int i = 0; i < kFirst; ++i) {
+        const float* leaf = leaves + k * stride + i * kParts * 8 + g;
+        const float pair[2] = {leaf[0], leaf[stride]};
+        b[i] = split(pair);
       }
+      multiply_add<kFirst>(reinterpret_cast<float(&)[kFirst][4]>(of), split(rows), b);
     }
   }
 

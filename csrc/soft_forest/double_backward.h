@@ -27,11 +27,11 @@
 //           to which grad_z adds u per node of a feature and grad_thresholds u per row. With R of the leaves for dmu,
 //               |grad_grad_out - exact| <= ((D + 1) (X + 11) + 3 K + 5) u (1/T) sum (R |leaf| + mu |dleaf|)
 //               |grad_leaves - exact|   <= ((D + 1) (X + 11) + n + 20) u (1/T) sum R |grad_out|.
-//           CUDA, float32: products are tf32.h's, whose K terms err by (8 K + 70) u, and nodes sum weighted values
+//           CUDA, float32: products are tf32.h's, whose K terms err by (8 K + 90) u, and nodes sum weighted values
 //           (cuda_tangents.h). Of the same magnitudes, a node's gradient is within
-//           ((D + 3) (X + 12) + 8 o + 100 + 2^D / 128) u, the last term where subtrees of 128 leaves are summed,
-//           grad_grad_out within ((D + 1) (X + 11) + 17 K + 140) u, as two products of K share an accumulator,
-//           grad_leaves within ((D + 1) (X + 11) + 9 (n + 64) + 72) u. Range, launch and limits: soft_forest.h.
+//           ((D + 3) (X + 12) + 8 o + 120 + 2^D / 128) u, the last term where subtrees of 128 leaves are summed,
+//           grad_grad_out within ((D + 1) (X + 11) + 17 K + 180) u, as two products of K share an accumulator,
+//           grad_leaves within ((D + 1) (X + 11) + 9 (n + 64) + 92) u. Range, launch and limits: soft_forest.h.
 // Order     sums over fixed chunks of rows in fixed order, no atomics: the same bits on every run, for every number of
 //           threads and on the same kind of GPU.
 #pragma once

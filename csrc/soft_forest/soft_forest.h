@@ -14,18 +14,19 @@
 // products of split operands. u = 2^-24, D = depth, o = d_out, X the largest |z - threshold| of a row's nodes.
 //   share    x = fl(z - threshold) is within u X, expf within 2 ulp, reciprocal within 1: (X + 9) u relative, so
 //   mu       D (X + 10) u. Shares below 2^-126 are subnormal or 0: there weights err by 2^-149, absolutely.
-//   out      tf32.h has K products within (8 K + 70) u of the sum of magnitudes, if mma.sync cuts terms to 24 bits:
-//            |out - exact| <= (D (X + 10) + 8 T 2^D + 72) u (1/T) sum mu |leaf|.
+//   out      tf32.h has K products within (8 K + 90) u of the sum of magnitudes, if mma.sync cuts terms to 24 bits:
+//            |out - exact| <= (D (X + 10) + 8 T 2^D + 92) u (1/T) sum mu |leaf|.
 //   grads    Let S(leaf) = (1/T) sum_c |grad_out_c leaf_c|, S(node) = p S(left) + q S(right). Values per leaf err by
-//            (8 o + 72) u S and per level by (X + 12) u S more, so a node's gradient is within
-//                ((D + 2) (X + 12) + 8 o + 100 + 2^D / 128) u reach p q (S(left) + S(right)),
+//            (8 o + 92) u S and per level by (X + 12) u S more, so a node's gradient is within
+//                ((D + 2) (X + 12) + 8 o + 120 + 2^D / 128) u reach p q (S(left) + S(right)),
 //            the last term where subtrees of 128 leaves are summed. grad_z adds the nodes of a feature, grad_thresholds
 //            n rows, each with u per addition. grad_leaves is within
-//                (D (X + 10) + 9 (n + 64) + 72) u (1/T) sum mu |grad_out|.
+//                (D (X + 10) + 9 (n + 64) + 92) u (1/T) sum mu |grad_out|.
 //   range    NaN stays NaN. An infinite leaf or grad_out gives NaN where float32 would give infinity; infinite z and
 //            thresholds give shares 0 and 1.
 //   order    fixed by the shapes, the device's kind and its number of multiprocessors; no atomics.
-//   launch   one launch (backward: two) on `stream`, on the current device; allocates nothing, never synchronises,
+//   launch   one launch (backward: two, and two more for each pass over the rows where blocks share a row's leaves,
+//            cuda_partials.h) on `stream`, on the current device; allocates nothing, never synchronises,
 //            throws with op and shape. n, batch, d_out >= 0, n < 2^34, d >= 1, depth <= 16, trees 2^depth <= 2^30. Rows that
 //            are aligned to 16 bytes are read faster, but none need be.
 #pragma once
