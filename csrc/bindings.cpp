@@ -140,6 +140,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("l2_argmin_cuda", bound(&l2_problem<float>, &otk::l2_argmin_cuda), unlocked);
   module.def("l2_argmin_cuda_workspace", bound(&l2_problem<float>, &otk::l2_argmin_cuda_workspace), unlocked);
   module.def("soft_forest_cuda", bound(&forest<float>, &otk::soft_forest_cuda), unlocked);
+  module.def("soft_forest_cuda_workspace", bound(&forest<float>, &otk::soft_forest_cuda_workspace), unlocked);
   module.def("soft_forest_backward_cuda", bound(&forest<float>, &otk::soft_forest_backward_cuda), unlocked);
   module.def("soft_forest_backward_cuda_workspace", bound(&forest<float>, &otk::soft_forest_backward_cuda_workspace),
              unlocked);

@@ -19,6 +19,7 @@
 // Not yet run on a GPU.
 #include <algorithm>
 
+#include "soft_forest/cuda_node_sums.h"
 #include "soft_forest/cuda_partials.h"
 #include "soft_forest/cuda_products.h"
 
@@ -55,22 +56,25 @@ struct Tiles {
 };
 
 // What a block works with: its entry of the batch, its part of the rows, its range of the groups and its shared memory.
-// Addresses are made where they are used: kept, they would take the registers of step 4's sums.
-template <int kRows>
+// Most addresses are made where they are used: kept, they would take the registers of step 4's sums.
+template <int kRows, bool kStaged>
 struct Block {
   static constexpr int kRowTiles = kRows / 16, kValueParts = kWarps / kRowTiles, kValueTiles = kGroup / 8 / kValueParts;
 
   const Backward& p;
   int warp, entry;
+  const float* thresholds;
 
   __device__ explicit Block(const Backward& problem)
-      : p(problem), warp(int(threadIdx.x) / 32), entry(int(blockIdx.x) / p.partials.parts / p.partials.ranges) {}
+      : p(problem),
+        warp(int(threadIdx.x) / 32),
+        entry(int(blockIdx.x) / p.partials.parts / p.partials.ranges),
+        thresholds(p.forest.thresholds + entry * p.forest.thresholds_stride) {}
 
   __device__ int part() const { return int(blockIdx.x) % p.partials.parts; }
   __device__ int range() const { return int(blockIdx.x) / p.partials.parts % p.partials.ranges; }
 
   __device__ const float* z(int64_t row) const { return p.forest.z + entry * p.forest.z_stride + row * p.forest.d; }
-  __device__ const float* thresholds() const { return p.forest.thresholds + entry * p.forest.thresholds_stride; }
   __device__ const float* leaves() const { return p.forest.leaves + entry * p.forest.leaves_stride; }
   __device__ const float* grad_out(int64_t row) const { return p.grad_out + (entry * p.forest.n + row) * p.forest.d_out; }
   __device__ float* partial() const {
@@ -80,12 +84,10 @@ struct Block {
   __device__ float* leaf_tile() const { return shared_memory<float>(); }      // [kGroup, stride]
   __device__ float* mu() const { return leaf_tile() + kGroup * stride(); }    // [kRows, kStride]
   __device__ float* buffers() const { return mu() + kRows * kStride; }        // three of Tiles
-  // features of the ranges' first nodes; columns of the listed nodes
-  __device__ int* features() const {
+  __device__ NodeList nodes(const Group& group) const {
     const int three = p.rotate ? 3 * p.buffer : kRows * (p.value_stride + stride() + p.z_stride);
-    return reinterpret_cast<int*>(buffers() + three);
+    return {group, buffers() + three};
   }
-  __device__ unsigned char* columns() const { return reinterpret_cast<unsigned char*>(features() + 16); }
 
   __device__ Tiles tiles() const {
     float* const out = buffers() + (p.rotate ? p.buffer : kRows * p.value_stride);
@@ -110,20 +112,21 @@ struct Block {
     stage(to + rows * stride(), stride(), p.grad_out, 0, kRows - rows, 0, padded, false, warp, kWarps);
   }
   __device__ void stage_z(int64_t row, float* to) const {
-    if (p.z_stride == 0) return;
+    if (!kStaged) return;
     const int rows = rows_from(row), d = int(p.forest.d);
     stage(to, p.z_stride, z(row), d, rows, d, d, p.z_vector, warp, kWarps);
-    stage(to + rows * p.z_stride, p.z_stride, p.forest.z, 0, kRows - rows, 0, d, false, warp, kWarps);
+    stage_ahead(p.trees, to, p.z_stride, z(row), rows, int(threadIdx.x), kThreads);
+    stage(to + rows * p.z_stride, p.z_stride, p.forest.z, 0, kRows - rows, 0, d + kAhead, false, warp, kWarps);
   }
   __device__ void stage_leaves(const Group& group, int first) const {
     stage(leaf_tile(), stride(), leaves() + group.first * p.forest.d_out + first, p.forest.d_out, group.leaves,
           outputs_from(first), whole_from(first), p.leaf_vector, warp, kWarps);
   }
 
-  __device__ Row row_of(const float* z_tile, int64_t first, int row) const {
-    if (p.z_stride) return {p.trees, z_tile + row * p.z_stride, thresholds()};
+  __device__ Row<kStaged> row_of(const float* z_tile, int64_t first, int row) const {
+    if (kStaged) return {p.trees, z_tile + row * p.z_stride, thresholds};
     const int64_t at = first + row < p.forest.n ? first + row : p.forest.n - 1;  // past the last, any row will do
-    return {p.trees, z(at), thresholds()};
+    return {p.trees, z(at), thresholds};
   }
 
   __device__ void pull_values(const Group& group, Tiles tiles, int64_t row, bool stage_all, bool stage_rows) const {
@@ -144,7 +147,7 @@ struct Block {
   }
 
   // Weights mu of a subtree's leaves; its columns of `value` become its nodes' gradients and h of its root.
-  __device__ void climb(const Row& row, int subtree, float* weights_to, float* column) const {
+  __device__ void climb(const Row<kStaged>& row, int subtree, float* weights_to, float* column) const {
     const int levels = p.trees.levels;
     const float reach = row.path(subtree);
     float weights[kSubtree] = {reach}, slope[kSubtree - 1] = {};
@@ -189,39 +192,13 @@ struct Block {
     __syncthreads();
   }
 
-  __device__ void list_nodes(const Group& group) const {
-    for (int x = int(threadIdx.x); x < group.nodes; x += kThreads)
-      columns()[x] = static_cast<unsigned char>(group.listed(x).column);
-    for (int r = int(threadIdx.x); r < group.ranges() && group.nodes > 0; r += kThreads)
-      features()[r] = int(p.trees.features.remainder(uint32_t(group.listed(group.range_start(r)).id)));
-  }
-
-  __device__ void add_features(const Group& group, Tiles tiles, int64_t row, bool first_group) const {
-    const int d = int(p.forest.d), rows = rows_from(row), ranges = group.nodes > 0 ? group.ranges() : 0;
-    const int teams = d < kThreads ? kThreads / d : 1, team = d < kThreads ? int(threadIdx.x) / d : 0;
-    if (team >= teams) return;
-    float* grad_z = p.grad_z.at(range(), p.forest.batch, entry, row);
-    for (int feature = int(threadIdx.x) - team * d; feature < d; feature += kThreads)
-      for (int r = team; r < rows; r += teams) {
-        float* to = grad_z + r * d + feature;
-        float sum = first_group ? 0 : *to;
-        for (int range = 0; range < ranges; ++range) {
-          const int ahead = feature - features()[range], end = group.range_start(range + 1);
-          for (int64_t x = group.range_start(range) + (ahead < 0 ? ahead + d : ahead); x < end; x += d)
-            sum += tiles.value[r * p.value_stride + columns()[x]];
-        }
-        *to = sum;
-      }
-  }
-
-  __device__ void add_thresholds(int index, const Group& group, const float* value, bool fresh) const {
-    for (int x = kThreads - 1 - int(threadIdx.x); x < group.nodes; x += kThreads) {
-      float* to = partial() + p.partials.leaf_sums + int64_t(index) * kListed + x;
-      const float before = fresh ? 0 : *to, *column = value + columns()[x];
-      float sum = 0;
-      for (int r = 0; r < kRows; ++r) sum += column[r * p.value_stride];
-      *to = before - sum;
-    }
+  __device__ void add_nodes(int index, const Group& group, const float* value, int64_t row, bool first_group,
+                            bool fresh) const {
+    const NodeList list = nodes(group);
+    float* const grad_z = p.grad_z.at(range(), p.forest.batch, entry, row);
+    list.add_features(value, p.value_stride, rows_from(row), grad_z, !first_group, kThreads);
+    float* const sums = partial() + p.partials.leaf_sums + int64_t(index) * kListed;
+    list.add_thresholds<kRows>(value, p.value_stride, sums, !fresh, kThreads);
   }
 
   // A warp's first leaf and output in step 4, and where their sums lie.
@@ -262,9 +239,9 @@ struct Block {
   }
 };
 
-template <int kRows>
+template <int kRows, bool kStaged>
 __global__ void __launch_bounds__(kThreads, 1) backward_kernel(const __grid_constant__ Backward p) {
-  const Block<kRows> block(p);
+  const Block<kRows, kStaged> block(p);
   const int first_group = p.partials.first_group(block.range()), groups = p.partials.first_group(block.range() + 1);
   const int start = p.first + block.part(), step = p.partials.parts;
   if (start >= p.end) return;
@@ -273,7 +250,7 @@ __global__ void __launch_bounds__(kThreads, 1) backward_kernel(const __grid_cons
   for (int index = first_group; index < groups; ++index) {
     const Group group(p.trees, p.groups, index);
     __syncthreads();
-    block.list_nodes(group);
+    block.nodes(group).make(kThreads);
     if (p.keep_sums) block.load(group, block.first_output(), p.first == 0, sums);
     for (int tile = start; tile < p.end; tile += step) {
       const int after = tile + step < p.end ? tile + step : index + 1 < groups ? start : p.end;
@@ -283,8 +260,7 @@ __global__ void __launch_bounds__(kThreads, 1) backward_kernel(const __grid_cons
       block.pull_values(group, tiles, row, begins || !p.keep_leaves, (begins && index == first_group) || !staged);
       block.route(group, tiles, row);
       if (p.rotate) block.stage_out(next, 0, tiles.z);
-      block.add_features(group, tiles, row, index == first_group);
-      block.add_thresholds(index, group, tiles.value, fresh);
+      block.add_nodes(index, group, tiles.value, row, index == first_group, fresh);
       if (p.rotate) {
         __syncthreads();
         block.stage_z(next, tiles.value);
@@ -300,7 +276,7 @@ __global__ void __launch_bounds__(kThreads, 1) backward_kernel(const __grid_cons
 int64_t shared_bytes(const Backward& p) {
   const int64_t rows = p.rows, stride = p.outputs + 4;
   const int64_t buffers = p.rotate ? 3 * p.buffer : rows * (p.value_stride + stride + p.z_stride);
-  return int64_t(sizeof(float)) * (kGroup * stride + rows * kStride + buffers + 16) + kColumns;
+  return int64_t(sizeof(float)) * (kGroup * stride + rows * kStride + buffers) + NodeList::kBytes;
 }
 
 // The rows and outputs of a tile, what is kept and prefetched: as much as shared memory holds.
@@ -309,14 +285,15 @@ void plan_tile(Backward& p, const Device& device) {
   const int64_t limit = shared_limit(device.capability), work = divide_up(f.n, 64) * f.batch * p.groups.count;
   p.value_stride = p.groups.height > kSubtreeLevels ? kColumns + 4 : kStride;
   p.outputs = f.d_out <= 32 ? 32 : f.d_out <= 64 ? 64 : kOutputs;
-  p.rows = work < device.multiprocessors ? 32 : 64;
+  p.rows = f.d > kStagedFeatures || work < device.multiprocessors ? 32 : 64;
   if (shared_bytes(p) > limit) p.rows = 32;
   while (shared_bytes(p) > limit) p.outputs /= 2;
   p.output_tiles = int(std::max<int64_t>(1, divide_up(f.d_out, p.outputs)));
   p.keep_leaves = p.output_tiles == 1;
   p.keep_sums = f.d_out <= kOutputs;
   if (f.d > kStagedFeatures) return;
-  p.z_stride = padded_stride(f.d);
+  p.z_stride = padded_stride(f.d + kAhead);
+  if (shared_bytes(p) > limit) p.rows = 32;
   if (shared_bytes(p) > limit) p.z_stride = 0;
   p.buffer = p.rows * std::max({p.value_stride, p.outputs + 4, p.z_stride});
   p.rotate = p.keep_leaves && p.z_stride > 0 && p.trees.depth <= kSubtreeLevels;
@@ -351,12 +328,14 @@ void soft_forest_backward_cuda(const SoftForest<float>& f, const float* grad_out
   p.z_vector = aligned(f.z, f.d, f.z_stride);
   p.leaf_vector = aligned(f.leaves, f.d_out, f.leaves_stride);
   p.out_vector = aligned(grad_out, f.d_out, 0);
+  float* const z_sums = p.partial + partials.leaf_bytes() / int64_t(sizeof(float));
   for (; p.first < partials.tiles; p.first = p.end) {
     p.end = std::min(partials.tiles, p.first + partials.pass);
-    p.grad_z = RowSums(partials, p.partial + partials.leaf_bytes() / int64_t(sizeof(float)), grad_z, int64_t(p.first) * p.rows, f.d);
+    p.grad_z = rows_of_pass(partials, z_sums, grad_z, int64_t(p.first) * p.rows, f.d);
     launch({what, partials.blocks(), kThreads, size_t(shared_bytes(p)), stream},
-           p.rows == 64 ? backward_kernel<64> : backward_kernel<32>, p);
-    reduce_rows(partials, p.grad_z, grad_z, what, stream);
+           p.z_stride == 0 ? backward_kernel<32, false> : p.rows == 64 ? backward_kernel<64, true> : backward_kernel<32, true>,
+           p);
+    if (partials.ranges > 1) reduce_rows(p.grad_z, partials.ranges, f.batch, f.n, 1, grad_z, what, stream);
   }
   reduce(partials, p.trees, p.partial, grad_thresholds, grad_leaves, what, stream);
 }

@@ -19,6 +19,7 @@
 // Not yet run on a GPU.
 #include <algorithm>
 
+#include "soft_forest/cuda_node_sums.h"
 #include "soft_forest/cuda_partials.h"
 #include "soft_forest/cuda_products.h"
 #include "soft_forest/cuda_tangents.h"
@@ -53,34 +54,40 @@ struct Double {
   bool z_vector = false, dz_vector = false, leaf_vector = false, dleaf_vector = false, out_vector = false;
 };
 
-// What a block works with: its entry of the batch and its shared memory. Addresses are made where they are used: kept,
-// they would take the registers of step 4's sums.
+// What a block works with: its entry of the batch, its part of the rows, its range of the groups and its shared memory. Addresses
+// are made where they are used, and those three lie in shared memory: kept, they would take the registers of step 4's sums.
+template <bool kStaged>
 struct Block {
   const Double& p;
-  int entry, warp, row_tile, part;
+  int warp, row_tile, part;
 
   __device__ explicit Block(const Double& problem)
       : p(problem),
-        entry(int(blockIdx.x) / p.partials.parts / p.partials.ranges),
         warp(int(threadIdx.x) / 32),
         row_tile(warp % kRowTiles),
-        part(warp / kRowTiles) {}
+        part(warp / kRowTiles) {
+    const int parts = p.partials.parts, ranges = p.partials.ranges, block = int(blockIdx.x);
+    int* const place = shared_memory<int>();
+    place[0] = block % parts, place[1] = block / parts % ranges, place[2] = block / parts / ranges;  // by every thread
+    __syncthreads();
+  }
 
-  __device__ int block_part() const { return int(blockIdx.x) % p.partials.parts; }
-  __device__ int range() const { return int(blockIdx.x) / p.partials.parts % p.partials.ranges; }
-  __device__ const float* z(int64_t row) const { return p.forest.z + entry * p.forest.z_stride + row * p.forest.d; }
-  __device__ const float* dz(int64_t row) const { return p.dz + (entry * p.forest.n + row) * p.forest.d; }
-  __device__ const float* thresholds() const { return p.forest.thresholds + entry * p.forest.thresholds_stride; }
+  __device__ int block_part() const { return shared_memory<int>()[0]; }
+  __device__ int range() const { return shared_memory<int>()[1]; }
+  __device__ int entry() const { return shared_memory<int>()[2]; }
+  __device__ const float* z(int64_t row) const { return p.forest.z + entry() * p.forest.z_stride + row * p.forest.d; }
+  __device__ const float* dz(int64_t row) const { return p.dz + (entry() * p.forest.n + row) * p.forest.d; }
+  __device__ const float* thresholds() const { return p.forest.thresholds + entry() * p.forest.thresholds_stride; }
   __device__ const float* dthresholds() const {
-    return p.dthresholds ? p.dthresholds + entry * p.forest.trees * p.trees.nodes : nullptr;
+    return p.dthresholds ? p.dthresholds + entry() * p.forest.trees * p.trees.nodes : nullptr;
   }
-  __device__ const float* leaves() const { return p.forest.leaves + entry * p.forest.leaves_stride; }
-  __device__ const float* dleaves() const { return p.dleaves + entry * p.forest.d_out * p.trees.leaves; }
+  __device__ const float* leaves() const { return p.forest.leaves + entry() * p.forest.leaves_stride; }
+  __device__ const float* dleaves() const { return p.dleaves + entry() * p.forest.d_out * p.trees.leaves; }
   __device__ float* partial() const {
-    return p.partial + (int64_t(entry) * p.partials.parts + block_part()) * p.partials.size;
+    return p.partial + (int64_t(entry()) * p.partials.parts + block_part()) * p.partials.size;
   }
 
-  __device__ float* leaf_tile() const { return shared_memory<float>(); }                   // [kGroup, stride]
+  __device__ float* leaf_tile() const { return shared_memory<float>() + 4; }               // [kGroup, stride]
   __device__ float* out() const { return leaf_tile() + kGroup * stride(); }                // [kRows, stride]
   __device__ float* mu() const { return out() + kRows * stride(); }                        // [kRows, kStride]
   __device__ float* dmu() const { return mu() + kRows * kStride; }                         // likewise; first dvalue
@@ -88,9 +95,7 @@ struct Block {
   __device__ float* z_tile() const { return value() + kRows * p.value_stride; }            // [kRows, z_stride]
   __device__ float* dz_tile() const { return z_tile() + kRows * p.z_stride; }              // likewise
   __device__ float* droots() const { return dz_tile() + kRows * p.z_stride; }              // [kRows, kRoots]
-  // features of the ranges' first nodes; columns of the listed nodes
-  __device__ int* features() const { return reinterpret_cast<int*>(droots() + kRows * kRoots); }
-  __device__ unsigned char* columns() const { return reinterpret_cast<unsigned char*>(features() + 16); }
+  __device__ NodeList nodes(const Group& group) const { return {group, droots() + kRows * kRoots}; }
 
   __device__ int stride() const { return p.outputs + 4; }
   __device__ int outputs_from(int first) const {
@@ -100,22 +105,24 @@ struct Block {
   __device__ int whole_from(int first) const { return (outputs_from(first) + 15) / 16 * 16; }  // zeros past the last
   __device__ int rows_from(int64_t row) const { return int(p.forest.n - row < kRows ? p.forest.n - row : kRows); }
 
-  // From row `row`, which `from` points at. Rows past the last are zeros: they add nothing.
-  __device__ void stage_rows(const float* from, int64_t row, int64_t from_stride, int count, int padded, bool vector,
-                             float* to, int to_stride) const {
-    const int rows = rows_from(row);
-    stage(to, to_stride, from, from_stride, rows, count, padded, vector, warp, kWarps);
-    stage(to + rows * to_stride, to_stride, from, 0, kRows - rows, 0, padded, false, warp, kWarps);
-  }
+  // Rows past the last are zeros: they add nothing.
   __device__ void stage_out(int64_t row, int first) const {
-    stage_rows(p.grad_out + (entry * p.forest.n + row) * p.forest.d_out + first, row, p.forest.d_out, outputs_from(first),
-               whole_from(first), p.out_vector, out(), stride());
+    const int rows = rows_from(row), padded = whole_from(first);
+    const float* from = p.grad_out + (entry() * p.forest.n + row) * p.forest.d_out + first;
+    stage(out(), stride(), from, p.forest.d_out, rows, outputs_from(first), padded, p.out_vector, warp, kWarps);
+    stage(out() + rows * stride(), stride(), from, 0, kRows - rows, 0, padded, false, warp, kWarps);
   }
   __device__ void stage_z(int64_t row) const {
     const int d = int(p.forest.d);
-    if (p.z_stride == 0) return;
-    stage_rows(z(row), row, d, d, d, p.z_vector, z_tile(), p.z_stride);
-    stage_rows(dz(row), row, d, d, d, p.dz_vector, dz_tile(), p.z_stride);
+    if (!kStaged) return;
+    const auto rows_of = [&](const float* from, bool vector, float* to) {
+      const int rows = rows_from(row);
+      stage(to, p.z_stride, from, d, rows, d, d, vector, warp, kWarps);
+      stage_ahead(p.trees, to, p.z_stride, from, rows, int(threadIdx.x), kThreads);
+      stage(to + rows * p.z_stride, p.z_stride, from, 0, kRows - rows, 0, d + kAhead, false, warp, kWarps);
+    };
+    rows_of(z(row), p.z_vector, z_tile());
+    rows_of(dz(row), p.dz_vector, dz_tile());
   }
   // Leaves past the last, up to whole eighths, are zeros.
   __device__ void stage_leaves(const Group& group, int first, const float* from, bool vector) const {
@@ -131,9 +138,9 @@ struct Block {
     __syncthreads();
   }
 
-  __device__ TangentRow row_of(int64_t first, int row) const {
+  __device__ TangentRow<kStaged> row_of(int64_t first, int row) const {
     const int at = row * p.z_stride;
-    if (p.z_stride) return {{p.trees, z_tile() + at, thresholds()}, dz_tile() + at, dthresholds()};
+    if (kStaged) return {{p.trees, z_tile() + at, thresholds()}, dz_tile() + at, dthresholds()};
     const int64_t near = first + row < p.forest.n ? first + row : p.forest.n - 1;  // past the last, any row will do
     return {{p.trees, z(near), thresholds()}, dz(near), dthresholds()};
   }
@@ -162,7 +169,7 @@ struct Block {
   }
 
   // A subtree's columns: of value, which become its nodes' gradients and h of its root; of dvalue, which become dmu.
-  __device__ void climb(const TangentRow& row, int subtree, float* mu_to, float* dmu_to, float* column,
+  __device__ void climb(const TangentRow<kStaged>& row, int subtree, float* mu_to, float* dmu_to, float* column,
                         float* droot) const {
     const int levels = p.trees.levels;
     Subtree tree;
@@ -199,36 +206,12 @@ struct Block {
     __syncthreads();
   }
 
-  __device__ void list_nodes(const Group& group) const {
-    for (int x = int(threadIdx.x); x < group.nodes; x += kThreads)
-      columns()[x] = static_cast<unsigned char>(group.listed(x).column);
-    for (int r = int(threadIdx.x); r < group.ranges() && group.nodes > 0; r += kThreads)
-      features()[r] = int(p.trees.features.remainder(uint32_t(group.listed(group.range_start(r)).id)));
-  }
-
-  __device__ void add_features(const Group& group, int64_t row, bool first_group) const {
-    const int d = int(p.forest.d), rows = rows_from(row), ranges = group.nodes > 0 ? group.ranges() : 0;
-    for (int64_t task = int(threadIdx.x); task < int64_t(rows) * d; task += kThreads) {
-      const int r = int(task / d), feature = int(task - int64_t(r) * d);
-      float* to = p.grad_z.at(range(), p.forest.batch, entry, row + r) + feature;
-      float sum = first_group ? 0 : *to;
-      for (int range = 0; range < ranges; ++range) {
-        const int ahead = feature - features()[range], end = group.range_start(range + 1);
-        for (int64_t x = group.range_start(range) + (ahead < 0 ? ahead + d : ahead); x < end; x += d)
-          sum += value()[r * p.value_stride + columns()[x]];
-      }
-      *to = sum;
-    }
-  }
-
-  __device__ void add_thresholds(int index, const Group& group, bool fresh) const {
-    for (int x = kThreads - 1 - int(threadIdx.x); x < group.nodes; x += kThreads) {
-      float* to = partial() + p.partials.leaf_sums + int64_t(index) * kListed + x;
-      const float before = fresh ? 0 : *to;
-      float sum = 0;
-      for (int r = 0; r < kRows; ++r) sum += value()[r * p.value_stride + columns()[x]];
-      *to = before - sum;
-    }
+  __device__ void add_nodes(int index, const Group& group, int64_t row, bool first_group, bool fresh) const {
+    const NodeList list = nodes(group);
+    float* const grad_z = p.grad_z.at(range(), p.forest.batch, entry(), row);
+    list.add_features(value(), p.value_stride, rows_from(row), grad_z, !first_group, kThreads);
+    float* const sums = partial() + p.partials.leaf_sums + int64_t(index) * kListed;
+    list.add_thresholds<kRows>(value(), p.value_stride, sums, !fresh, kThreads);
   }
 
   // A warp's first leaf and output in step 4, and where their sums lie.
@@ -287,14 +270,15 @@ struct Block {
         arrive();
       }
       result.multiply(dmu() + at, leaf_tile(), stride(), whole(group), part, outputs);
-      float* to = p.grad_grad_out.at(range(), p.forest.batch, entry, row + row_tile * 16) + first;
+      float* to = p.grad_grad_out.at(range(), p.forest.batch, entry(), row + row_tile * 16) + first;
       result.write(to, p.forest.d_out, rows, outputs, part, p.trees.scale, !first_group);
     }
   }
 };
 
+template <bool kStaged>
 __global__ void __launch_bounds__(kThreads, 1) double_kernel(const __grid_constant__ Double p) {
-  const Block block(p);
+  const Block<kStaged> block(p);
   const int first_group = p.partials.first_group(block.range()), groups = p.partials.first_group(block.range() + 1);
   const int start = p.first + block.block_part(), step = p.partials.parts;
   if (start >= p.end) return;
@@ -302,15 +286,14 @@ __global__ void __launch_bounds__(kThreads, 1) double_kernel(const __grid_consta
   for (int index = first_group; index < groups; ++index) {
     const Group group(p.trees, p.groups, index);
     __syncthreads();
-    block.list_nodes(group);
+    block.nodes(group).make(kThreads);
     if (p.keep_sums) block.load(group, block.first_output(), p.first == 0, sums);
     for (int tile = start; tile < p.end; tile += step) {
       const int64_t row = int64_t(tile) * kRows;
       const bool begins = tile == start, fresh = begins && p.first == 0, staged = start + step >= p.end;
       block.pull_values(group, row, begins || !p.keep_leaves, (begins && index == first_group) || !staged);
       block.route(group, row);
-      block.add_features(group, row, index == first_group);
-      block.add_thresholds(index, group, fresh);
+      block.add_nodes(index, group, row, index == first_group, fresh);
       block.push_leaves(group, row, fresh, sums);
       block.pull_result(group, row, index == first_group);
     }
@@ -320,7 +303,7 @@ __global__ void __launch_bounds__(kThreads, 1) double_kernel(const __grid_consta
 
 int64_t shared_bytes(const Double& p) {
   const int64_t stride = p.outputs + 4, of_a_row = stride + 2 * kStride + p.value_stride + kRoots + 2 * p.z_stride;
-  return int64_t(sizeof(float)) * (kGroup * stride + kRows * of_a_row + 16) + kColumns;
+  return int64_t(sizeof(float)) * (4 + kGroup * stride + kRows * of_a_row) + NodeList::kBytes;
 }
 
 Double plan(const SoftForest<float>& f, const std::string& what) {
@@ -335,7 +318,7 @@ Double plan(const SoftForest<float>& f, const std::string& what) {
   p.output_tiles = int(std::max<int64_t>(1, divide_up(f.d_out, p.outputs)));
   p.keep_leaves = p.output_tiles == 1;
   p.keep_sums = f.d_out <= kOutputs;
-  if (f.d <= kStagedFeatures) p.z_stride = padded_stride(f.d);
+  if (f.d <= kStagedFeatures) p.z_stride = padded_stride(f.d + kAhead);
   if (shared_bytes(p) > limit) p.z_stride = 0;
   p.partials = Partials(f, p.groups, kRows, f.d + f.d_out, device.multiprocessors);
   return p;
@@ -366,11 +349,13 @@ void soft_forest_double_backward_cuda(const SoftForest<float>& f, const float* g
   float* const out_sums = z_sums + partials.row_bytes(f.d) / int64_t(sizeof(float));
   for (; p.first < partials.tiles; p.first = p.end) {
     p.end = std::min(partials.tiles, p.first + partials.pass);
-    p.grad_z = RowSums(partials, z_sums, grad_z, int64_t(p.first) * kRows, f.d);
-    p.grad_grad_out = RowSums(partials, out_sums, grad_grad_out, int64_t(p.first) * kRows, f.d_out);
-    launch({what, partials.blocks(), kThreads, size_t(shared_bytes(p)), stream}, double_kernel, p);
-    reduce_rows(partials, p.grad_z, grad_z, what, stream);
-    reduce_rows(partials, p.grad_grad_out, grad_grad_out, what, stream);
+    p.grad_z = rows_of_pass(partials, z_sums, grad_z, int64_t(p.first) * kRows, f.d);
+    p.grad_grad_out = rows_of_pass(partials, out_sums, grad_grad_out, int64_t(p.first) * kRows, f.d_out);
+    launch({what, partials.blocks(), kThreads, size_t(shared_bytes(p)), stream},
+           p.z_stride ? double_kernel<true> : double_kernel<false>, p);
+    if (partials.ranges == 1) continue;
+    reduce_rows(p.grad_z, partials.ranges, f.batch, f.n, 1, grad_z, what, stream);
+    reduce_rows(p.grad_grad_out, partials.ranges, f.batch, f.n, 1, grad_grad_out, what, stream);
   }
   reduce(partials, p.trees, p.partial, grad_thresholds, grad_leaves, what, stream);
 }

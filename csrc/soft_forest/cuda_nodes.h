@@ -80,6 +80,10 @@ struct Group {
     if (above == 0) return r * nodes;
     return r < above ? r : above + (1 << (r - above)) - 1;
   }
+  __device__ int range_of(int x) const {
+    if (above == 0) return 0;
+    return x < above ? x : above + floor_log2(x - above + 1);
+  }
 };
 
 // Where a node's gradient is: as node x of the list of each of 2^levels groups from `group` on.
@@ -116,7 +120,8 @@ __device__ inline Upper upper_node(const Group& group, int x) {
 
 // The gradient of node `x`, above the group's subtrees, of one row: q h(left) - p h(right), shares p and q. On the path
 // this is the group's part of it, for the other groups below the node add theirs.
-__device__ inline float upper_gradient(const Group& group, int x, const Row& row, const float* columns) {
+template <bool kStaged>
+__device__ inline float upper_gradient(const Group& group, int x, const Row<kStaged>& row, const float* columns) {
   const Upper upper = upper_node(group, x);
   float left = 0, right = 0;
   for (int s = 0; s < upper.count; ++s) (s < upper.half ? left : right) += columns[group.root_column(upper.start + s)];

@@ -61,17 +61,11 @@ struct Partials {
   }
 };
 
-// The rows' gradients [batch, rows, width] as a kernel writes them: those of a pass for each range, or all of the result.
+// Sums [ranges, batch, rows, width] over leaves as a kernel writes them: of a pass's rows from `first` on, or, where there is one
+// range, all rows of the result.
 struct RowSums {
   float* data = nullptr;
-  int64_t first = 0, rows = 0, width = 0;  // the first row; rows of an entry
-
-  RowSums() = default;
-  RowSums(const Partials& p, float* partial, float* result, int64_t first_row, int64_t w)
-      : data(p.ranges > 1 ? partial : result),
-        first(p.ranges > 1 ? first_row : 0),
-        rows(p.ranges > 1 ? int64_t(p.pass) * p.rows : p.n),
-        width(w) {}
+  int64_t first = 0, rows = 0, width = 0;
 
   // Row `row` of entry `entry` of the batch, for range `range` (0 where there is one).
   __device__ float* at(int64_t range, int64_t batch, int64_t entry, int64_t row) const {
@@ -83,7 +77,13 @@ struct RowSums {
 void reduce(const Partials& partials, const Trees& trees, const float* data, float* grad_thresholds,
             float* grad_leaves, const std::string& what, void* stream);
 
-// The rows of a pass of result [batch, n, width]: the sums over the ranges, in order. Nothing to do where there is one.
-void reduce_rows(const Partials& partials, const RowSums& sums, float* result, const std::string& what, void* stream);
+// Where the rows' gradients of the pass from row `first` on go.
+inline RowSums rows_of_pass(const Partials& p, float* partial, float* result, int64_t first, int64_t width) {
+  return p.ranges > 1 ? RowSums{partial, first, int64_t(p.pass) * p.rows, width} : RowSums{result, 0, p.n, width};
+}
+
+// The rows that `sums` has of result [batch, n, width]: the sums over the ranges, in order, times scale.
+void reduce_rows(const RowSums& sums, int ranges, int64_t batch, int64_t n, float scale, float* result,
+                 const std::string& what, void* stream);
 
 }  // namespace otk::forest

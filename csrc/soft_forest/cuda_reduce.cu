@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kThreads)
 // `size` floats of an entry; its rows of the pass start at `first` of `result_size`.
 __global__ void __launch_bounds__(kThreads)
     reduce_rows_kernel(const float* data, int64_t batch, int64_t pass_size, int ranges, float* result, int64_t result_size,
-                       int64_t first, int64_t size, int64_t blocks) {
+                       int64_t first, int64_t size, float scale, int64_t blocks) {
   const int64_t entry = int64_t(blockIdx.x) / blocks;
   const int64_t e = int64_t(blockIdx.x) % blocks * kThreads + int(threadIdx.x);
   if (e >= size) return;
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kThreads)
   float sum = 0;
 #pragma unroll 8
   for (int range = 0; range < ranges; ++range) sum += from[range * batch * pass_size];
-  result[entry * result_size + first + e] = sum;
+  result[entry * result_size + first + e] = sum * scale;
 }
 
 }  // namespace
@@ -70,11 +70,12 @@ void reduce(const Partials& p, const Trees& trees, const float* data, float* gra
          data, grad_thresholds, grad_leaves, nodes, slices, blocks);
 }
 
-void reduce_rows(const Partials& p, const RowSums& sums, float* result, const std::string& what, void* stream) {
-  const int64_t size = std::min(sums.rows, p.n - sums.first) * sums.width, blocks = divide_up(size, kThreads);
-  if (p.ranges == 1 || blocks == 0) return;
-  launch({what, p.batch * blocks, kThreads, 0, stream}, reduce_rows_kernel, sums.data, p.batch, sums.rows * sums.width,
-         p.ranges, result, p.n * sums.width, sums.first * sums.width, size, blocks);
+void reduce_rows(const RowSums& sums, int ranges, int64_t batch, int64_t n, float scale, float* result,
+                 const std::string& what, void* stream) {
+  const int64_t size = std::min(sums.rows, n - sums.first) * sums.width, blocks = divide_up(size, kThreads);
+  if (blocks == 0) return;
+  launch({what, batch * blocks, kThreads, 0, stream}, reduce_rows_kernel, sums.data, batch, sums.rows * sums.width, ranges,
+         result, n * sums.width, sums.first * sums.width, size, scale, blocks);
 }
 
 }  // namespace otk::forest

@@ -55,15 +55,23 @@ __device__ inline Shares shares(float x) {
   return x < 0 ? Shares{smaller, larger} : Shares{larger, smaller};
 }
 
-// One row of z and the thresholds of all trees.
+// The features of consecutive nodes follow each other, but the first comes after the last. Rows in shared memory are staged with
+// their first kAhead features (of d < kAhead: again and again) behind the last, so that a few nodes need one remainder.
+constexpr int kAhead = 4;
+
+// One row of z, in shared memory if kStaged, and the thresholds of all trees.
+template <bool kStaged>
 struct Row {
   const Trees& trees;
   const float* z;
   const float* thresholds;
 
-  __device__ Shares at(int node) const {
-    return shares(z[trees.features.remainder(uint32_t(node))] - __ldg(thresholds + node));
+  __device__ int feature(int node) const { return int(trees.features.remainder(uint32_t(node))); }
+  // The feature of node first + i, i < kAhead, from that of node `first`.
+  __device__ int feature(int first, int feature_of_first, int i) const {
+    return kStaged ? feature_of_first + i : feature(first + i);
   }
+  __device__ Shares at(int node) const { return shares(z[feature(node)] - __ldg(thresholds + node)); }
 
   // The product of the shares from the root of its tree to subtree `subtree`.
   __device__ float path(int subtree) const {
@@ -90,9 +98,11 @@ struct Row {
 
   template <int kLevel, class Visit>
   __device__ __forceinline__ void level(int first, float (&weights)[kSubtree], Visit visit) const {
+    static_assert(1 << kLevel <= kAhead);
+    const int feature_of_first = feature(first);
 #pragma unroll
     for (int i = (1 << kLevel) - 1; i >= 0; --i) {  // downwards: a node's children overwrite what is done
-      const Shares s = at(first + i);
+      const Shares s = shares(z[feature(first, feature_of_first, i)] - __ldg(thresholds + first + i));
       const float reach = weights[i];
       visit((1 << kLevel) - 1 + i, reach, s);
       weights[2 * i + 1] = reach * s.right;
@@ -130,13 +140,26 @@ __device__ inline void load(const float* from, int levels, float (&values)[kSubt
 __device__ inline void stage(float* to, int to_stride, const float* from, int64_t from_stride, int rows, int columns,
                              int padded, bool vector, int team, int teams) {
   const int lane = int(threadIdx.x) % 32, step = vector ? 4 : 1;
+#pragma unroll 1  // the addresses would take the registers of the products' sums
   for (int row = team; row < rows; row += teams) {
+#pragma unroll 1
     for (int c = lane * step; c < columns; c += 32 * step)
       if (vector)
         copy_async16(to + row * to_stride + c, from + row * from_stride + c);
       else
         copy_async4(to + row * to_stride + c, from + row * from_stride + c);
+#pragma unroll 1
     for (int c = columns + lane; c < padded; c += 32) to[row * to_stride + c] = 0;
+  }
+}
+
+// The features behind the last of each row, by thread `thread` of `threads`.
+__device__ inline void stage_ahead(const Trees& trees, float* to, int to_stride, const float* from, int rows, int thread,
+                                   int threads) {
+  const int d = int(trees.features.d);
+  for (int k = thread; k < rows * kAhead; k += threads) {
+    const int row = k / kAhead, i = k % kAhead;
+    copy_async4(to + row * to_stride + d + i, from + int64_t(row) * d + trees.features.remainder(uint32_t(i)));
   }
 }
 

@@ -11,13 +11,14 @@ struct TangentShares {
   float left, right, dleft;  // shares p and q, and the tangent of p
 };
 
+template <bool kStaged>
 struct TangentRow {
-  Row row;
+  Row<kStaged> row;
   const float* dz;
   const float* dthresholds;  // or null
 
-  __device__ TangentShares at(int node) const {
-    const uint32_t feature = row.trees.features.remainder(uint32_t(node));
+  __device__ TangentShares at(int node) const { return at(node, row.feature(node)); }
+  __device__ TangentShares at(int node, int feature) const {
     const Shares s = shares(row.z[feature] - __ldg(row.thresholds + node));
     const float dlogit = dz[feature] - (dthresholds ? __ldg(dthresholds + node) : 0.0f);
     return {s.left, s.right, s.left * s.right * dlogit};
@@ -28,6 +29,7 @@ struct TangentRow {
     const Trees& trees = row.trees;
     const int above = trees.depth - trees.levels, tree = subtree >> above, within = subtree - (tree << above);
     float reach = 1, dreach = 0;
+#pragma unroll 1  // several levels at a time would take too many registers
     for (int level = 0; level < above; ++level) {
       const TangentShares s = at(tree * trees.nodes + (1 << level) - 1 + (within >> (above - level)));
       const bool right = within >> (above - 1 - level) & 1;
@@ -44,7 +46,8 @@ struct Subtree {
   TangentShares nodes[kSubtree - 1] = {};
 
   // Weights of the leaves from those of the root.
-  __device__ __forceinline__ void descend(const TangentRow& row, int subtree) {
+  template <bool kStaged>
+  __device__ __forceinline__ void descend(const TangentRow<kStaged>& row, int subtree) {
     const Trees& trees = row.row.trees;
     const int above = trees.depth - trees.levels, tree = subtree >> above, within = subtree - (tree << above);
     const float2 reach = row.path(subtree);
@@ -56,11 +59,13 @@ struct Subtree {
     if (trees.levels > 2) level<2>(row, root + 3 * step);
   }
 
-  template <int kLevel>
-  __device__ __forceinline__ void level(const TangentRow& row, int first) {
+  template <int kLevel, bool kStaged>
+  __device__ __forceinline__ void level(const TangentRow<kStaged>& row, int first) {
+    static_assert(1 << kLevel <= kAhead);
+    const int feature_of_first = row.row.feature(first);
 #pragma unroll
     for (int i = (1 << kLevel) - 1; i >= 0; --i) {  // downwards: a node's children overwrite what is done
-      const TangentShares s = row.at(first + i);
+      const TangentShares s = row.at(first + i, row.row.feature(first, feature_of_first, i));
       const float here = mu[i], dhere = dmu[i], moved = here * s.dleft;
       nodes[(1 << kLevel) - 1 + i] = s;
       mu[2 * i + 1] = here * s.right, dmu[2 * i + 1] = dhere * s.right - moved;
@@ -97,8 +102,9 @@ struct Subtree {
 
 // The gradient of node `x`, above the group's subtrees; on the path the group's part of it, as in upper_gradient().
 // Of the subtrees' roots, h is in their columns and dh in `droots`.
-__device__ inline float upper_double_gradient(const Group& group, int x, const TangentRow& row, const float* columns,
-                                              const float* droots) {
+template <bool kStaged>
+__device__ inline float upper_double_gradient(const Group& group, int x, const TangentRow<kStaged>& row,
+                                              const float* columns, const float* droots) {
   const Upper upper = upper_node(group, x);
   float sum = 0, left = 0, right = 0;
   for (int s = 0; s < upper.count; ++s) {

@@ -25,8 +25,8 @@
 //   range    NaN stays NaN. An infinite leaf or grad_out gives NaN where float32 would give infinity; infinite z and
 //            thresholds give shares 0 and 1.
 //   order    fixed by the shapes, the device's kind and its number of multiprocessors; no atomics.
-//   launch   one launch (backward: two, and two more for each pass over the rows where blocks share a row's leaves,
-//            cuda_partials.h) on `stream`, on the current device; allocates nothing, never synchronises,
+//   launch   one launch (backward: two; where blocks share a row's leaves one more, and in the backward two for each
+//            further pass over the rows, cuda_partials.h) on `stream`, on the current device; allocates nothing, never synchronises,
 //            throws with op and shape. n, batch, d_out >= 0, n < 2^34, d >= 1, depth <= 16, trees 2^depth <= 2^30. Rows that
 //            are aligned to 16 bytes are read faster, but none need be.
 #pragma once
@@ -51,10 +51,12 @@ template <class T>
 void soft_forest_backward_cpu(const SoftForest<T>& forest, const T* grad_out, T* grad_z, T* grad_thresholds, T* grad_leaves,
                               int threads);
 
-// out may not overlap the inputs.
-void soft_forest_cuda(const SoftForest<float>& forest, float* out, void* stream);
+// Bytes of workspace, aligned to 16, that the function after each needs on the current device.
+int64_t soft_forest_cuda_workspace(const SoftForest<float>& forest);
 
-// Bytes of workspace, aligned to 16, that the next function needs on the current device.
+// out may not overlap the inputs.
+void soft_forest_cuda(const SoftForest<float>& forest, float* out, void* workspace, void* stream);
+
 int64_t soft_forest_backward_cuda_workspace(const SoftForest<float>& forest);
 
 void soft_forest_backward_cuda(const SoftForest<float>& forest, const float* grad_out, float* grad_z,

@@ -140,9 +140,12 @@ double routing_bound(const Shape& s, const Exact& exact) { return double(s.depth
 void forward(const Shape& s, const Input& input, const Exact& exact) {
   const size_t size = exact.out.size();
   Guarded<float> out(size, -7), again(size, -7);
+  const auto forest = input.forest(s);
+  const size_t bytes = size_t(otk::soft_forest_cuda_workspace(forest));
   for (const bool backward : {false, true}) {
     host_cuda::backward = backward;
-    otk::soft_forest_cuda(input.forest(s), backward ? again.data() : out.data(), nullptr);
+    std::vector<float4> workspace(bytes / sizeof(float4) + 1, float4{NAN, NAN, NAN, NAN});
+    otk::soft_forest_cuda(forest, backward ? again.data() : out.data(), workspace.data(), nullptr);
   }
   same(out, again, size);
   const double k = double(s.trees * s.leaves());
@@ -185,7 +188,7 @@ void splits_products() {
   const std::vector<float> a = normal<float>(1000, 5), b = normal<float>(1000, 6);
   double worst = 0;
   for (size_t k = 0; k <= a.size(); ++k) {
-    const float pair[2] = {k == a.size() ? 0x1.001ffep0f : a[k], k == a.size() ? -0x1.001ffep5f : b[k]};
+    const float pair[2] = {k == a.size() ? 0x1.003ffep0f : a[k], k == a.size() ? -0x1.003ffep5f : b[k]};
     const otk::forest::Split<2> s = otk::forest::split(pair);
     double hi[2], lo[2];
     for (int i = 0; i < 2; ++i) hi[i] = host_cuda::tf32_at(&s.hi[i]), lo[i] = host_cuda::tf32_at(&s.lo[i]);
@@ -243,7 +246,7 @@ void plans() {
 void refuses_too_many_leaves() {
   std::string message;
   try {
-    otk::soft_forest_cuda({nullptr, nullptr, nullptr, 1, 1, 1, 1 << 20, 16, 1, 0, 0, 0}, nullptr, nullptr);
+    otk::soft_forest_cuda({nullptr, nullptr, nullptr, 1, 1, 1, 1 << 20, 16, 1, 0, 0, 0}, nullptr, nullptr, nullptr);
   } catch (const std::runtime_error& error) {
     message = error.what();
   }
