@@ -77,9 +77,7 @@ struct Block {
   __device__ const float* z(int64_t row) const { return p.forest.z + entry * p.forest.z_stride + row * p.forest.d; }
   __device__ const float* leaves() const { return p.forest.leaves + entry * p.forest.leaves_stride; }
   __device__ const float* grad_out(int64_t row) const { return p.grad_out + (entry * p.forest.n + row) * p.forest.d_out; }
-  __device__ float* partial() const {
-    return p.partial + (int64_t(entry) * p.partials.parts + part()) * p.partials.size;
-  }
+  __device__ float* partial() const { return p.partial + (int64_t(entry) * p.partials.parts + part()) * p.partials.size; }
 
   __device__ float* leaf_tile() const { return shared_memory<float>(); }      // [kGroup, stride]
   __device__ float* mu() const { return leaf_tile() + kGroup * stride(); }    // [kRows, kStride]
@@ -107,8 +105,7 @@ struct Block {
   // Rows past the last are zeros: they add nothing.
   __device__ void stage_out(int64_t row, int first, float* to) const {
     const int rows = rows_from(row), count = outputs_from(first), padded = whole_from(first);
-    stage(to, stride(), grad_out(row) + first, p.forest.d_out, rows, count, padded, p.out_vector, warp,
-          kWarps);
+    stage(to, stride(), grad_out(row) + first, p.forest.d_out, rows, count, padded, p.out_vector, warp, kWarps);
     stage(to + rows * stride(), stride(), p.grad_out, 0, kRows - rows, 0, padded, false, warp, kWarps);
   }
   __device__ void stage_z(int64_t row, float* to) const {
@@ -333,7 +330,9 @@ void soft_forest_backward_cuda(const SoftForest<float>& f, const float* grad_out
     p.end = std::min(partials.tiles, p.first + partials.pass);
     p.grad_z = rows_of_pass(partials, z_sums, grad_z, int64_t(p.first) * p.rows, f.d);
     launch({what, partials.blocks(), kThreads, size_t(shared_bytes(p)), stream},
-           p.z_stride == 0 ? backward_kernel<32, false> : p.rows == 64 ? backward_kernel<64, true> : backward_kernel<32, true>,
+           p.z_stride == 0 ? backward_kernel<32, false>
+           : p.rows == 64  ? backward_kernel<64, true>
+                           : backward_kernel<32, true>,
            p);
     if (partials.ranges > 1) reduce_rows(p.grad_z, partials.ranges, f.batch, f.n, 1, grad_z, what, stream);
   }

@@ -59,22 +59,24 @@ struct Double {
 template <bool kStaged>
 struct Block {
   const Double& p;
-  int warp, row_tile, part;
+  int warp;
 
-  __device__ explicit Block(const Double& problem)
-      : p(problem),
-        warp(int(threadIdx.x) / 32),
-        row_tile(warp % kRowTiles),
-        part(warp / kRowTiles) {
+  __device__ explicit Block(const Double& problem) : p(problem), warp(int(threadIdx.x) / 32) {
     const int parts = p.partials.parts, ranges = p.partials.ranges, block = int(blockIdx.x);
     int* const place = shared_memory<int>();
-    place[0] = block % parts, place[1] = block / parts % ranges, place[2] = block / parts / ranges;  // by every thread
+    const int range = block / parts % ranges;  // every thread writes the same
+    place[0] = block % parts, place[1] = range, place[2] = block / parts / ranges;
+    place[3] = p.partials.first_group(range), place[4] = p.partials.first_group(range + 1);
     __syncthreads();
   }
 
+  __device__ int row_tile() const { return warp % kRowTiles; }
+  __device__ int part() const { return warp / kRowTiles; }
   __device__ int block_part() const { return shared_memory<int>()[0]; }
   __device__ int range() const { return shared_memory<int>()[1]; }
   __device__ int entry() const { return shared_memory<int>()[2]; }
+  __device__ int first_group() const { return shared_memory<int>()[3]; }
+  __device__ int end_group() const { return shared_memory<int>()[4]; }
   __device__ const float* z(int64_t row) const { return p.forest.z + entry() * p.forest.z_stride + row * p.forest.d; }
   __device__ const float* dz(int64_t row) const { return p.dz + (entry() * p.forest.n + row) * p.forest.d; }
   __device__ const float* thresholds() const { return p.forest.thresholds + entry() * p.forest.thresholds_stride; }
@@ -87,7 +89,7 @@ struct Block {
     return p.partial + (int64_t(entry()) * p.partials.parts + block_part()) * p.partials.size;
   }
 
-  __device__ float* leaf_tile() const { return shared_memory<float>() + 4; }               // [kGroup, stride]
+  __device__ float* leaf_tile() const { return shared_memory<float>() + 8; }               // [kGroup, stride]
   __device__ float* out() const { return leaf_tile() + kGroup * stride(); }                // [kRows, stride]
   __device__ float* mu() const { return out() + kRows * stride(); }                        // [kRows, kStride]
   __device__ float* dmu() const { return mu() + kRows * kStride; }                         // likewise; first dvalue
@@ -146,7 +148,7 @@ struct Block {
   }
 
   __device__ void pull_values(const Group& group, int64_t row, bool stage_all, bool stage_tile) const {
-    const int leaf = part * kValueTiles * 8;
+    const int leaf = part() * kValueTiles * 8;
     Values<kValueTiles> values{}, dvalues{};
     for (int tile = 0; tile < p.output_tiles; ++tile) {
       const int first = tile * p.outputs;
@@ -155,7 +157,7 @@ struct Block {
       if (stage_tile || p.output_tiles > 1) stage_out(row, first);
       if (stage_tile && tile == 0) stage_z(row);
       arrive();
-      const float *rows = out() + row_tile * 16 * stride(), *below = leaf_tile() + leaf * stride();
+      const float *rows = out() + row_tile() * 16 * stride(), *below = leaf_tile() + leaf * stride();
       values.multiply(rows, below, stride(), whole_from(first));
       if (!p.dleaves) continue;
       __syncthreads();
@@ -163,8 +165,8 @@ struct Block {
       arrive();
       dvalues.multiply(rows, below, stride(), whole_from(first));
     }
-    values.write(value() + row_tile * 16 * p.value_stride + leaf, p.value_stride, p.trees.scale);
-    dvalues.write(dmu() + row_tile * 16 * kStride + leaf, kStride, p.trees.scale);
+    values.write(value() + row_tile() * 16 * p.value_stride + leaf, p.value_stride, p.trees.scale);
+    dvalues.write(dmu() + row_tile() * 16 * kStride + leaf, kStride, p.trees.scale);
     __syncthreads();
   }
 
@@ -252,7 +254,7 @@ struct Block {
 
   // Step 5; the leaves come last, so that a single tile of a single group finds them where it starts.
   __device__ void pull_result(const Group& group, int64_t row, bool first_group) const {
-    const int at = row_tile * 16 * kStride, rows = rows_from(row) - row_tile * 16;
+    const int at = row_tile() * 16 * kStride, rows = rows_from(row) - row_tile() * 16;
     for (int tile = 0; tile < p.output_tiles; ++tile) {
       const int first = tile * p.outputs, outputs = outputs_from(first);
       Outputs<kOutputTiles, kParts> result{};
@@ -262,16 +264,16 @@ struct Block {
           stage_leaves(group, first, dleaves(), p.dleaf_vector);
           arrive();
         }
-        result.multiply(mu() + at, leaf_tile(), stride(), whole(group), part, outputs);
+        result.multiply(mu() + at, leaf_tile(), stride(), whole(group), part(), outputs);
       }
       if (p.dleaves || p.output_tiles > 1) {
         __syncthreads();
         stage_leaves(group, first, leaves(), p.leaf_vector);
         arrive();
       }
-      result.multiply(dmu() + at, leaf_tile(), stride(), whole(group), part, outputs);
-      float* to = p.grad_grad_out.at(range(), p.forest.batch, entry(), row + row_tile * 16) + first;
-      result.write(to, p.forest.d_out, rows, outputs, part, p.trees.scale, !first_group);
+      result.multiply(dmu() + at, leaf_tile(), stride(), whole(group), part(), outputs);
+      float* to = p.grad_grad_out.at(range(), p.forest.batch, entry(), row + row_tile() * 16) + first;
+      result.write(to, p.forest.d_out, rows, outputs, part(), p.trees.scale, !first_group);
     }
   }
 };
@@ -279,23 +281,23 @@ struct Block {
 template <bool kStaged>
 __global__ void __launch_bounds__(kThreads, 1) double_kernel(const __grid_constant__ Double p) {
   const Block<kStaged> block(p);
-  const int first_group = p.partials.first_group(block.range()), groups = p.partials.first_group(block.range() + 1);
-  const int start = p.first + block.block_part(), step = p.partials.parts;
-  if (start >= p.end) return;
+  const int step = p.partials.parts;
+  if (p.first + block.block_part() >= p.end) return;
   LeafSums sums;
-  for (int index = first_group; index < groups; ++index) {
+  for (int index = block.first_group(); index < block.end_group(); ++index) {
     const Group group(p.trees, p.groups, index);
     __syncthreads();
     block.nodes(group).make(kThreads);
     if (p.keep_sums) block.load(group, block.first_output(), p.first == 0, sums);
-    for (int tile = start; tile < p.end; tile += step) {
+    for (int tile = p.first + block.block_part(); tile < p.end; tile += step) {
       const int64_t row = int64_t(tile) * kRows;
-      const bool begins = tile == start, fresh = begins && p.first == 0, staged = start + step >= p.end;
-      block.pull_values(group, row, begins || !p.keep_leaves, (begins && index == first_group) || !staged);
+      const bool begins = tile < p.first + step, first_group = index == block.first_group();
+      const bool staged = begins && tile + step >= p.end && !first_group;  // the only tile: its rows are still there
+      block.pull_values(group, row, begins || !p.keep_leaves, !staged);
       block.route(group, row);
-      block.add_nodes(index, group, row, index == first_group, fresh);
-      block.push_leaves(group, row, fresh, sums);
-      block.pull_result(group, row, index == first_group);
+      block.add_nodes(index, group, row, index == block.first_group(), begins && p.first == 0);
+      block.push_leaves(group, row, begins && p.first == 0, sums);
+      block.pull_result(group, row, index == block.first_group());
     }
     if (p.keep_sums) block.store(group, block.first_output(), sums);
   }
@@ -303,7 +305,7 @@ __global__ void __launch_bounds__(kThreads, 1) double_kernel(const __grid_consta
 
 int64_t shared_bytes(const Double& p) {
   const int64_t stride = p.outputs + 4, of_a_row = stride + 2 * kStride + p.value_stride + kRoots + 2 * p.z_stride;
-  return int64_t(sizeof(float)) * (4 + kGroup * stride + kRows * of_a_row) + NodeList::kBytes;
+  return int64_t(sizeof(float)) * (8 + kGroup * stride + kRows * of_a_row) + NodeList::kBytes;
 }
 
 Double plan(const SoftForest<float>& f, const std::string& what) {

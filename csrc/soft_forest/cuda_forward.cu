@@ -248,8 +248,9 @@ void soft_forest_cuda(const SoftForest<float>& forest, float* out, void* workspa
   p.out_vector = aligned(to, f.d_out, 0);
   const size_t shared = size_t(shared_bytes(p.group, p.warps, p.z_stride));
   launch({what, f.batch * p.output_blocks * p.ranges * p.parts, p.warps * 32, shared, stream},
-         p.resident ? p.z_stride ? forward_kernel<true, true> : forward_kernel<false, true>
-                    : p.z_stride ? forward_kernel<true, false> : forward_kernel<false, false>,
+         p.resident   ? p.z_stride ? forward_kernel<true, true> : forward_kernel<false, true>
+         : p.z_stride ? forward_kernel<true, false>
+                      : forward_kernel<false, false>,
          p);
   if (p.ranges > 1) reduce_rows(p.out, p.ranges, f.batch, f.n, p.trees.scale, out, what, stream);
 }

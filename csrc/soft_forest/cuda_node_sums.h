@@ -11,9 +11,9 @@ struct NodeList {
   static_assert(kColumns <= kNone && kListed <= kNone);
 
   const Group& group;
-  int* features;           // of the first node of each range
-  unsigned char *columns;  // of node x
-  unsigned char* next;     // the next node with x's feature
+  int* features;  // of the first node of each range
+  unsigned char* columns;  // of node x
+  unsigned char* next;  // the next node with x's feature
 
   __device__ NodeList(const Group& g, void* shared)
       : group(g),
@@ -54,12 +54,13 @@ struct NodeList {
     if (team >= teams) return;
     for (int feature = int(threadIdx.x) - team * d; feature < d; feature += threads) {
       const int first = find(feature, 0), second = first == kNone ? kNone : next[first];
-      const float* from = first == kNone ? nullptr : value + columns[first];
-      for (int r = team; r < rows; r += teams) {
-        float* to = grad_z + int64_t(r) * d + feature;
+      const int column = first == kNone ? 0 : columns[first];
+      const float* row = value + team * stride;
+      float* to = grad_z + int64_t(team) * d + feature;
+      for (int r = team; r < rows; r += teams, row += teams * stride, to += int64_t(teams) * d) {
         float sum = add ? *to : 0;
-        if (first != kNone) sum += from[r * stride];
-        for (int x = second; x != kNone; x = next[x]) sum += value[r * stride + columns[x]];
+        if (first != kNone) sum += row[column];
+        for (int x = second; x != kNone; x = next[x]) sum += row[columns[x]];
         *to = sum;
       }
     }

@@ -21,7 +21,7 @@ struct Partials {
 
   int64_t batch = 0, n = 0, d_out = 0;
   int64_t size = 0, leaf_sums = 0;  // floats of a part: of leaves (SumsLayout), then of nodes [groups, kListed]
-  int tiles = 0, pass = 0;      // of `rows` rows; so many in a pass
+  int tiles = 0, pass = 0;  // of `rows` rows; so many in a pass
   int groups = 0, width = 0, rows = 0, parts = 0, ranges = 1;
 
   Partials() = default;
@@ -74,8 +74,8 @@ struct RowSums {
 };
 
 // grad_thresholds [batch, nodes] and grad_leaves [batch, leaves, d_out]: the sums over the parts, in fixed order.
-void reduce(const Partials& partials, const Trees& trees, const float* data, float* grad_thresholds,
-            float* grad_leaves, const std::string& what, void* stream);
+void reduce(const Partials& partials, const Trees& trees, const float* data, float* grad_thresholds, float* grad_leaves,
+            const std::string& what, void* stream);
 
 // Where the rows' gradients of the pass from row `first` on go.
 inline RowSums rows_of_pass(const Partials& p, float* partial, float* result, int64_t first, int64_t width) {

@@ -112,14 +112,14 @@ struct LeafSums {
 
   __device__ __forceinline__ void load(const float* from, int width, int leaf_count, int outputs) {
     zero();
-    each(width, leaf_count, outputs, [&](float(&sum)[4], int64_t at) {
+    each(width, leaf_count, outputs, [&](float (&sum)[4], int64_t at) {
       const float4 v = *reinterpret_cast<const float4*>(from + at);
       sum[0] = v.x, sum[1] = v.y, sum[2] = v.z, sum[3] = v.w;
     });
   }
 
   __device__ __forceinline__ void store(float* to, int width, int leaf_count, int outputs) {
-    each(width, leaf_count, outputs, [&](float(&sum)[4], int64_t at) {
+    each(width, leaf_count, outputs, [&](float (&sum)[4], int64_t at) {
       *reinterpret_cast<float4*>(to + at) = make_float4(sum[0], sum[1], sum[2], sum[3]);
     });
   }

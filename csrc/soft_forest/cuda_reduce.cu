@@ -59,15 +59,15 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void reduce(const Partials& p, const Trees& trees, const float* data, float* grad_thresholds, float* grad_leaves, const std::string& what,
-            void* stream) {
+void reduce(const Partials& p, const Trees& trees, const float* data, float* grad_thresholds, float* grad_leaves,
+            const std::string& what, void* stream) {
   int slices = 1;
   while (2 * slices <= std::min(p.parts, kSlices)) slices *= 2;
   const int64_t nodes = int64_t(trees.leaves >> trees.depth) * trees.nodes;
   const int64_t blocks = divide_up(p.leaf_sums + nodes, kThreads / slices);
   if (blocks == 0) return;
-  launch({what, p.batch * blocks, kThreads, sizeof(float) * kThreads, stream}, reduce_kernel, p, trees, Groups(trees),
-         data, grad_thresholds, grad_leaves, nodes, slices, blocks);
+  launch({what, p.batch * blocks, kThreads, sizeof(float) * kThreads, stream}, reduce_kernel, p, trees, Groups(trees), data,
+         grad_thresholds, grad_leaves, nodes, slices, blocks);
 }
 
 void reduce_rows(const RowSums& sums, int ranges, int64_t batch, int64_t n, float scale, float* result,

@@ -140,16 +140,18 @@ __device__ inline void load(const float* from, int levels, float (&values)[kSubt
 __device__ inline void stage(float* to, int to_stride, const float* from, int64_t from_stride, int rows, int columns,
                              int padded, bool vector, int team, int teams) {
   const int lane = int(threadIdx.x) % 32, step = vector ? 4 : 1;
+  to += team * to_stride;
+  from += team * from_stride;
 #pragma unroll 1  // the addresses would take the registers of the products' sums
-  for (int row = team; row < rows; row += teams) {
+  for (int row = team; row < rows; row += teams, to += teams * to_stride, from += teams * from_stride) {
 #pragma unroll 1
     for (int c = lane * step; c < columns; c += 32 * step)
       if (vector)
-        copy_async16(to + row * to_stride + c, from + row * from_stride + c);
+        copy_async16(to + c, from + c);
       else
-        copy_async4(to + row * to_stride + c, from + row * from_stride + c);
+        copy_async4(to + c, from + c);
 #pragma unroll 1
-    for (int c = columns + lane; c < padded; c += 32) to[row * to_stride + c] = 0;
+    for (int c = columns + lane; c < padded; c += 32) to[c] = 0;
   }
 }
 

@@ -148,7 +148,7 @@ struct Outputs {
         const float pair[2] = {leaf[0], leaf[stride]};
         b[i] = split(pair);
       }
-      multiply_add<kFirst>(reinterpret_cast<float(&)[kFirst][4]>(of), split(rows), b);
+      multiply_add<kFirst>(reinterpret_cast<float (&)[kFirst][4]>(of), split(rows), b);
     }
   }
 

@@ -208,8 +208,8 @@ otk::forest::Partials plan(const Shape& s, int rows, int multiprocessors) {
 void plans_fill_the_device(const Shape& s, int rows, int multiprocessors) {
   const otk::forest::Partials p = plan(s, rows, multiprocessors);
   const int64_t constant = p.kBytes * multiprocessors, one = 4 * s.batch * s.trees * s.leaves();
-  const int64_t work = int64_t(p.tiles) * p.groups, steps = otk::forest::divide_up(p.tiles, p.parts) *
-                                                             otk::forest::divide_up(p.groups, p.ranges);
+  const int64_t work = int64_t(p.tiles) * p.groups,
+                steps = otk::forest::divide_up(p.tiles, p.parts) * otk::forest::divide_up(p.groups, p.ranges);
   const int64_t here = std::max<int64_t>(1, multiprocessors / s.batch);  // multiprocessors of an entry
   bool good = p.parts <= p.tiles && p.ranges <= p.groups && p.parts * p.ranges <= here;
   good &= p.pass == p.tiles || (p.ranges > 1 && p.pass >= p.parts && p.pass % p.parts == 0);
@@ -219,10 +219,11 @@ void plans_fill_the_device(const Shape& s, int rows, int multiprocessors) {
   else
     good &= 2 * p.parts * p.ranges > here && double(work) > (work < 8 * here ? 0.5 : 0.85) * double(steps * here);
   if (good) return;
-  std::printf("z [%d, %d, %d], %d trees of depth %d, %d outputs on %d multiprocessors: %d tiles, %d groups, %d parts, "
-              "%d ranges, %d tiles in a pass\n",
-              int(s.batch), int(s.n), int(s.d), int(s.trees), int(s.depth), int(s.d_out), multiprocessors, p.tiles,
-              p.groups, p.parts, p.ranges, p.pass);
+  std::printf(
+      "z [%d, %d, %d], %d trees of depth %d, %d outputs on %d multiprocessors: %d tiles, %d groups, %d parts, "
+      "%d ranges, %d tiles in a pass\n",
+      int(s.batch), int(s.n), int(s.d), int(s.trees), int(s.depth), int(s.d_out), multiprocessors, p.tiles, p.groups,
+      p.parts, p.ranges, p.pass);
   ++failures;
 }
 
@@ -268,6 +269,21 @@ void split_groups() {
   on(5, {1, 3, 7, 1, 11, 1}, 32, 1, 5, 1);
 }
 
+// The forward's blocks share the leaves as well: sums of each range of them in the workspace, or none.
+void split_leaves() {
+  const auto on = [](int multiprocessors, const Shape& s, int64_t ranges) {
+    const Device device(90, multiprocessors);
+    const Input input(s);
+    CHECK(otk::soft_forest_cuda_workspace(input.forest(s)) == ranges * 4 * s.batch * s.n * s.d_out);
+    forward(s, input, Exact(s, input));
+  };
+  on(5, {1, 20, 12, 1, 9, 7}, 5);           // 11 pieces of 48 leaves, unevenly
+  on(7, {2, 40, 300, 2, 8, 130}, 0);        // two entries of two blocks of outputs
+  on(9, {2, 40, 300, 2, 8, 130}, 2);
+  on(3, {1, 70, 12, 1, 9, 3}, 0);           // 70 rows make two blocks
+  on(4, {1, 70, 12, 1, 9, 3}, 2);
+}
+
 }  // namespace
 
 void test_cuda_soft_forest() {
@@ -293,4 +309,5 @@ void test_cuda_soft_forest() {
   compare({1, 130, 128, 18, 3, 128});
   compare({1, 450, 10, 3, 3, 16});  // four tiles a block: every buffer in every role
   split_groups();
+  split_leaves();
 }
