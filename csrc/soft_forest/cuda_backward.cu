@@ -16,6 +16,8 @@
 // Memory    z and grad_out read once and grad_z written once by each group (the first writes, the others add).
 //           Workspace: cuda_partials.h.
 // Order     tiles, groups, rows, parts and ranges in fixed order: the same bits on every run on the same kind of device.
+// Speed     the model of cuda_forward.cu: a warp's tile takes 1000 instructions in step 1 (288 products), 970 in step 2,
+//           470 in step 3, 750 in step 4 (288 products) and 370 for copies: 56 us, and two launches.
 // Not yet run on a GPU.
 #include <algorithm>
 

@@ -54,8 +54,9 @@ struct Double {
   bool z_vector = false, dz_vector = false, leaf_vector = false, dleaf_vector = false, out_vector = false;
 };
 
-// What a block works with: its entry of the batch, its part of the rows, its range of the groups and its shared memory. Addresses
-// are made where they are used, and those three lie in shared memory: kept, they would take the registers of step 4's sums.
+// What a block works with: its entry of the batch, its part of the rows, its range of the groups and its shared memory.
+// Addresses are made where they are used, and those three lie in shared memory: kept, they would take the registers of
+// step 4's sums.
 template <bool kStaged>
 struct Block {
   const Double& p;

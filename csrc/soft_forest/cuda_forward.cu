@@ -9,6 +9,11 @@
 //           128. Fewer blocks than multiprocessors share the groups of leaves; a second launch adds their sums, in order.
 // Memory    z read once, out written once, from registers. Workspace: the sums of each range of groups if there are
 //           several: at most 192 rows of 128 outputs (98 KB) a multiprocessor.
+// Speed     a model from SASS of sm_90a (an instruction a cycle and scheduler, 4 cycles a product, 1.755 GHz, 132
+//           multiprocessors), of 65536 rows, 18 trees of depth 3, d = d_out = 128: a step of 8 leaves takes 139
+//           instructions (48 of them products), a subtree's routing about 310: 27 us. Leaves are split where they are
+//           used: both halves in shared memory would need 272 cycles of it for what the products do in 192. 32 rows a
+//           warp would save a quarter of a step, but 8 warps of them need 276 KB.
 // Fragments a lane (g, t) takes leaves 8 k + 2 t, + 1 as its two steps of the product's depth and outputs 4 g + j of
 //           32 as column g of fragment j (any order of summation and of columns serves): loads are 8 and 16 bytes wide,
 //           free of bank conflicts by the strides 56 and 132, and each lane ends with 8 neighbouring outputs of two
@@ -25,7 +30,8 @@ using namespace forest;
 
 constexpr int kRows = 16;         // of a warp
 constexpr int kChunk = 48;        // leaves routed at a time
-constexpr int most_warps(bool resident) { return resident ? 12 : 8; }  // addresses of leaves take registers
+// Of a block: more, where addresses of leaves and of z take no registers from tile to tile.
+constexpr int most_warps(bool staged, bool resident) { return staged && resident ? 12 : 8; }
 constexpr int kOutputs = 128;     // of a block
 constexpr int kQuads = kOutputs / 32;
 constexpr int kMuStride = kChunk + 8, kLeafStride = kOutputs + 4;
@@ -60,11 +66,12 @@ struct Sums {
   }
 };
 
+// Rows from `row` on, which `z` points at.
 __device__ void stage_rows(const Forward& p, const float* z, int64_t row, float* to) {
   if (p.z_stride && row < p.forest.n) {
     const int d = int(p.forest.d), rows = int(p.forest.n - row < kRows ? p.forest.n - row : kRows);
-    stage(to, p.z_stride, z + row * d, d, rows, d, d, p.z_vector, 0, 1);
-    stage_ahead(p.trees, to, p.z_stride, z + row * d, rows, int(threadIdx.x) % 32, 32);
+    stage(to, p.z_stride, z, d, rows, d, d, p.z_vector, 0, 1);
+    stage_ahead(p.trees, to, p.z_stride, z, rows, int(threadIdx.x) % 32, 32);
   }
   commit_copies();
 }
@@ -86,8 +93,8 @@ __device__ void route(const Forward& p, const float* z, int64_t z_stride, int ro
   }
 }
 
-// sums += mu [16, count] leaves [count, 32 kUsed], count a multiple of 8. A branch between fragments would make each wait for
-// itself.
+// sums += mu [16, count] leaves [count, 32 kUsed], count a multiple of 8. A branch between fragments would make each wait
+// for itself.
 template <int kUsed>
 __device__ __forceinline__ void multiply(const float* mu, const float* leaves, int count, Sums& sums) {
   const int g = int(threadIdx.x) % 32 / 4, t = int(threadIdx.x) % 4;
@@ -155,13 +162,14 @@ __device__ void stage_leaves(const Forward& p, const float* leaves, int first, i
 
 // kStaged: rows of z are in shared memory; kResident: all leaves are, from first to last.
 template <bool kStaged, bool kResident>
-__global__ void __launch_bounds__(most_warps(kResident) * 32, 1) forward_kernel(const __grid_constant__ Forward p) {
+__global__ void __launch_bounds__(most_warps(kStaged, kResident) * 32, 1)
+    forward_kernel(const __grid_constant__ Forward p) {
   const SoftForest<float>& f = p.forest;
   const int part = int(blockIdx.x) % p.parts, range = kResident ? 0 : int(blockIdx.x) / p.parts % p.ranges;
   const int block = int(blockIdx.x) / p.parts / p.ranges, entry = block / p.output_blocks, warp = int(threadIdx.x) / 32;
   const int64_t column = int64_t(block % p.output_blocks) * kOutputs, left = f.d_out - column;
   const int outputs = int(left < kOutputs ? left : kOutputs);
-  const float* z = f.z + entry * f.z_stride;
+  const auto z = [&](int64_t row) { return f.z + entry * f.z_stride + row * f.d; };
   const float* thresholds = f.thresholds + entry * f.thresholds_stride;
   const float* leaves = f.leaves + entry * f.leaves_stride + column;
   float* staged = shared_memory<float>();                                       // [group, kLeafStride]
@@ -170,7 +178,7 @@ __global__ void __launch_bounds__(most_warps(kResident) * 32, 1) forward_kernel(
   const int start = kResident ? 0 : p.first_leaf(range), end = kResident ? p.trees.leaves : p.first_leaf(range + 1);
 
   int tile = warp * p.parts + part;  // neighbours go to different blocks, so that the last round is shared by all
-  stage_rows(p, z, int64_t(tile) * kRows, z_rows);
+  stage_rows(p, z(int64_t(tile) * kRows), int64_t(tile) * kRows, z_rows);
   if (kResident) stage_leaves(p, leaves, 0, end, outputs, warp, staged);
   Sums sums;
   for (int round = 0; round < p.rounds; ++round, tile += p.parts * p.warps) {
@@ -185,9 +193,10 @@ __global__ void __launch_bounds__(most_warps(kResident) * 32, 1) forward_kernel(
       if (kStaged)
         route<true>(p, z_rows, p.z_stride, rows, thresholds, first, count, mu);
       else
-        route<false>(p, z + row * f.d, f.d, rows, thresholds, first, count, mu);
+        route<false>(p, z(row), f.d, rows, thresholds, first, count, mu);
       __syncwarp();
-      if (first + kChunk >= end) stage_rows(p, z, row + int64_t(p.parts) * p.warps * kRows, z_rows);
+      const int64_t next = row + int64_t(p.parts) * p.warps * kRows;
+      if (first + kChunk >= end) stage_rows(p, z(next), next, z_rows);
       multiply(mu, staged + (kResident ? first * kLeafStride : 0), count, outputs, sums);
     }
     write(p, sums, rows, outputs, p.out.at(range, f.batch, entry, row) + column);
@@ -218,7 +227,8 @@ Forward plan(const SoftForest<float>& forest, const std::string& what) {
   p.group = int(all <= limit / int64_t(sizeof(float) * kLeafStride) ? all : kChunk);
   if (shared_bytes(p.group, 4, p.z_stride) > limit) p.group = kChunk;
   p.resident = p.trees.leaves <= p.group;
-  p.warps = int(std::clamp<int64_t>(divide_up(row_tiles, device.multiprocessors), 4, most_warps(p.resident)));
+  p.warps =
+      int(std::clamp<int64_t>(divide_up(row_tiles, device.multiprocessors), 4, most_warps(p.z_stride > 0, p.resident)));
   while (p.warps > 1 && shared_bytes(p.group, p.warps, p.z_stride) > limit) --p.warps;
   const int64_t blocks = device.multiprocessors / entries;  // of an entry and its outputs
   p.parts = int(std::clamp<int64_t>(blocks, 1, std::max<int64_t>(1, divide_up(f.n, p.warps * kRows))));

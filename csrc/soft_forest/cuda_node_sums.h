@@ -1,4 +1,5 @@
-// cuda_node_sums.h - the sums of a group's node gradients over the nodes of a feature (grad_z) and over rows (grad_thresholds).
+// cuda_node_sums.h - the sums of a group's node gradients: over the nodes of a feature (grad_z), over rows
+// (grad_thresholds).
 #pragma once
 #include "soft_forest/cuda_nodes.h"
 

@@ -1,7 +1,7 @@
 // cuda_partials.h - how the backward kernels share the work out, and the partial sums that this leaves to add up.
 //
-// Of each entry of the batch a block takes one of `parts` of the tiles of rows and one of `ranges` of the groups of leaves. It
-// works group by group, through its tiles each time, so that a group's sums over the rows end where they began.
+// Of each entry of the batch a block takes one of `parts` of the tiles of rows and one of `ranges` of the groups of
+// leaves. It works group by group, through its tiles each time, so that a group's sums stay with it meanwhile.
 // Plan      at most one block per multiprocessor (or one per entry). A step is one tile of one group, and what a pass costs
 //           each group besides, to fetch its sums and put them back, is about another. Of the parts and ranges that take
 //           the fewest steps, those that write the fewest bytes.
@@ -61,8 +61,8 @@ struct Partials {
   }
 };
 
-// Sums [ranges, batch, rows, width] over leaves as a kernel writes them: of a pass's rows from `first` on, or, where there is one
-// range, all rows of the result.
+// Sums [ranges, batch, rows, width] over leaves as a kernel writes them: of a pass's rows from `first` on, or, where there
+// is one range, all rows of the result.
 struct RowSums {
   float* data = nullptr;
   int64_t first = 0, rows = 0, width = 0;

@@ -1,5 +1,5 @@
-// cuda_reduce.cu - adds the blocks' partial gradients: those of leaves and nodes in order within up to 8 slices of the parts,
-// then in order of the slices; those of rows in order of the ranges.
+// cuda_reduce.cu - adds the blocks' partial gradients: those of leaves and nodes in order within up to 8 slices of the
+// parts, then in order of the slices; those of rows in order of the ranges.
 // Not yet run on a GPU.
 #include "soft_forest/cuda_partials.h"
 #include "soft_forest/cuda_products.h"

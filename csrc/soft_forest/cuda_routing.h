@@ -55,8 +55,9 @@ __device__ inline Shares shares(float x) {
   return x < 0 ? Shares{smaller, larger} : Shares{larger, smaller};
 }
 
-// The features of consecutive nodes follow each other, but the first comes after the last. Rows in shared memory are staged with
-// their first kAhead features (of d < kAhead: again and again) behind the last, so that a few nodes need one remainder.
+// The features of consecutive nodes follow each other, but the first comes after the last. Rows in shared memory are
+// staged with their first kAhead features (of d < kAhead: again and again) behind the last, so that a few nodes need one
+// remainder.
 constexpr int kAhead = 4;
 
 // One row of z, in shared memory if kStaged, and the thresholds of all trees.

@@ -26,9 +26,10 @@
 //            thresholds give shares 0 and 1.
 //   order    fixed by the shapes, the device's kind and its number of multiprocessors; no atomics.
 //   launch   one launch (backward: two; where blocks share a row's leaves one more, and in the backward two for each
-//            further pass over the rows, cuda_partials.h) on `stream`, on the current device; allocates nothing, never synchronises,
-//            throws with op and shape. n, batch, d_out >= 0, n < 2^34, d >= 1, depth <= 16, trees 2^depth <= 2^30. Rows that
-//            are aligned to 16 bytes are read faster, but none need be.
+//            further pass over the rows, cuda_partials.h) on `stream`, on the current device; allocates nothing, never
+//            synchronises, throws with op and shape. n, batch, d_out >= 0, n < 2^34, d >= 1, depth <= 16,
+//            trees 2^depth <= 2^30. Rows that are aligned to 16 bytes are read faster, but none need be.
+//   memory   workspace of at most 1 MB a multiprocessor besides one gradient of leaves (d_out in whole eighths) and nodes.
 #pragma once
 #include <cstdint>
 

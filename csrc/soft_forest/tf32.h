@@ -1,9 +1,9 @@
 // tf32.h - float32 products on tensor cores (sm_80+).
 //
-// Split     hi is a without its low 13 bits, so of 11 significant bits. lo = a - hi is exact, below 2^-10 |a|, of 13 bits at
-//           most, the last of which is a's last: the tensor cores, which do not read a factor's low 13 bits, see lo - e of
-//           11 bits, |e| <= 3 2^-23 |a|. Two instructions a value. (Rounded to nearest, |e| <= 2^-23 |a|, they are five in
-//           SASS, four of them at half rate: more than the products take. That SASS leaves the low bits as they come,
+// Split     hi is a without its low 13 bits, so of 11 significant bits. lo = a - hi is exact, below 2^-10 |a|, of 13 bits
+//           at most, the last of which is a's last: the tensor cores, which do not read a factor's low 13 bits, see lo - e
+//           of 11 bits, |e| <= 3 2^-23 |a|. Two instructions a value. (Rounded to nearest, |e| <= 2^-23 |a|, they are five
+//           in SASS, four of them at half rate: more than the products take. That SASS leaves the low bits as they come,
 //           and drops a mask that clears them, which shows that they are not read.)
 // Product   a b ~ hi hi + hi lo + lo hi. What is missing, lo lo and the two e, is at most
 //           (2^-20 + 2 3 2^-23) |a b| = 28 2^-24 |a b|; each of the three products is exact in 22 bits.
@@ -31,8 +31,8 @@ struct Split {
 #ifdef OTK_CUDA_ON_HOST
 constexpr uint32_t kRead = 0xffffe000u;
 #else
-// The bits of a factor that the tensor cores read. In memory, so that the compiler does not know them: it would multiply with
-// a itself instead of hi, and spend a copy per value on the order of registers that the product asks for.
+// The bits of a factor that the tensor cores read. In memory, so that the compiler does not know them: it would multiply
+// with a itself instead of hi, and spend a copy per value on the order of registers that the product asks for.
 [[maybe_unused]] static __constant__ uint32_t kRead = 0xffffe000u;
 #endif
 

@@ -203,8 +203,8 @@ otk::forest::Partials plan(const Shape& s, int rows, int multiprocessors) {
   return {f, otk::forest::Groups(otk::forest::Trees(f)), rows, s.d, multiprocessors};
 }
 
-// How the backward kernels share out their work: every multiprocessor has some wherever there is enough, at nearly the least
-// number of steps that any plan could take, and the partial sums stay small.
+// How the backward kernels share out their work: every multiprocessor has some wherever there is enough, at nearly the
+// least number of steps that any plan could take, and the partial sums stay small.
 void plans_fill_the_device(const Shape& s, int rows, int multiprocessors) {
   const otk::forest::Partials p = plan(s, rows, multiprocessors);
   const int64_t constant = p.kBytes * multiprocessors, one = 4 * s.batch * s.trees * s.leaves();
