@@ -17,9 +17,7 @@ def soft_forest(z: Tensor, thresholds: Tensor, leaves: Tensor) -> Tensor:
     if out.is_cuda:
         with torch.cuda.device(out.device):
             space = _native.workspace(_native.extension.soft_forest_cuda_workspace(*arguments), out.device)
-            _native.extension.soft_forest_cuda(
-                *arguments, out.data_ptr(), space.data_ptr(), _native.stream(out.device)
-            )
+            _native.extension.soft_forest_cuda(*arguments, out.data_ptr(), space.data_ptr(), _native.stream(out.device))
     else:
         function = getattr(_native.extension, f"soft_forest_cpu_{_native.suffix(out)}")
         function(*arguments, out.data_ptr(), torch.get_num_threads())
