@@ -223,6 +223,7 @@ struct Fit {
       for (int q = 0; q < 4; ++q)
 #pragma unroll
         for (int part = 0; part < 2; ++part) {
+          if (k + q * quarter >= all || !has_column(c + part)) continue;  // 0 / 0 where eps is 0
           const int at = (k + q * quarter) * width + c + part;
           adam(sum[q][part] * scale, leaves[at], exp_avg[at], exp_avg_sq[at], adam_step);
         }

@@ -11,6 +11,8 @@
 // Numerics  shares as soft_forest.h. index attains the minimum within the rounding of a distance summed from differences.
 //           Adam is torch.optim.Adam(fused=True)'s arithmetic, operation by operation: m += (1 - b1)(g - m);
 //           v = b2 v + (1 - b2) g g; leaf -= lr / c1 * m / (sqrt(v) / sqrt(c2) + eps); constants in double, rounded once.
+//           eps = 0 is as torch's too: a leaf whose gradient has been zero from the start becomes 0 / 0 = NaN. What pads a
+//           tile is no leaf and stays zero.
 //           A row whose distances hold a NaN gets index -1, and the step's cost and then all leaves become NaN, as
 //           autograd of the composed ops makes them.
 // Order     every sum has one order, fixed by the sizes: the same bits on every run and for every number of threads.

@@ -21,7 +21,7 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {  // to the
 }
 
 State run(const Transport& t, const State& start, const std::vector<float>& z_r, const std::vector<float>& z_g,
-          const std::vector<float>& thresholds, bool backward) {
+          const std::vector<float>& thresholds, const otk::Adam& adam, bool backward) {
   State s = start;
   Guarded<int64_t> index(t.batch * t.n, -7);
   Guarded<float> cost(t.batch * t.iters, -7.0f);
@@ -50,7 +50,7 @@ State run(const Transport& t, const State& start, const std::vector<float>& z_r,
                                    t.m * t.d,
                                    t.trees * t.nodes(),
                                    t.literal,
-                                   kAdam};
+                                   adam};
   Guarded<unsigned char> workspace(otk::fit_transport_cuda_workspace(p), 0xff);
   host_cuda::backward = backward;
   otk::fit_transport_cuda(p, workspace.data(), nullptr);
@@ -69,7 +69,7 @@ State run(const Transport& t, const State& start, const std::vector<float>& z_r,
 std::vector<float> narrow(const std::vector<double>& values) { return {values.begin(), values.end()}; }
 
 void compare(int64_t batch, int64_t n, int64_t m, int64_t d, int64_t trees, int64_t depth, int64_t d_out, bool literal,
-             bool with_nan = false) {
+             bool with_nan = false, const otk::Adam& adam = kAdam) {
   Transport t{batch, n, m, d, trees, depth, d_out, 3, literal, {}, {}, {}, {}, {}, {}, {}, {}};
   const auto draw = [](int64_t count, unsigned seed) {
     const auto values = normal<float>(count, seed);
@@ -82,7 +82,8 @@ void compare(int64_t batch, int64_t n, int64_t m, int64_t d, int64_t trees, int6
   if (with_nan) t.z_r[d_out / 2] = std::nan("");
   const State start{narrow(t.leaves), narrow(t.exp_avg), narrow(t.exp_avg_sq), {}, {}, t.step};
   const auto z_r = narrow(t.z_r), z_g = narrow(t.z_g), thresholds = narrow(t.thresholds);
-  const State s = run(t, start, z_r, z_g, thresholds, false), reversed = run(t, start, z_r, z_g, thresholds, true);
+  const State s = run(t, start, z_r, z_g, thresholds, adam, false),
+              reversed = run(t, start, z_r, z_g, thresholds, adam, true);
   CHECK(same(s.leaves, reversed.leaves) && same(s.exp_avg, reversed.exp_avg) && same(s.exp_avg_sq, reversed.exp_avg_sq));
   CHECK(same(s.cost, reversed.cost) && s.index == reversed.index && s.step == t.step + 3);
   const size_t first =
@@ -90,7 +91,7 @@ void compare(int64_t batch, int64_t n, int64_t m, int64_t d, int64_t trees, int6
   for (size_t k = 0; k < first; ++k)
     CHECK(std::isnan(s.leaves[k]) && std::isnan(s.exp_avg[k]) && std::isnan(s.exp_avg_sq[k]));
   if (with_nan) CHECK(std::isnan(s.cost[0]) && std::isnan(s.cost[2]) && s.index[0] == -1);
-  t.run(kAdam);
+  t.run(adam);
   // Sums of up to 500 terms of order 1, three steps: 1e-4 in float.
   const auto close = [](double a, double b) { return std::abs(a - b) <= 1e-4 * (1 + std::abs(b)); };
   for (size_t k = with_nan ? size_t(n) : 0; k < t.index.size(); ++k) CHECK(s.index[k] == t.index[k]);
@@ -106,6 +107,26 @@ otk::FitTransport<float> sized(int64_t batch, int64_t n, int64_t m, int64_t tree
   otk::FitTransport<float> p{};
   p.batch = batch, p.n = n, p.m = m, p.d = d_out, p.trees = trees, p.depth = depth, p.d_out = d_out, p.iters = 1;
   return p;
+}
+
+// Adam that divides by the root alone: columns and leaves that only pad a tile must not divide 0 by 0.
+void compare_without_eps(bool literal) {
+  const otk::Adam adam{0.01, 0.5, 0.9, 0.0};
+  for (const int64_t d_out : {1, 2, 5, 37}) compare(2, 9, 9, 3, 3, 2, d_out, literal, false, adam);
+  compare(1, 9, 9, 3, 5, 0, 18, literal, false, adam);  // five leaves
+}
+
+// A leaf whose gradient has been zero from the start is torch's 0 / 0 where eps is 0; its neighbours move.
+void zero_gradient_without_eps() {
+  const Transport t{1, 1, 1, 1, 1, 0, 3, 1, false, {}, {}, {}, {}, {}, {}, {}, {}};
+  const std::vector<float> zeros(3, 0.0f), z_r{1.0f, 5.0f, 3.0f};
+  const State start{{1.0f, 2.0f, 4.0f}, zeros, zeros, {}, {}, 0.0f};
+  for (const bool backward : {false, true}) {
+    const State s = run(t, start, z_r, {0.0f}, {}, {0.5, 0.5, 0.9, 0.0}, backward);
+    CHECK(std::isnan(s.leaves[0]) && s.exp_avg[0] == 0 && s.exp_avg_sq[0] == 0 && s.index[0] == 0 && s.cost[0] == 10);
+    // the first step is lr times the gradient's sign, up to the rounding of Adam's constants
+    CHECK(std::abs(s.leaves[1] - 2.5f) < 1e-6f && std::abs(s.leaves[2] - 3.5f) < 1e-6f);
+  }
 }
 
 void test_plans() {
@@ -143,7 +164,9 @@ void test_cuda_fit_transport() {
     compare(1, 70, 70, 3, 2, 4, 37, literal);     // four blocks, tiles and groups that do not fill
     compare(1, 33, 33, 10, 3, 3, 130, literal);   // eight blocks, the last with columns to spare
     compare(2, 12, 12, 4, 2, 2, 40, literal, true);
+    compare_without_eps(literal);
   }
+  zero_gradient_without_eps();
   compare(1, 40, 21, 3, 5, 1, 20, false);
   compare(1, 21, 90, 3, 1, 6, 20, false);
   otk::device_on_host = {80, 3, 1 << 10};  // nothing fits: the grid
@@ -152,7 +175,9 @@ void test_cuda_fit_transport() {
     compare(2, 70, 70, 4, 3, 2, 5, literal);
     compare(1, 33, 33, 10, 3, 5, 70, literal);
     compare(2, 12, 12, 4, 2, 2, 40, literal, true);
+    compare_without_eps(literal);
   }
+  zero_gradient_without_eps();
   compare(1, 20, 150, 3, 2, 3, 9, false);  // the points in several parts
   compare(1, 150, 20, 3, 2, 3, 9, false);
   otk::device_on_host = {};

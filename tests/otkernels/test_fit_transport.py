@@ -173,6 +173,41 @@ def test_adam_is_torch_s_to_the_last_bit_in_float64(betas, impl, variant, randn)
             assert torch.equal(ours, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("device", "impl"), RUNS)
+@pytest.mark.parametrize("d_out", [1, 2, 5, 37, 130])
+def test_without_eps_padding_makes_no_nan(d_out, device, impl, dtype, randn):
+    """eps = 0 where d_out fills no vector, tile or block: three steps are the definition's in float64.
+
+    Sums of at most 12 terms differ in order, and gradients may cancel (see the float64 test): 1e-4 and 1e-9 leave room.
+    """
+    if impl == "cuda" and dtype is torch.float64:
+        pytest.skip("CUDA's kernels are float32")
+    tensors = problem(randn, (9, 9, 3, 3, 2, d_out), dtype=dtype, device=device)
+    wide = clone(t.cpu().double() for t in tensors[:6])
+    expected = fit(*wide, torch.tensor(3.0), iters=3, lr=0.01, eps=0.0, impl="reference")
+    result = fit(*tensors, iters=3, lr=0.01, eps=0.0, impl=impl)
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype is torch.float32 else {"rtol": 1e-9, "atol": 1e-9}
+    assert torch.equal(result.index.cpu(), expected.index)
+    for ours, theirs in zip((*tensors[3:6], result.cost), (*wide[3:6], expected.cost), strict=True):
+        torch.testing.assert_close(ours.cpu().double(), theirs, **tolerance)
+
+
+@pytest.mark.parametrize(("device", "impl"), RUNS)
+def test_without_eps_a_zero_gradient_is_torch_s_nan(device, impl):
+    """One point and one leaf, whose first column is at its target from the start: 0 / 0 in torch.optim.Adam as well."""
+    z_r = torch.tensor([[1.0, 5.0, 3.0]], device=device)
+    leaves = torch.tensor([[[1.0, 2.0, 4.0]]], device=device)
+    theirs = leaves.clone().requires_grad_()
+    optimizer = torch.optim.Adam([theirs], lr=0.5, betas=(0.5, 0.9), eps=0.0)
+    (theirs[0] - z_r).square().sum().backward()
+    optimizer.step()
+    state = AdamState.zeros_like(leaves)
+    fit_transport(z_r, z_r, z_r.new_zeros(1, 0), leaves, state, iters=1, lr=0.5, eps=0.0, impl=impl)
+    assert leaves.isnan().tolist() == [[[True, False, False]]]
+    torch.testing.assert_close(leaves, theirs.detach(), equal_nan=True)
+
+
 @pytest.mark.parametrize(("device", "impl"), RUNS)
 def test_many_calls_are_one(device, impl, randn):
     """3 + 2 steps in two calls leave the same bits as 5 in one: leaves, moments and step carry over."""
