@@ -34,6 +34,10 @@ struct Device {
 #include <cooperative_groups.h>
 #include <cuda_runtime.h>
 
+#include <map>
+#include <mutex>
+#include <tuple>
+
 namespace otk {
 
 inline void check_cuda(cudaError_t error, const std::string& what) {
@@ -85,6 +89,51 @@ void launch(const Launch& l, void (*kernel)(Parameters...), Arguments... argumen
     cooperative.val.cooperative = 1;
   }
   check_cuda(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), l.what);
+}
+
+// What the driver answers about a kernel's launch on the current device, asked once; 0 where it refuses.
+template <class Ask>
+int ask_once(const void* kernel, int threads, size_t shared_bytes, int cluster, Ask ask) {
+  static std::mutex guard;
+  static std::map<std::tuple<const void*, int, int, size_t, int>, int> answers;
+  int device = 0, most = 0, answer = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  const std::lock_guard<std::mutex> lock(guard);
+  const auto [place, is_new] = answers.try_emplace({kernel, device, threads, shared_bytes, cluster}, 0);
+  if (!is_new) return place->second;
+  check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory per block");
+  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+  if (error == cudaSuccess) error = ask(&answer);
+  if (error != cudaSuccess) cudaGetLastError(), answer = 0;  // a refusal is an answer, not the next call's error
+  return place->second = answer;
+}
+
+// Clusters of this launch that run at once on the current device.
+template <class... Parameters>
+int resident_clusters(void (*kernel)(Parameters...), int threads, size_t shared_bytes, int cluster) {
+  const void* address = reinterpret_cast<const void*>(kernel);
+  return ask_once(address, threads, shared_bytes, cluster, [&](int* answer) {
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = unsigned(cluster);
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(unsigned(cluster));
+    config.blockDim = dim3(unsigned(threads));
+    config.dynamicSmemBytes = shared_bytes;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    return cudaOccupancyMaxActiveClusters(answer, address, &config);
+  });
+}
+
+// Blocks of this launch that run at once on a multiprocessor of the current device.
+template <class... Parameters>
+int resident_blocks(void (*kernel)(Parameters...), int threads, size_t shared_bytes) {
+  const void* address = reinterpret_cast<const void*>(kernel);
+  return ask_once(address, threads, shared_bytes, 1, [&](int* answer) {
+    return cudaOccupancyMaxActiveBlocksPerMultiprocessor(answer, address, threads, shared_bytes);
+  });
 }
 
 template <class T>

@@ -5,6 +5,7 @@
 // differ between the orders; of asynchronous work, async.h keeps account. A launch in which a mistake is found throws
 // what it is. One host thread; full-warp collectives only. csrc/README.md says what is not seen.
 #pragma once
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -141,6 +142,18 @@ inline unsigned __ballot_sync(unsigned, int predicate) {
 }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == ~0u; }
+inline int __reduce_min_sync(unsigned, int value) {
+  host_cuda::Warp& w = host_cuda::warp();
+  std::memcpy(w.slot[host_cuda::lane()], &value, sizeof(value));
+  host_cuda::wait(w.barrier);
+  for (const auto& slot : w.slot) {
+    int theirs;
+    std::memcpy(&theirs, slot, sizeof(theirs));
+    value = std::min(value, theirs);
+  }
+  host_cuda::wait(w.barrier);
+  return value;
+}
 inline int __popc(unsigned v) { return __builtin_popcount(v); }
 inline int __ffs(unsigned v) { return __builtin_ffs(int(v)); }
 
@@ -154,6 +167,13 @@ template <class T>
 T atomicMin(T* p, T value) {
   const T before = *p;
   if (value < before) *p = value;
+  return before;
+}
+
+template <class T>
+T atomicOr(T* p, T value) {
+  const T before = *p;
+  *p = before | value;
   return before;
 }
 
@@ -175,6 +195,19 @@ namespace otk {
 
 inline Device device_on_host{90, 4};  // tests set it
 inline Device current_device() { return device_on_host; }
+
+// What the device finds room for: tests set it too, and a launch that asks for more is refused.
+inline int largest_cluster_on_host = 16, resident_blocks_on_host = 1;
+
+template <class... Parameters>
+int resident_clusters(void (*)(Parameters...), int, size_t, int cluster) {
+  return cluster <= largest_cluster_on_host;
+}
+
+template <class... Parameters>
+int resident_blocks(void (*)(Parameters...), int, size_t) {
+  return resident_blocks_on_host;
+}
 
 template <class... Parameters>
 int compiled_for(void (*)(Parameters...)) {

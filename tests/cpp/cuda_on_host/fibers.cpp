@@ -121,7 +121,8 @@ void synchronise(Barrier& b) {
 
 void run(const otk::Launch& l, const std::function<void()>& thread) {
   if (l.blocks < 1 || l.threads < 1 || l.threads > 1024 || l.threads % 32 || l.shared_bytes > 227 << 10 || l.cluster > 16 ||
-      l.blocks % l.cluster)
+      l.blocks % l.cluster || l.cluster > std::max(1, otk::largest_cluster_on_host) ||
+      (l.cooperative && l.blocks > otk::device_on_host.multiprocessors * otk::resident_blocks_on_host))
     fail(l, "a GPU would refuse this launch");
   const int64_t together = l.cooperative ? l.blocks : l.cluster;
   body = &thread;
