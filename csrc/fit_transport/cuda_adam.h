@@ -5,20 +5,29 @@
 
 namespace otk {
 
-__device__ inline void adam(float grad, float& leaf, float& exp_avg, float& exp_avg_sq, const AdamStep<float>& s) {
-  exp_avg += s.beta1_share * (grad - exp_avg);
-  exp_avg_sq = s.beta2_share * grad * grad + s.beta2 * exp_avg_sq;
-  leaf -= s.step_size * exp_avg / (sqrtf(exp_avg_sq) / s.root + s.eps);
+struct LeafState {
+  float leaf, exp_avg, exp_avg_sq;
+};
+
+// By value: a store through one of three references may change what the others name, so the next leaf's loads would wait.
+__device__ inline LeafState adam(float grad, const LeafState& before, const AdamStep<float>& s) {
+  LeafState after;
+  after.exp_avg = before.exp_avg + s.beta1_share * (grad - before.exp_avg);
+  after.exp_avg_sq = s.beta2_share * grad * grad + s.beta2 * before.exp_avg_sq;
+  after.leaf = before.leaf - s.step_size * after.exp_avg / (sqrtf(after.exp_avg_sq) / s.root + s.eps);
+  return after;
 }
 
 // Weight of leaf k (counted through all trees) for the point z [d]: the product of the shares on its way, without 1/T.
-__device__ inline float route(const FitTransport<float>& p, const float* z, const float* thresholds, int64_t k) {
-  const int64_t nodes = (int64_t(1) << p.depth) - 1, first = (k >> p.depth) * nodes;
+// Int counts nodes and features: 32 bits are enough where shared memory holds the forest, and divide faster.
+template <class Int>
+__device__ float route(const FitTransport<float>& p, const float* z, const float* thresholds, Int k) {
+  const Int nodes = (Int(1) << p.depth) - 1, first = (k >> p.depth) * nodes, features = Int(p.d);
   float mu = 1.0f;
-  int64_t node = 0;
-  for (int64_t level = p.depth - 1; level >= 0; --level) {
-    const int64_t right = k >> level & 1, at = first + node;
-    const float logit = z[at % p.d] - thresholds[at], e = expf(-fabsf(logit)), larger = 1.0f / (1.0f + e);
+  Int node = 0;
+  for (Int level = Int(p.depth) - 1; level >= 0; --level) {
+    const Int right = k >> level & 1, at = first + node;
+    const float logit = z[at % features] - thresholds[at], e = expf(-fabsf(logit)), larger = 1.0f / (1.0f + e);
     mu *= (logit < 0.0f) != (right != 0) ? e * larger : larger;
     node = 2 * node + 1 + right;
   }
@@ -36,30 +45,6 @@ struct AdamPowers {
     power1 *= a.beta1;
     power2 *= a.beta2;
     return {a, power1, power2};
-  }
-};
-
-// The lowest cost offered and the lowest index that has it; a NaN wins, with index -1. index -1: nothing yet.
-struct Nearest {
-  float cost;
-  int64_t index;
-  bool nan;
-
-  __device__ void offer(float other, int64_t j) {
-    nan |= other != other;
-    if (index < 0 || other < cost || (other == cost && j < index)) cost = other, index = j;
-  }
-
-  // Of all lanes of a warp, or of its halves, for widest = 8; in each lane.
-  __device__ void join(int widest = 16) {
-    for (int step = widest; step > 0; step /= 2) {
-      const float other = __shfl_xor_sync(~0u, cost, step);
-      const long long j = __shfl_xor_sync(~0u, static_cast<long long>(index), step);
-      const int bad = __shfl_xor_sync(~0u, static_cast<int>(nan), step);
-      if (j >= 0) offer(other, j);
-      nan |= bad != 0;
-    }
-    if (nan) index = -1, cost = __int_as_float(0x7fc00000);
   }
 };
 

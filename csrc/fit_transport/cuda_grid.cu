@@ -16,6 +16,25 @@ namespace {
 constexpr int kThreads = GridPlan::kThreads, kTile = GridPlan::kTile, kDepth = 16, kStride = kTile + 4,
               kWarps = kThreads / 32;
 
+// The lowest cost offered and the lowest index that has it. A NaN counts as less than all, with index -1.
+struct Nearest {
+  float cost = __int_as_float(0x7f800000);
+  int64_t index = INT64_MAX;
+
+  __device__ void offer(float other, int64_t j) {
+    if (other != other) other = -__int_as_float(0x7f800000), j = -1;
+    if (other < cost || (other == cost && j < index)) cost = other, index = j;
+  }
+
+  // Of 16 neighbouring lanes, in each.
+  __device__ void join() {
+    for (int step = 8; step > 0; step /= 2) {
+      const float other = __shfl_xor_sync(~0u, cost, step);
+      offer(other, __shfl_xor_sync(~0u, static_cast<long long>(index), step));
+    }
+  }
+};
+
 struct Product {
   static __device__ void add(float& sum, float a, float b) { sum += a * b; }
 };
@@ -106,7 +125,7 @@ struct Fit {
   __device__ void measure() const {
     for (int64_t task = blockIdx.x; task < p.batch * row_tiles * parts; task += gridDim.x) {
       const int64_t entry = task / (row_tiles * parts), i0 = task / parts % row_tiles * kTile, part = task % parts;
-      Nearest best[4] = {{0, -1, false}, {0, -1, false}, {0, -1, false}, {0, -1, false}};
+      Nearest best[4];
       for (int64_t block = point_tiles * part / parts; block < point_tiles * (part + 1) / parts; ++block) {
         const int64_t j0 = block * kTile;
         float sum[4][4];
@@ -121,7 +140,7 @@ struct Fit {
 #pragma unroll
       for (int a = 0; a < 4; ++a) {  // the 16 threads of a row are neighbours: half a warp
         const int64_t i = i0 + threadIdx.x / 16 * 4 + a;
-        best[a].join(8);
+        best[a].join();
         if (threadIdx.x % 16 == 0 && i < p.n) {
           part_value[(entry * p.n + i) * parts + part] = best[a].cost;
           part_index[(entry * p.n + i) * parts + part] = best[a].index;
@@ -134,11 +153,11 @@ struct Fit {
   __device__ void search() const {
     for (int64_t row = int64_t(blockIdx.x) * kThreads + threadIdx.x; row < p.batch * p.n;
          row += int64_t(gridDim.x) * kThreads) {
-      Nearest best{0.0f, -1, false};
+      Nearest best;
       for (int64_t part = 0; part < parts; ++part)
         best.offer(part_value[row * parts + part], part_index[row * parts + part]);
-      p.index[row] = best.nan ? -1 : best.index;
-      row_cost[row] = best.nan ? __int_as_float(0x7fc00000) : best.cost;
+      p.index[row] = best.index;
+      row_cost[row] = best.index < 0 ? __int_as_float(0x7fc00000) : best.cost;
     }
   }
 
@@ -200,11 +219,22 @@ struct Fit {
       float sum[4][4];
       tile<Product>(p.m, Operand{mu + entry * all * p.m, 1, p.m, k0, all},
                     Operand{pull + entry * p.m * p.d_out, p.d_out, 1, c0, p.d_out}, sum);
+      LeafState state[16] = {};  // all loads before the first store: the compiler cannot tell that they do not overlap
+      bool inside[16];
+      const int64_t first = (entry * all + k0 + threadIdx.x / 16 * 4) * p.d_out + c0 + threadIdx.x % 16 * 4;
+#pragma unroll
       for (int q = 0; q < 16; ++q) {
-        const int64_t k = k0 + threadIdx.x / 16 * 4 + q / 4, c = c0 + threadIdx.x % 16 * 4 + q % 4;
-        if (k >= all || c >= p.d_out) continue;
-        const int64_t at = (entry * all + k) * p.d_out + c;
-        adam(sum[q / 4][q % 4] * scale, p.leaves[at], p.exp_avg[at], p.exp_avg_sq[at], adam_step);
+        const int64_t at = first + q / 4 * p.d_out + q % 4;
+        inside[q] = k0 + threadIdx.x / 16 * 4 + q / 4 < all && c0 + threadIdx.x % 16 * 4 + q % 4 < p.d_out;
+        if (inside[q]) state[q] = {p.leaves[at], p.exp_avg[at], p.exp_avg_sq[at]};
+      }
+#pragma unroll
+      for (int q = 0; q < 16; ++q) state[q] = adam(sum[q / 4][q % 4] * scale, state[q], adam_step);
+#pragma unroll
+      for (int q = 0; q < 16; ++q) {
+        const int64_t at = first + q / 4 * p.d_out + q % 4;
+        if (inside[q])
+          p.leaves[at] = state[q].leaf, p.exp_avg[at] = state[q].exp_avg, p.exp_avg_sq[at] = state[q].exp_avg_sq;
       }
     }
   }

@@ -1,4 +1,4 @@
-// cuda_kernels.h - the two CUDA kernels of fit_transport, for cuda_launch.cpp to choose from.
+// cuda_kernels.h - the three CUDA kernels of fit_transport, and how cuda_launch.cu chooses among them.
 #pragma once
 #include <string>
 
@@ -7,10 +7,19 @@
 
 namespace otk {
 
-// The cluster's size for this problem on this device; 0 where it has none.
-int fit_transport_cluster_blocks(const FitTransport<float>& p, const Device& device);
+struct FitChoice {
+  enum Kernel { kCluster, kCooperative, kGrid } kernel;
+  int64_t blocks;  // of a batch entry; of all for kGrid
+};
+FitChoice fit_transport_choice(const FitTransport<float>& p, const Device& device);
 
-void fit_transport_cluster(const FitTransport<float>& p, int blocks, const std::string& what, void* stream);
+// Whether `plan` (made for a cluster, or not) can be launched for the whole batch on this device.
+bool fit_transport_cluster_fits(const FitTransport<float>& p, const SlicePlan& plan, const Device& device);
+bool fit_transport_cooperative_fits(const FitTransport<float>& p, const SlicePlan& plan, const Device& device);
+
+void fit_transport_cluster(const FitTransport<float>& p, const SlicePlan& plan, const std::string& what, void* stream);
+void fit_transport_cooperative(const FitTransport<float>& p, const SlicePlan& plan, void* workspace,
+                               const std::string& what, void* stream);
 void fit_transport_grid(const FitTransport<float>& p, int64_t blocks, void* workspace, const std::string& what,
                         void* stream);
 

@@ -9,47 +9,86 @@ namespace otk {
 
 OTK_HOST_DEVICE inline int64_t whole(int64_t size, int64_t of) { return (size + of - 1) / of * of; }
 
-// The cluster kernel: block `rank` of a cluster owns `width` columns of leaves, moments, F, G and z_r, and all of mu. All in
-// its shared memory, as floats at these places; points (columns j) are the dense dimension, padded so that float4 rows of
-// eight neighbours lie in different banks.
-struct ClusterPlan {
-  static constexpr int kThreads = 256, kGroups = 4;  // groups of threads that share a product's long sum
+// Where tile number t lies, of tiles dealt in rows of `across`. Where `across` is even, four neighbouring threads take a
+// square of four tiles, so that a thread shares each vector that it loads with the thread beside it: half the traffic of
+// shared memory. The last row may be past the end.
+struct TilePlace {
+  int column, row;
 
-  int64_t blocks, width, real_stride, point_stride;
-  int64_t mu, leaves, exp_avg, exp_avg_sq, f, pull, z_r, scores, index, small, floats;
+  OTK_HOST_DEVICE TilePlace(int t, int across)
+      : column(across % 2 ? t % across : t / 4 % (across / 2) * 2 + t % 2),
+        row(across % 2 ? t / across : t / 4 / (across / 2) * 2 + t / 2 % 2) {}
 
-  template <class T>
-  OTK_HOST_DEVICE ClusterPlan(const FitTransport<T>& p, int64_t blocks_)
-      : blocks(blocks_),
-        width(whole((p.d_out + blocks_ - 1) / blocks_, 4)),
-        real_stride(whole(p.n, 8) + 4),
-        point_stride(whole(p.m, 8) + 4) {
-    const int64_t all = whole(p.trees << p.depth, 4), shares = width * kGroups;
-    mu = 0;
-    leaves = mu + all * point_stride;
-    exp_avg = leaves + all * width;
-    exp_avg_sq = exp_avg + all * width;
-    f = exp_avg_sq + all * width;
-    pull = f + width * point_stride;
-    z_r = pull + width * point_stride;
-    scores = z_r + width * real_stride;  // [n, points], or the groups' shares of F [kGroups width, points]
-    index = scores + (p.n > shares ? p.n : shares) * point_stride;
-    small = index + whole(p.n, 4);
-    floats = small + 64;
+  OTK_HOST_DEVICE static int64_t count(int64_t across, int64_t rows) {
+    return across * (across % 2 ? rows : whole(rows, 2));
   }
-
-  OTK_HOST_DEVICE int64_t bytes() const { return 4 * floats; }
 };
 
-// Blocks of the smallest cluster whose blocks hold 16 columns each or fewer; 0 where no cluster holds the problem.
+// The kernels in shared memory: block `rank` of the `blocks` (a power of two) of a batch entry owns `width` columns of
+// leaves, moments, F, G and z_r, and all of mu. Places are counted in floats; points (columns j) are the dense dimension of
+// mu, F and G, padded so that float4s of eight neighbouring rows lie in different banks.
+struct SlicePlan {
+  static constexpr int kMostThreads = 512, kMostBlocks = 16;
+  static constexpr int kGroups = 4;  // groups of threads that share the sum of F
+
+  int64_t blocks, width, threads, rows;  // rows of z_r that a block searches
+  int64_t leaf_stride, real_stride, point_stride;
+  int64_t transform_tasks, measure_tasks, update_tasks;
+  int64_t mu, leaves, moments, f, pull, shares, z_r, index, pairs, small, inbox, floats;
+  int64_t shared_mu, shared_inbox, shared_index, shared_cost,
+      shared_floats;  // a batch entry's, where blocks meet in memory
+
+  // in_cluster: blocks write into each other's shared memory; else they meet in a workspace.
+  template <class T>
+  SlicePlan(const FitTransport<T>& p, int64_t blocks_, bool in_cluster)
+      : blocks(blocks_),
+        width(whole((p.d_out + blocks_ - 1) / blocks_, 4)),
+        rows((p.n + blocks_ - 1) / blocks_),
+        leaf_stride(width % 16 ? width : width + 8),  // a warp's leaves lie in 32 banks when they are updated
+        real_stride(whole(p.n, 8) + 4),
+        point_stride(whole(p.m, 8) + 4) {
+    const int64_t all = whole(p.trees << p.depth, 4), tiles_j = (p.m + 3) / 4;
+    transform_tasks = TilePlace::count(width / 4, tiles_j) * kGroups;
+    measure_tasks = TilePlace::count(tiles_j, (p.n + 3) / 4);
+    update_tasks = whole(TilePlace::count(width / 4, all / 4), 16) * 2;
+    threads = std::max({fewest(transform_tasks), fewest(measure_tasks), fewest(update_tasks)});
+    mu = 0;
+    leaves = mu + all * point_stride;
+    moments = leaves + all * leaf_stride;
+    f = moments + update_tasks * 16;
+    shares = f + width * point_stride;  // of F, [kGroups width, points]
+    pull = shares;                      // G: made when the shares have been summed, used up before the next
+    z_r = shares + kGroups * width * point_stride;
+    index = z_r + width * real_stride;
+    pairs = index + whole(p.n, 4);  // bit i % 32 of [i / 32, j]: row i is paired with point j
+    small = pairs + (p.n + 31) / 32 * point_stride;
+    inbox = small + 64;  // squared distances over each block's columns [blocks, rows, points]
+    const int64_t scores = blocks * rows * point_stride;
+    floats = inbox + (in_cluster ? scores : 0);
+    shared_mu = 0;
+    shared_inbox = all * point_stride;
+    shared_index = shared_inbox + blocks * scores;
+    shared_cost = shared_index + whole(p.n, 4);
+    shared_floats = shared_cost + kMostBlocks;
+  }
+
+  int64_t bytes() const { return 4 * floats; }
+  int64_t workspace_bytes(int64_t batch) const { return 4 * shared_floats * batch; }
+
+ private:
+  // The fewest threads that deal the tasks in as many rounds as kMostThreads would need.
+  static int64_t fewest(int64_t tasks) {
+    const int64_t rounds = (tasks + kMostThreads - 1) / kMostThreads;
+    return whole((tasks + rounds - 1) / rounds, 32);
+  }
+};
+
+// Blocks of the fewest columns that are worth a block: 16 or fewer, if kMostBlocks allow it.
 template <class T>
-int cluster_blocks(const FitTransport<T>& p, int capability, int64_t shared_bytes) {
-  const int most = capability >= 90 ? 8 : 1;
+int preferred_blocks(const FitTransport<T>& p) {
   int blocks = 1;
-  while (blocks < most && p.d_out > 16 * blocks) blocks *= 2;
-  for (; blocks <= most; blocks *= 2)
-    if (ClusterPlan(p, blocks).bytes() <= shared_bytes) return blocks;
-  return 0;
+  while (blocks < SlicePlan::kMostBlocks && p.d_out > 16 * blocks) blocks *= 2;
+  return blocks;
 }
 
 // The grid kernel: everything in a workspace in device memory, all of a batch at once.

@@ -3,6 +3,7 @@
 
 #include "check.h"
 #include "common/cuda.h"
+#include "fit_transport/cuda_kernels.h"
 #include "fit_transport/plan.h"
 #include "transport.h"
 
@@ -129,24 +130,67 @@ void zero_gradient_without_eps() {
   }
 }
 
+void test_choices() {
+  using otk::FitChoice;
+  const auto chosen = [](const otk::FitTransport<float>& p, FitChoice::Kernel kernel, int64_t blocks) {
+    const FitChoice choice = otk::fit_transport_choice(p, otk::device_on_host);
+    return choice.kernel == kernel && choice.blocks == blocks;
+  };
+  const auto paper = sized(1, 64, 64, 18, 3, 128), toy = sized(1, 100, 100, 16, 3, 2);
+  otk::device_on_host = {90, 132, 227 << 10};
+  CHECK(chosen(paper, FitChoice::kCluster, 8) && chosen(toy, FitChoice::kCluster, 1));
+  CHECK(chosen(sized(1, 64, 64, 18, 3, 130), FitChoice::kCluster, 8));  // 16 blocks are no portable cluster
+  CHECK(chosen(sized(1, 1 << 20, 1 << 20, 18, 3, 128), FitChoice::kGrid, 132));
+  otk::largest_cluster_on_host = 4;  // the device cannot place eight blocks in one cluster
+  CHECK(chosen(paper, FitChoice::kCluster, 4) && chosen(toy, FitChoice::kCluster, 1));
+  otk::largest_cluster_on_host = 0;
+  CHECK(chosen(paper, FitChoice::kCooperative, 8) && chosen(toy, FitChoice::kCluster, 1));
+  CHECK(chosen(sized(17, 64, 64, 18, 3, 128), FitChoice::kGrid, 132));  // 136 blocks do not run at once
+  otk::resident_blocks_on_host = 2;
+  CHECK(chosen(sized(17, 64, 64, 18, 3, 128), FitChoice::kCooperative, 8));
+  otk::resident_blocks_on_host = 0;
+  CHECK(chosen(paper, FitChoice::kGrid, 132));
+  otk::largest_cluster_on_host = 16, otk::resident_blocks_on_host = 1;
+  for (const otk::Device device : {otk::Device{80, 108, 163 << 10}, {89, 60, 99 << 10}}) {
+    otk::device_on_host = device;
+    CHECK(chosen(paper, FitChoice::kCooperative, 8));
+    CHECK(chosen(sized(1, 64, 64, 16, 3, 2), FitChoice::kCluster, 1));  // one block needs no cluster
+  }
+  CHECK(chosen(toy, FitChoice::kCooperative, 1));  // whose distances lie in device memory
+  CHECK(chosen(sized(1, 64, 64, 24, 3, 128), FitChoice::kCooperative, 16));  // fewer columns a block where memory is short
+}
+
 void test_plans() {
-  const auto paper = sized(1, 64, 64, 18, 3, 128);
-  CHECK(otk::cluster_blocks(paper, 90, 227 << 10) == 8);
-  CHECK(otk::cluster_blocks(paper, 80, 163 << 10) == 0);  // one block would need all columns
-  CHECK(otk::cluster_blocks(sized(1, 64, 64, 16, 3, 2), 80, 163 << 10) == 1);
-  CHECK(otk::cluster_blocks(sized(1, 1 << 20, 1 << 20, 18, 3, 128), 90, 227 << 10) == 0);
+  for (const int across : {1, 2, 3, 4, 7, 16})
+    for (const int rows : {1, 2, 5, 8}) {  // every tile once; four neighbours share two columns and two rows
+      std::vector<int> seen(size_t(across) * size_t(rows + 1));
+      const int64_t count = otk::TilePlace::count(across, rows);
+      for (int t = 0; t < count; ++t) {
+        const otk::TilePlace place(t, across);
+        ++seen[size_t(place.row * across + place.column)];
+        if (across % 2 == 0) {
+          CHECK(otk::TilePlace(t ^ 1, across).row == place.row && otk::TilePlace(t ^ 2, across).column == place.column);
+        }
+      }
+      for (int64_t k = 0; k < int64_t(seen.size()); ++k) CHECK(seen[size_t(k)] == (k < count));
+    }
+  const otk::SlicePlan paper(sized(1, 64, 64, 18, 3, 128), 8, true);
+  CHECK(paper.width == 16 && paper.threads == 288 && paper.update_tasks == 288 && paper.transform_tasks == 256);
   for (const int64_t n : {1, 5, 64, 100})
     for (const int64_t d_out : {1, 2, 37, 128})
-      for (const int blocks : {1, 2, 8}) {
-        const otk::ClusterPlan plan(sized(1, n, n + 3, 3, 2, d_out), blocks);
-        CHECK(plan.width % 4 == 0 && plan.width * blocks >= d_out);
-        CHECK(plan.point_stride % 8 == 4 && plan.point_stride >= n + 3 && plan.real_stride >= n);
-        const int64_t places[] = {plan.mu,  plan.leaves, plan.exp_avg, plan.exp_avg_sq, plan.f,     plan.pull,
-                                  plan.z_r, plan.scores, plan.index,   plan.small,      plan.floats};
-        for (int k = 0; k < 10; ++k) CHECK(places[k] % 4 == 0 && places[k] < places[k + 1]);  // float4s, in order
-        CHECK(plan.index - plan.scores >= n * plan.point_stride);
-        CHECK(plan.index - plan.scores >= otk::ClusterPlan::kGroups * plan.width * plan.point_stride);
-      }
+      for (const int blocks : {1, 2, 8, 16})
+        for (const bool in_cluster : {false, true}) {
+          const otk::SlicePlan plan(sized(1, n, n + 3, 3, 2, d_out), blocks, in_cluster);
+          CHECK(plan.width % 4 == 0 && plan.width * blocks >= d_out && plan.rows * blocks >= n);
+          CHECK(plan.threads % 32 == 0 && plan.threads <= otk::SlicePlan::kMostThreads && plan.update_tasks % 32 == 0);
+          CHECK(plan.point_stride % 8 == 4 && plan.point_stride >= n + 3 && plan.real_stride >= n);
+          const int64_t places[] = {plan.mu,  plan.leaves, plan.moments, plan.f,     plan.shares,
+                                    plan.z_r, plan.index,  plan.pairs,   plan.small, plan.inbox};
+          for (int k = 0; k < 9; ++k) CHECK(places[k] % 4 == 0 && places[k] < places[k + 1]);  // float4s, in order
+          CHECK(plan.pull == plan.shares && plan.z_r - plan.shares >= 4 * plan.width * plan.point_stride);
+          CHECK(plan.floats - plan.inbox == (in_cluster ? blocks * plan.rows * plan.point_stride : 0));
+          CHECK(plan.shared_floats % 4 == 0 && plan.shared_inbox % 4 == 0);
+        }
   const otk::GridPlan large(sized(3, 1 << 20, 1 << 20, 18, 3, 128), 132);
   CHECK(large.parts == 1 && large.f - large.mu == (int64_t(3) << 20) * 144 * 4);  // past 2^31 bytes
   CHECK(otk::GridPlan(sized(1, 64, 4096, 18, 3, 128), 132).parts == 64);
@@ -157,18 +201,28 @@ void test_plans() {
 
 void test_cuda_fit_transport() {
   test_plans();
+  test_choices();
   otk::device_on_host = {90, 4, 227 << 10};
   for (const bool literal : {false, true}) {
     compare(1, 1, 1, 1, 1, 0, 1, literal);
     compare(2, 9, 9, 4, 3, 2, 5, literal);
-    compare(1, 70, 70, 3, 2, 4, 37, literal);     // four blocks, tiles and groups that do not fill
-    compare(1, 33, 33, 10, 3, 3, 130, literal);   // eight blocks, the last with columns to spare
+    compare(1, 70, 70, 3, 2, 4, 37, literal);  // four blocks, tiles and groups that do not fill
+    compare(1, 33, 33, 10, 3, 3, 130, literal);  // eight blocks, the last with columns to spare
     compare(2, 12, 12, 4, 2, 2, 40, literal, true);
     compare_without_eps(literal);
   }
   zero_gradient_without_eps();
   compare(1, 40, 21, 3, 5, 1, 20, false);
   compare(1, 21, 90, 3, 1, 6, 20, false);
+  otk::largest_cluster_on_host = 2;  // fewer blocks, with more columns each
+  compare(1, 33, 33, 10, 3, 3, 70, false);
+  otk::device_on_host = {80, 16, 60 << 10};  // blocks that meet in device memory
+  for (const bool literal : {false, true}) {
+    compare(2, 30, 30, 5, 3, 3, 120, literal);
+    compare(2, 12, 12, 4, 2, 2, 130, literal, true);
+  }
+  compare(1, 40, 21, 3, 5, 1, 200, false);
+  otk::largest_cluster_on_host = 16;
   otk::device_on_host = {80, 3, 1 << 10};  // nothing fits: the grid
   for (const bool literal : {false, true}) {
     compare(1, 1, 1, 1, 1, 0, 1, literal);
