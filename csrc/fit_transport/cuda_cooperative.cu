@@ -29,6 +29,7 @@ class WorkspaceExchange {
     for (int at = 4 * t; at < routes_; at += 4 * threads) store4(mu + at, load4(mu_ + at));
   }
   __device__ float* inbox(int owner) const { return inbox_ + owner * inbox_size_; }
+  __device__ float* inbox() const { return inbox(int(rank())); }
   __device__ void give_index(int i, int j, int lane) const {
     if (lane == 0) index_[i] = j;
   }

@@ -13,7 +13,7 @@
 //   rank()                   of this block
 //   sync()                   all blocks; writes before it are seen after it
 //   give_route(at, weight)   mu[at], to all blocks; take_routes(mu, t, threads) after sync()
-//   inbox(owner)             where block `owner` finds distances: [from block, row, point]
+//   inbox(owner), inbox()    where block `owner`, or this one, finds distances: [from block, row, point]
 //   give_index(i, j, lane)   a warp tells all blocks row i's nearest point; index(i) after sync()
 //   cost_shares()            in block 0's reach: [blocks]
 #pragma once
@@ -46,8 +46,9 @@ __device__ inline float dot(float sum, float4 a, float4 b) {  // four fused step
 template <class Exchange>
 class SliceFit {
  public:
-  __device__ SliceFit(const FitTransport<float>& problem, const SlicePlan& plan, int64_t entry_, Exchange& exchange_)
+  __device__ SliceFit(const FitTransport<float>& problem, const SlicePlan& plan_, int64_t entry_, Exchange& exchange_)
       : p(problem),
+        plan(plan_),
         exchange(exchange_),
         entry(entry_),
         rank(int(exchange_.rank())),
@@ -64,9 +65,9 @@ class SliceFit {
         leaf_stride(int(plan.leaf_stride)),
         real_stride(int(plan.real_stride)),
         point_stride(int(plan.point_stride)),
-        transform_tasks(int(plan.transform_tasks)),
-        measure_tasks(int(plan.measure_tasks)),
         update_tasks(int(plan.update_tasks)),
+        inverse_trees(1.0f / float(problem.trees)),
+        pair_weight(2.0f / float(problem.n)),
         mu(shared_memory<float>() + plan.mu),
         leaves(shared_memory<float>() + plan.leaves),
         moments(shared_memory<float>() + plan.moments),
@@ -121,7 +122,7 @@ class SliceFit {
 
     __device__ Fragment(const SliceFit& fit, int task)
         : half(task / 16 % 2), k_step(fit.padded_leaves / 4), c_step(fit.width / 4) {
-      const TilePlace place(task / 32 * 16 + task % 16, c_step);
+      const TilePlace place = fit.plan.column_tiles.place(task / 32 * 16 + task % 16);
       inside = place.row < k_step;
       k = inside ? place.row : 0;
       c = place.column;
@@ -165,10 +166,10 @@ class SliceFit {
 
   // F = mu leaves / T: groups of threads sum a quarter of the leaves each, into `shares`.
   __device__ void transform() {
-    const int tiles = transform_tasks / SlicePlan::kGroups;
-    for (int task = t; task < transform_tasks; task += threads) {
-      const int group = task / tiles, from = all * group / SlicePlan::kGroups, to = all * (group + 1) / SlicePlan::kGroups;
-      const TilePlace place(task % tiles, width / 4);
+    for (int task = t; task < int(plan.transform_tasks); task += threads) {
+      const int group = plan.by_transform_tiles(task);
+      const int from = all * group / SlicePlan::kGroups, to = all * (group + 1) / SlicePlan::kGroups;
+      const TilePlace place = plan.column_tiles.place(task - group * int(plan.transform_tiles));
       if (place.row >= tiles_j) continue;
       const int j = 4 * place.row, c = 4 * place.column;
       float sum[4][4] = {};
@@ -186,14 +187,13 @@ class SliceFit {
                make_float4(sum[q][0], sum[q][1], sum[q][2], sum[q][3]));
     }
     __syncthreads();
-    const float scale = 1.0f / float(p.trees);
     const int size = width * point_stride;
     for (int tile = t; tile < width * tiles_j; tile += threads) {
-      const int at = tile / tiles_j * point_stride + tile % tiles_j * 4;
+      const int column = plan.by_point_tiles(tile), at = column * point_stride + (tile - column * tiles_j) * 4;
       const float4 a = load4(shares + at), b = load4(shares + size + at), c = load4(shares + 2 * size + at),
                    d = load4(shares + 3 * size + at);
-      store4(f + at, make_float4((a.x + b.x + c.x + d.x) * scale, (a.y + b.y + c.y + d.y) * scale,
-                                 (a.z + b.z + c.z + d.z) * scale, (a.w + b.w + c.w + d.w) * scale));
+      store4(f + at, make_float4((a.x + b.x + c.x + d.x) * inverse_trees, (a.y + b.y + c.y + d.y) * inverse_trees,
+                                 (a.z + b.z + c.z + d.z) * inverse_trees, (a.w + b.w + c.w + d.w) * inverse_trees));
     }
     for (int at = t; at < (n + 31) / 32 * point_stride; at += threads) pairs[at] = 0;
     __syncthreads();
@@ -201,8 +201,9 @@ class SliceFit {
 
   // Squared distances over this block's columns, to the blocks that search their rows: row i is block i % blocks's.
   __device__ void measure() {
-    for (int task = t; task < measure_tasks; task += threads) {
-      const TilePlace place(task, tiles_j);
+    const int block_bits = __ffs(unsigned(blocks)) - 1;
+    for (int task = t; task < int(plan.measure_tasks); task += threads) {
+      const TilePlace place = plan.point_tiles.place(task);
       const int i = 4 * place.row, j = 4 * place.column;
       if (i >= n) continue;
       float sum[4][4] = {};
@@ -217,7 +218,7 @@ class SliceFit {
 #pragma unroll
       for (int q = 0; q < 4; ++q)
         if (i + q < n)
-          store4(exchange.inbox((i + q) & (blocks - 1)) + (rank * rows + (i + q) / blocks) * point_stride + j,
+          store4(exchange.inbox((i + q) & (blocks - 1)) + (rank * rows + ((i + q) >> block_bits)) * point_stride + j,
                  make_float4(sum[q][0], sum[q][1], sum[q][2], sum[q][3]));
     }
   }
@@ -226,11 +227,11 @@ class SliceFit {
   // integers that have their bits; a NaN is -1 and so wins, as index -1.
   __device__ void search() {
     const int lane = t % 32, nothing = 0x7fffffff;
-    const float* distances = exchange.inbox(rank);
-    for (int i = rank + t / 32 * blocks; i < n; i += threads / 32 * blocks) {
+    const float* distances = exchange.inbox();
+    for (int row = t / 32, i = rank + row * blocks; i < n; row += threads / 32, i = rank + row * blocks) {
       int least = nothing, nearest = nothing;
       for (int j = lane; j < m; j += 32) {
-        const float* at = distances + i / blocks * point_stride + j;
+        const float* at = distances + row * point_stride + j;
         float distance = 0.0f;
 #pragma unroll 8
         for (int peer = 0; peer < blocks; ++peer) distance += at[peer * rows * point_stride];
@@ -258,7 +259,7 @@ class SliceFit {
   __device__ void pair() {
     float squares = 0.0f;
     for (int task = t; task < tiles_j * width; task += threads) {
-      const int j = task % (4 * tiles_j), c = task / (4 * tiles_j) * 4;
+      const int four = plan.by_points(task), j = task - four * 4 * tiles_j, c = 4 * four;
       float point[4], sum[4] = {};
 #pragma unroll
       for (int q = 0; q < 4; ++q) point[q] = f[(c + q) * point_stride + j];
@@ -285,11 +286,10 @@ class SliceFit {
 
   // sum += 2/n (F - z_r[i]) and squares += |F - z_r[i]|^2, for columns c to c + 3
   __device__ void add_pair(int i, bool lost, int c, const float (&point)[4], float (&sum)[4], float& squares) const {
-    const float weight = 2.0f / float(n);
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
       const float difference = lost ? __int_as_float(0x7fc00000) : point[q] - z_r[(c + q) * real_stride + i];
-      sum[q] += weight * difference;
+      sum[q] += pair_weight * difference;
       squares += difference * difference;
     }
   }
@@ -304,19 +304,25 @@ class SliceFit {
 
   // grad = mu^T G / T, straight into Adam
   __device__ void update() {
-    const float scale = 1.0f / float(p.trees);
     const AdamStep<float> constants = *adam_step;
     for (int task = t; task < update_tasks; task += threads) {
       const Fragment at(*this, task);
       const int middle = (tiles_j + 1) / 2, from = at.half ? middle : 0, to = at.half ? tiles_j : middle;
+      const float *weights[4], *grads[4];
+#pragma unroll
+      for (int q = 0; q < 4; ++q) {
+        weights[q] = mu + at.leaf(q) * point_stride;
+        grads[q] = pull + (at.c + q * at.c_step) * point_stride;
+      }
       float sum[4][4] = {};
+#pragma unroll 2
       for (int j = 4 * from; j < 4 * to; j += 4) {
         float4 grad[4];
 #pragma unroll
-        for (int part = 0; part < 4; ++part) grad[part] = load4(pull + (at.c + part * at.c_step) * point_stride + j);
+        for (int part = 0; part < 4; ++part) grad[part] = load4(grads[part] + j);
 #pragma unroll
         for (int q = 0; q < 4; ++q) {
-          const float4 weight = load4(mu + at.leaf(q) * point_stride + j);
+          const float4 weight = load4(weights[q] + j);
 #pragma unroll
           for (int part = 0; part < 4; ++part) sum[q][part] = dot(sum[q][part], weight, grad[part]);
         }
@@ -329,13 +335,12 @@ class SliceFit {
           const float even = sum[q][2 * part], odd = sum[q][2 * part + 1];
           grad[q][part] = (at.half ? odd : even) + __shfl_xor_sync(~0u, at.half ? even : odd, 16);
         }
-      step(task, at, grad, scale, constants);
+      step(task, at, grad, constants);
     }
   }
 
   // Adam for the eight leaves of a thread. What only pads the tile is no leaf: with eps = 0 it would become 0 / 0.
-  __device__ void step(int task, const Fragment& at, const float (&grad)[4][2], float scale,
-                       const AdamStep<float>& constants) {
+  __device__ void step(int task, const Fragment& at, const float (&grad)[4][2], const AdamStep<float>& constants) {
     LeafState state[4][2];
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
@@ -351,7 +356,7 @@ class SliceFit {
 #pragma unroll
     for (int q = 0; q < 4; ++q)
 #pragma unroll
-      for (int part = 0; part < 2; ++part) state[q][part] = adam(grad[q][part] * scale, state[q][part], constants);
+      for (int part = 0; part < 2; ++part) state[q][part] = adam(grad[q][part] * inverse_trees, state[q][part], constants);
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
       store4(moments + (part * update_tasks + task) * 4,
@@ -386,10 +391,12 @@ class SliceFit {
   }
 
   const FitTransport<float>& p;
+  const SlicePlan& plan;
   Exchange& exchange;
   const int64_t entry;
   const int rank, blocks, t, threads, n, m, all, padded_leaves, tiles_j, width, rows;
-  const int leaf_stride, real_stride, point_stride, transform_tasks, measure_tasks, update_tasks;
+  const int leaf_stride, real_stride, point_stride, update_tasks;
+  const float inverse_trees, pair_weight;
   float *const mu, *const leaves, *const moments, *const f, *const shares, *const pull, *const z_r;
   int* const index;
   unsigned* const pairs;

@@ -53,7 +53,7 @@ struct FitTransport {
 // Adam's constants at step number t, counted from 1; power1 = beta1^t, power2 = beta2^t.
 template <class T>
 struct AdamStep {
-  T beta1_share, beta1, beta2, beta2_share, step_size, root, eps;
+  T beta1_share, beta1, beta2, beta2_share, step_size, root, root_inverse, eps;
 
   OTK_HOST_DEVICE AdamStep(const Adam& a, double power1, double power2)
       : beta1_share(T(1 - a.beta1)),
@@ -62,6 +62,7 @@ struct AdamStep {
         beta2_share(T(1 - a.beta2)),
         step_size(T(a.lr / (1 - power1))),
         root(T(std::sqrt(1 - power2))),
+        root_inverse(T(1) / root),
         eps(T(a.eps)) {}
 };
 

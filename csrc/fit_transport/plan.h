@@ -9,18 +9,31 @@ namespace otk {
 
 OTK_HOST_DEVICE inline int64_t whole(int64_t size, int64_t of) { return (size + of - 1) / of * of; }
 
-// Where tile number t lies, of tiles dealt in rows of `across`. Where `across` is even, four neighbouring threads take a
-// square of four tiles, so that a thread shares each vector that it loads with the thread beside it: half the traffic of
-// shared memory. The last row may be past the end.
+// Division of a task's number by a size, as one multiplication instead of the forty instructions of an integer division:
+// exact while number * divisor < 2^31.
+struct Divider {
+  uint32_t factor;
+
+  explicit Divider(int64_t divisor) : factor(uint32_t(((int64_t(1) << 31) + divisor - 1) / divisor)) {}
+  OTK_HOST_DEVICE int operator()(int number) const { return int(uint64_t(uint32_t(number)) * factor >> 31); }
+};
+
 struct TilePlace {
   int column, row;
+};
 
-  OTK_HOST_DEVICE TilePlace(int t, int across)
-      : column(across % 2 ? t % across : t / 4 % (across / 2) * 2 + t % 2),
-        row(across % 2 ? t / across : t / 4 / (across / 2) * 2 + t / 2 % 2) {}
+// Tiles dealt in rows of `across`. Where `across` is even, four neighbouring threads take a square of four tiles, so that
+// a thread shares each vector that it loads with the thread beside it. The last row may be past the end.
+struct TileGrid {
+  int across, square;  // square: 1 where tiles are dealt in squares of two by two, else 0
+  Divider divider;
 
-  OTK_HOST_DEVICE static int64_t count(int64_t across, int64_t rows) {
-    return across * (across % 2 ? rows : whole(rows, 2));
+  explicit TileGrid(int64_t across_)
+      : across(int(across_)), square(across_ % 2 == 0), divider(square ? across_ / 2 : across_) {}
+  int64_t count(int64_t rows) const { return across * (square ? whole(rows, 2) : rows); }
+  OTK_HOST_DEVICE TilePlace place(int t) const {
+    const int s = t >> 2 * square, row = divider(s);
+    return {((s - row * (across >> square)) << square) + (t & square), (row << square) + (t >> 1 & square)};
   }
 };
 
@@ -33,7 +46,9 @@ struct SlicePlan {
 
   int64_t blocks, width, threads, rows;  // rows of z_r that a block searches
   int64_t leaf_stride, real_stride, point_stride;
-  int64_t transform_tasks, measure_tasks, update_tasks;
+  TileGrid column_tiles, point_tiles;  // 4 x 4 tiles of F and of the leaves; of distances
+  int64_t transform_tiles, transform_tasks, measure_tasks, update_tasks;
+  Divider by_transform_tiles, by_point_tiles, by_points;
   int64_t mu, leaves, moments, f, pull, shares, z_r, index, pairs, small, inbox, floats;
   int64_t shared_mu, shared_inbox, shared_index, shared_cost,
       shared_floats;  // a batch entry's, where blocks meet in memory
@@ -46,11 +61,17 @@ struct SlicePlan {
         rows((p.n + blocks_ - 1) / blocks_),
         leaf_stride(width % 16 ? width : width + 8),  // a warp's leaves lie in 32 banks when they are updated
         real_stride(whole(p.n, 8) + 4),
-        point_stride(whole(p.m, 8) + 4) {
-    const int64_t all = whole(p.trees << p.depth, 4), tiles_j = (p.m + 3) / 4;
-    transform_tasks = TilePlace::count(width / 4, tiles_j) * kGroups;
-    measure_tasks = TilePlace::count(tiles_j, (p.n + 3) / 4);
-    update_tasks = whole(TilePlace::count(width / 4, all / 4), 16) * 2;
+        point_stride(whole(p.m, 8) + 4),
+        column_tiles(width / 4),
+        point_tiles((p.m + 3) / 4),
+        transform_tiles(column_tiles.count((p.m + 3) / 4)),
+        transform_tasks(transform_tiles * kGroups),
+        measure_tasks(point_tiles.count((p.n + 3) / 4)),
+        update_tasks(whole(column_tiles.count(whole(p.trees << p.depth, 4) / 4), 16) * 2),
+        by_transform_tiles(transform_tiles),
+        by_point_tiles((p.m + 3) / 4),
+        by_points(whole(p.m, 4)) {
+    const int64_t all = whole(p.trees << p.depth, 4);
     threads = std::max({fewest(transform_tasks), fewest(measure_tasks), fewest(update_tasks)});
     mu = 0;
     leaves = mu + all * point_stride;
@@ -72,6 +93,7 @@ struct SlicePlan {
     shared_floats = shared_cost + kMostBlocks;
   }
 
+  // Of shared memory, which must hold the plan. What 227 KB hold is small enough for the dividers: m < 2^12 and n < 2^14.
   int64_t bytes() const { return 4 * floats; }
   int64_t workspace_bytes(int64_t batch) const { return 4 * shared_floats * batch; }
 

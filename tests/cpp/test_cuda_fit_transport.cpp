@@ -3,6 +3,7 @@
 
 #include "check.h"
 #include "common/cuda.h"
+#include "fit_transport/cuda_adam.h"
 #include "fit_transport/cuda_kernels.h"
 #include "fit_transport/plan.h"
 #include "transport.h"
@@ -130,6 +131,37 @@ void zero_gradient_without_eps() {
   }
 }
 
+// cuda_adam.h's division: every quotient of 24-bit numbers X / D that is so close to the middle of two floats that a value
+// 2^-46 off could round to the wrong one, for a sample of D (for every D it takes seconds, and none is wrong either).
+// A middle is M / 2^bits, M odd, so X 2^bits = M D + c with 0 < |c| < 8: one or a few M solve it for each c.
+void test_division() {
+  const auto check = [](uint64_t x, uint32_t d) {
+    const float divisor = float(d) * 0x1p-24f, number = float(x) * 0x1p-30f;
+    CHECK(otk::divide(number, divisor, 1.0f / divisor) == number / divisor);
+  };
+  int64_t close = 0;
+  for (uint32_t d = (1u << 23) + 1; d < 1u << 24; d += 97) {
+    const int twos = __builtin_ctz(d);
+    uint32_t inverse = d >> twos;
+    for (int k = 0; k < 4; ++k) inverse *= 2 - (d >> twos) * inverse;  // of the odd part, modulo 2^32
+    for (const int bits : {24, 25})
+      for (int c = -7; c < 8; ++c)
+        if (c != 0 && __builtin_ctz(unsigned(c)) == twos) {
+          const uint32_t period = 1u << (bits - twos), least = uint32_t(-(c >> twos)) * inverse & (period - 1);
+          for (uint64_t m = least; m < uint64_t(1) << 25; m += period) {
+            const uint64_t x = uint64_t(int64_t(m * d) + c) >> bits;
+            if (m < uint64_t(1) << 24 || x < uint64_t(1) << 23 || x >= uint64_t(1) << 24) continue;
+            check(x, d), ++close;
+          }
+        }
+    check(1u << 23, d), check((1u << 24) - 1, d), check(d, d);
+  }
+  CHECK(close > 100000);
+  const float infinity = std::numeric_limits<float>::infinity();
+  CHECK(otk::divide(0.0f, 0.3f, 1 / 0.3f) == 0 && otk::divide(infinity, 0.3f, 1 / 0.3f) == infinity);
+  CHECK(std::isnan(otk::divide(std::nanf(""), 0.3f, 1 / 0.3f)));
+}
+
 void test_choices() {
   using otk::FitChoice;
   const auto chosen = [](const otk::FitTransport<float>& p, FitChoice::Kernel kernel, int64_t blocks) {
@@ -161,19 +193,20 @@ void test_choices() {
 }
 
 void test_plans() {
-  for (const int across : {1, 2, 3, 4, 7, 16})
-    for (const int rows : {1, 2, 5, 8}) {  // every tile once; four neighbours share two columns and two rows
-      std::vector<int> seen(size_t(across) * size_t(rows + 1));
-      const int64_t count = otk::TilePlace::count(across, rows);
-      for (int t = 0; t < count; ++t) {
-        const otk::TilePlace place(t, across);
+  for (const int64_t across : {1, 2, 3, 4, 7, 16})
+    for (const int64_t rows : {1, 2, 5, 8}) {  // every tile once; four neighbours share two columns and two rows
+      std::vector<int> seen(size_t(across * (rows + 1)));
+      const otk::TileGrid tiles(across);
+      for (int t = 0; t < tiles.count(rows); ++t) {
+        const otk::TilePlace place = tiles.place(t);
         ++seen[size_t(place.row * across + place.column)];
-        if (across % 2 == 0) {
-          CHECK(otk::TilePlace(t ^ 1, across).row == place.row && otk::TilePlace(t ^ 2, across).column == place.column);
-        }
+        if (across % 2 == 0) CHECK(tiles.place(t ^ 1).row == place.row && tiles.place(t ^ 2).column == place.column);
       }
-      for (int64_t k = 0; k < int64_t(seen.size()); ++k) CHECK(seen[size_t(k)] == (k < count));
+      for (size_t k = 0; k < seen.size(); ++k) CHECK(seen[k] == (int64_t(k) < tiles.count(rows)));
     }
+  for (const int64_t divisor : {1, 2, 3, 7, 675, 1000, 4095})
+    for (const int64_t number : {int64_t(0), divisor - 1, divisor, 1000 * divisor - 1, ((int64_t(1) << 31) - 1) / divisor})
+      if (number * divisor < int64_t(1) << 31) CHECK(otk::Divider(divisor)(int(number)) == number / divisor);
   const otk::SlicePlan paper(sized(1, 64, 64, 18, 3, 128), 8, true);
   CHECK(paper.width == 16 && paper.threads == 288 && paper.update_tasks == 288 && paper.transform_tasks == 256);
   for (const int64_t n : {1, 5, 64, 100})
@@ -201,6 +234,7 @@ void test_plans() {
 
 void test_cuda_fit_transport() {
   test_plans();
+  test_division();
   test_choices();
   otk::device_on_host = {90, 4, 227 << 10};
   for (const bool literal : {false, true}) {
