@@ -4,7 +4,7 @@
 // Work      a block owns a slice of columns of the leaves, their moments, F, G and z_r, and all of mu. A step needs the
 //           other blocks twice: for their shares of the distances, each sent to the block that searches the row, and for the
 //           rows' nearest points. Products keep 4 x 4 sums of a thread in registers.
-// Memory    moments lie in the order of the threads that update them, as float4s: no bank conflicts.
+// Memory    moments lie in the order of the threads that update them: no bank conflicts.
 // Numerics  a distance is summed over the columns of a block, then over the blocks. Powers of beta are double.
 // Order     every sum's order is fixed by the sizes: F over four quarters of the leaves, a gradient over two halves of the
 //           points, G over the rows of a point in order. Data is handed over at barriers only; the one atomic sets bits.
@@ -58,7 +58,7 @@ class SliceFit {
         n(int(problem.n)),
         m(int(problem.m)),
         all(int(problem.trees << problem.depth)),
-        padded_leaves(int(whole(all, 4))),
+        padded_leaves(int(plan.padded_leaves)),
         tiles_j(int(problem.m + 3) / 4),
         width(int(plan.width)),
         rows(int(plan.rows)),
@@ -107,6 +107,8 @@ class SliceFit {
   }
 
  private:
+  static constexpr int kLeaves = SlicePlan::kLeaves;
+
   // The thread that makes Adam's constants and sums costs: of the last warp, which has the fewest tiles.
   __device__ bool clerk() const { return t == threads - 1; }
 
@@ -114,14 +116,14 @@ class SliceFit {
 
   __device__ int64_t leaf_at(int k, int c) const { return (entry * all + k) * p.d_out + rank * width + c; }
 
-  // A task of update(): leaves k + q quarter of the columns c(part); halves of a warp share a tile, each sums half of the
+  // A task of update(): kLeaves leaves, k_step apart, of four columns, c_step apart; halves of a warp share a tile, each sums half of the
   // points, and then updates two of the four columns.
   struct Fragment {
     int half, k, k_step, c, c_step;
     bool inside;
 
     __device__ Fragment(const SliceFit& fit, int task)
-        : half(task / 16 % 2), k_step(fit.padded_leaves / 4), c_step(fit.width / 4) {
+        : half(task / 16 % 2), k_step(fit.padded_leaves / kLeaves), c_step(fit.width / 4) {
       const TilePlace place = fit.plan.column_tiles.place(task / 32 * 16 + task % 16);
       inside = place.row < k_step;
       k = inside ? place.row : 0;
@@ -131,6 +133,14 @@ class SliceFit {
     __device__ int column(int part) const { return c + (half + 2 * part) * c_step; }  // of the two that are updated
   };
 
+  // What only pads a tile is no leaf: Adam with eps = 0 would make 0 / 0 of it.
+  __device__ bool is_leaf(const Fragment& at, int q, int part) const {
+    return at.inside && at.leaf(q) < all && has_column(at.column(part));
+  }
+
+  // exp_avg of the leaf, or exp_avg_sq for q + kLeaves
+  __device__ float* moment(int task, int q, int part) const { return moments + (2 * q + part) * update_tasks + task; }
+
   // Everything that is read from device memory; padding is zero.
   __device__ void load() {
     for (int at = t; at < padded_leaves * width; at += threads) {
@@ -139,12 +149,12 @@ class SliceFit {
     }
     for (int task = t; task < update_tasks; task += threads) {
       const Fragment at(*this, task);
-      for (int q = 0; q < 4; ++q)
+      for (int q = 0; q < kLeaves; ++q)
         for (int part = 0; part < 2; ++part) {
-          const bool inside = at.inside && at.leaf(q) < all && has_column(at.column(part));
+          const bool inside = is_leaf(at, q, part);
           const int64_t from = leaf_at(at.leaf(q), at.column(part));
-          moments[(part * update_tasks + task) * 4 + q] = inside ? p.exp_avg[from] : 0.0f;
-          moments[((2 + part) * update_tasks + task) * 4 + q] = inside ? p.exp_avg_sq[from] : 0.0f;
+          *moment(task, q, part) = inside ? p.exp_avg[from] : 0.0f;
+          *moment(task, kLeaves + q, part) = inside ? p.exp_avg_sq[from] : 0.0f;
         }
     }
     for (int at = t; at < real_stride * width; at += threads) {
@@ -308,28 +318,27 @@ class SliceFit {
     for (int task = t; task < update_tasks; task += threads) {
       const Fragment at(*this, task);
       const int middle = (tiles_j + 1) / 2, from = at.half ? middle : 0, to = at.half ? tiles_j : middle;
-      const float *weights[4], *grads[4];
+      const float *weights[kLeaves], *grads[4];
 #pragma unroll
-      for (int q = 0; q < 4; ++q) {
-        weights[q] = mu + at.leaf(q) * point_stride;
-        grads[q] = pull + (at.c + q * at.c_step) * point_stride;
-      }
-      float sum[4][4] = {};
+      for (int q = 0; q < kLeaves; ++q) weights[q] = mu + at.leaf(q) * point_stride;
+#pragma unroll
+      for (int part = 0; part < 4; ++part) grads[part] = pull + (at.c + part * at.c_step) * point_stride;
+      float sum[kLeaves][4] = {};
 #pragma unroll 2
       for (int j = 4 * from; j < 4 * to; j += 4) {
         float4 grad[4];
 #pragma unroll
         for (int part = 0; part < 4; ++part) grad[part] = load4(grads[part] + j);
 #pragma unroll
-        for (int q = 0; q < 4; ++q) {
+        for (int q = 0; q < kLeaves; ++q) {
           const float4 weight = load4(weights[q] + j);
 #pragma unroll
           for (int part = 0; part < 4; ++part) sum[q][part] = dot(sum[q][part], weight, grad[part]);
         }
       }
-      float grad[4][2];
+      float grad[kLeaves][2];
 #pragma unroll
-      for (int q = 0; q < 4; ++q)
+      for (int q = 0; q < kLeaves; ++q)
 #pragma unroll
         for (int part = 0; part < 2; ++part) {
           const float even = sum[q][2 * part], odd = sum[q][2 * part + 1];
@@ -339,36 +348,27 @@ class SliceFit {
     }
   }
 
-  // Adam for the eight leaves of a thread. What only pads the tile is no leaf: with eps = 0 it would become 0 / 0.
-  __device__ void step(int task, const Fragment& at, const float (&grad)[4][2], const AdamStep<float>& constants) {
-    LeafState state[4][2];
+  // Adam for a thread's leaves: all loads, then the arithmetic, then all stores.
+  __device__ void step(int task, const Fragment& at, const float (&grad)[kLeaves][2], const AdamStep<float>& constants) {
+    LeafState state[kLeaves][2];
 #pragma unroll
-    for (int part = 0; part < 2; ++part) {
-      const float4 first = load4(moments + (part * update_tasks + task) * 4);
-      const float4 second = load4(moments + ((2 + part) * update_tasks + task) * 4);
-      state[0][part].exp_avg = first.x, state[0][part].exp_avg_sq = second.x;
-      state[1][part].exp_avg = first.y, state[1][part].exp_avg_sq = second.y;
-      state[2][part].exp_avg = first.z, state[2][part].exp_avg_sq = second.z;
-      state[3][part].exp_avg = first.w, state[3][part].exp_avg_sq = second.w;
+    for (int q = 0; q < kLeaves; ++q)
 #pragma unroll
-      for (int q = 0; q < 4; ++q) state[q][part].leaf = leaves[at.leaf(q) * leaf_stride + at.column(part)];
-    }
+      for (int part = 0; part < 2; ++part)
+        state[q][part] = {leaves[at.leaf(q) * leaf_stride + at.column(part)], *moment(task, q, part),
+                          *moment(task, kLeaves + q, part)};
 #pragma unroll
-    for (int q = 0; q < 4; ++q)
+    for (int q = 0; q < kLeaves; ++q)
 #pragma unroll
       for (int part = 0; part < 2; ++part) state[q][part] = adam(grad[q][part] * inverse_trees, state[q][part], constants);
 #pragma unroll
-    for (int part = 0; part < 2; ++part) {
-      store4(moments + (part * update_tasks + task) * 4,
-             make_float4(state[0][part].exp_avg, state[1][part].exp_avg, state[2][part].exp_avg, state[3][part].exp_avg));
-      store4(moments + ((2 + part) * update_tasks + task) * 4,
-             make_float4(state[0][part].exp_avg_sq, state[1][part].exp_avg_sq, state[2][part].exp_avg_sq,
-                         state[3][part].exp_avg_sq));
+    for (int q = 0; q < kLeaves; ++q)
 #pragma unroll
-      for (int q = 0; q < 4; ++q)
-        if (at.inside && at.leaf(q) < all && has_column(at.column(part)))
-          leaves[at.leaf(q) * leaf_stride + at.column(part)] = state[q][part].leaf;
-    }
+      for (int part = 0; part < 2; ++part) {
+        *moment(task, q, part) = state[q][part].exp_avg;
+        *moment(task, kLeaves + q, part) = state[q][part].exp_avg_sq;
+        if (is_leaf(at, q, part)) leaves[at.leaf(q) * leaf_stride + at.column(part)] = state[q][part].leaf;
+      }
   }
 
   __device__ void save() {
@@ -378,12 +378,12 @@ class SliceFit {
     }
     for (int task = t; task < update_tasks; task += threads) {
       const Fragment at(*this, task);
-      for (int q = 0; q < 4; ++q)
+      for (int q = 0; q < kLeaves; ++q)
         for (int part = 0; part < 2; ++part) {
-          if (!at.inside || at.leaf(q) >= all || !has_column(at.column(part))) continue;
+          if (!is_leaf(at, q, part)) continue;
           const int64_t to = leaf_at(at.leaf(q), at.column(part));
-          p.exp_avg[to] = moments[(part * update_tasks + task) * 4 + q];
-          p.exp_avg_sq[to] = moments[((2 + part) * update_tasks + task) * 4 + q];
+          p.exp_avg[to] = *moment(task, q, part);
+          p.exp_avg_sq[to] = *moment(task, kLeaves + q, part);
         }
     }
     if (rank == 0)

@@ -43,11 +43,14 @@ struct TileGrid {
 struct SlicePlan {
   static constexpr int kMostThreads = 512, kMostBlocks = 16;
   static constexpr int kGroups = 4;  // groups of threads that share the sum of F
+  // Leaves of a column that a thread updates, of two columns. The paper's 144 leaves of 16 columns make 384 threads of three
+  // leaves, three warps for each of a multiprocessor's four schedulers; with four leaves, nine warps, one has a third more.
+  static constexpr int kLeaves = 3;
 
   int64_t blocks, width, threads, rows;  // rows of z_r that a block searches
   int64_t leaf_stride, real_stride, point_stride;
   TileGrid column_tiles, point_tiles;  // 4 x 4 tiles of F and of the leaves; of distances
-  int64_t transform_tiles, transform_tasks, measure_tasks, update_tasks;
+  int64_t transform_tiles, transform_tasks, measure_tasks, padded_leaves, update_tasks;
   Divider by_transform_tiles, by_point_tiles, by_points;
   int64_t mu, leaves, moments, f, pull, shares, z_r, index, pairs, small, inbox, floats;
   int64_t shared_mu, shared_inbox, shared_index, shared_cost,
@@ -67,18 +70,18 @@ struct SlicePlan {
         transform_tiles(column_tiles.count((p.m + 3) / 4)),
         transform_tasks(transform_tiles * kGroups),
         measure_tasks(point_tiles.count((p.n + 3) / 4)),
-        update_tasks(whole(column_tiles.count(whole(p.trees << p.depth, 4) / 4), 16) * 2),
+        padded_leaves(whole(p.trees << p.depth, kLeaves)),
+        update_tasks(whole(column_tiles.count(padded_leaves / kLeaves), 16) * 2),
         by_transform_tiles(transform_tiles),
         by_point_tiles((p.m + 3) / 4),
         by_points(whole(p.m, 4)) {
-    const int64_t all = whole(p.trees << p.depth, 4);
     threads = std::max({fewest(transform_tasks), fewest(measure_tasks), fewest(update_tasks)});
     mu = 0;
-    leaves = mu + all * point_stride;
-    moments = leaves + all * leaf_stride;
-    f = moments + update_tasks * 16;
+    leaves = mu + padded_leaves * point_stride;
+    moments = leaves + padded_leaves * leaf_stride;
+    f = moments + update_tasks * 4 * kLeaves;
     shares = f + width * point_stride;  // of F, [kGroups width, points]
-    pull = shares;                      // G: made when the shares have been summed, used up before the next
+    pull = shares;  // G: made when the shares have been summed, used up before the next
     z_r = shares + kGroups * width * point_stride;
     index = z_r + width * real_stride;
     pairs = index + whole(p.n, 4);  // bit i % 32 of [i / 32, j]: row i is paired with point j
@@ -87,7 +90,7 @@ struct SlicePlan {
     const int64_t scores = blocks * rows * point_stride;
     floats = inbox + (in_cluster ? scores : 0);
     shared_mu = 0;
-    shared_inbox = all * point_stride;
+    shared_inbox = padded_leaves * point_stride;
     shared_index = shared_inbox + blocks * scores;
     shared_cost = shared_index + whole(p.n, 4);
     shared_floats = shared_cost + kMostBlocks;

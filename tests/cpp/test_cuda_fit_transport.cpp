@@ -208,7 +208,7 @@ void test_plans() {
     for (const int64_t number : {int64_t(0), divisor - 1, divisor, 1000 * divisor - 1, ((int64_t(1) << 31) - 1) / divisor})
       if (number * divisor < int64_t(1) << 31) CHECK(otk::Divider(divisor)(int(number)) == number / divisor);
   const otk::SlicePlan paper(sized(1, 64, 64, 18, 3, 128), 8, true);
-  CHECK(paper.width == 16 && paper.threads == 288 && paper.update_tasks == 288 && paper.transform_tasks == 256);
+  CHECK(paper.width == 16 && paper.threads == 384 && paper.update_tasks == 384 && paper.transform_tasks == 256);
   for (const int64_t n : {1, 5, 64, 100})
     for (const int64_t d_out : {1, 2, 37, 128})
       for (const int blocks : {1, 2, 8, 16})
