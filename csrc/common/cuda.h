@@ -144,6 +144,13 @@ __device__ T* shared_memory() {
 
 __device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
+// Four floats at once into this block's shared memory. The compiler splits some plain stores of a float4 into four, which
+// conflict in banks (read in PTX).
+__device__ inline void store_shared4(float* p, float x, float y, float z, float w) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(p)), "f"(x), "f"(y), "f"(z), "f"(w)
+               : "memory");
+}
+
 __device__ inline void grid_sync() { cooperative_groups::this_grid().sync(); }
 
 // The cluster's primitives need sm_90; before it a cluster is one block.

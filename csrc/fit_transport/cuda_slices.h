@@ -89,7 +89,10 @@ class SliceFit {
     exchange.take_routes(mu, t, threads);
     __syncthreads();
     for (int64_t step = 0; step < p.iters; ++step) {
-      if (clerk()) *adam_step = powers.next(p.adam);
+      if (clerk()) {
+        *adam_step = powers.next(p.adam);
+        if (step > 0) send_cost();
+      }
       transform();
       measure();
       exchange.sync();
@@ -97,10 +100,12 @@ class SliceFit {
       search();
       exchange.sync();
       match();
-      pair();
+      const float squares = pair();
       update();
+      keep_cost(squares);
       __syncthreads();
     }
+    if (clerk()) send_cost();
     exchange.sync();  // the costs have arrived, and nobody reads this block's memory any more
     report(p.iters - 1);
     save();
@@ -193,8 +198,7 @@ class SliceFit {
       }
 #pragma unroll
       for (int q = 0; q < 4; ++q)
-        store4(shares + (group * width + c + q) * point_stride + j,
-               make_float4(sum[q][0], sum[q][1], sum[q][2], sum[q][3]));
+        store_shared4(shares + (group * width + c + q) * point_stride + j, sum[q][0], sum[q][1], sum[q][2], sum[q][3]);
     }
     __syncthreads();
     const int size = width * point_stride;
@@ -202,8 +206,8 @@ class SliceFit {
       const int column = plan.by_point_tiles(tile), at = column * point_stride + (tile - column * tiles_j) * 4;
       const float4 a = load4(shares + at), b = load4(shares + size + at), c = load4(shares + 2 * size + at),
                    d = load4(shares + 3 * size + at);
-      store4(f + at, make_float4((a.x + b.x + c.x + d.x) * inverse_trees, (a.y + b.y + c.y + d.y) * inverse_trees,
-                                 (a.z + b.z + c.z + d.z) * inverse_trees, (a.w + b.w + c.w + d.w) * inverse_trees));
+      store_shared4(f + at, (a.x + b.x + c.x + d.x) * inverse_trees, (a.y + b.y + c.y + d.y) * inverse_trees,
+                    (a.z + b.z + c.z + d.z) * inverse_trees, (a.w + b.w + c.w + d.w) * inverse_trees);
     }
     for (int at = t; at < (n + 31) / 32 * point_stride; at += threads) pairs[at] = 0;
     __syncthreads();
@@ -265,8 +269,8 @@ class SliceFit {
     __syncthreads();
   }
 
-  // G in `pull`, and this block's share of the cost, which goes to block 0. A pair of index -1 makes NaN.
-  __device__ void pair() {
+  // G in `pull`; returns this thread's share of the cost. A pair of index -1 makes NaN.
+  __device__ float pair() {
     float squares = 0.0f;
     for (int task = t; task < tiles_j * width; task += threads) {
       const int four = plan.by_points(task), j = task - four * 4 * tiles_j, c = 4 * four;
@@ -285,13 +289,8 @@ class SliceFit {
 #pragma unroll
       for (int q = 0; q < 4; ++q) pull[(c + q) * point_stride + j] = sum[q];
     }
-    squares = warp_sum(squares);
-    if (t % 32 == 0) warp_squares[t / 32] = squares;
     __syncthreads();
-    if (!clerk()) return;
-    float total = 0.0f;
-    for (int w = 0; w < threads / 32; ++w) total += warp_squares[w];
-    exchange.cost_shares()[rank] = total;
+    return squares;
   }
 
   // sum += 2/n (F - z_r[i]) and squares += |F - z_r[i]|^2, for columns c to c + 3
@@ -304,7 +303,19 @@ class SliceFit {
     }
   }
 
-  // After a sync() behind pair(): block 0 writes the cost.
+  // The cost waits until the leaves are updated, when no other work waits for it: the warps' sums, then the block's to block
+  // 0, which writes their mean after the next sync().
+  __device__ void keep_cost(float squares) {
+    squares = warp_sum(squares);
+    if (t % 32 == 0) warp_squares[t / 32] = squares;
+  }
+
+  __device__ void send_cost() {
+    float total = 0.0f;
+    for (int w = 0; w < threads / 32; ++w) total += warp_squares[w];
+    exchange.cost_shares()[rank] = total;
+  }
+
   __device__ void report(int64_t step) {
     if (rank != 0 || !clerk()) return;
     float total = 0.0f;

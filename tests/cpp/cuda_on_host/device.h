@@ -228,6 +228,10 @@ inline uint32_t shared_address(const void* p) {
   return uint32_t(static_cast<const unsigned char*>(p) - host_cuda::current->block->shared);
 }
 
+inline void store_shared4(float* p, float x, float y, float z, float w) {
+  *reinterpret_cast<float4*>(host_cuda::current->block->shared + shared_address(p)) = {x, y, z, w};
+}
+
 inline void grid_sync() { host_cuda::synchronise(*host_cuda::current->block->group); }
 inline void cluster_sync() { host_cuda::synchronise(*host_cuda::current->block->group); }
 inline uint32_t cluster_rank() { return host_cuda::current->block->rank; }
