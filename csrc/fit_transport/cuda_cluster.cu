@@ -18,6 +18,7 @@ class ClusterExchange {
         index_(shared_memory<int>() + plan.index) {}
 
   __device__ uint32_t rank() const { return cluster_rank(); }
+  __device__ void begin() const { cluster_sync(); }  // every block runs: its shared memory may be written
   __device__ void sync() const { cluster_sync(); }
   __device__ void give_route(int at, float weight) const {
     for (uint32_t peer = 0; peer < blocks_; ++peer) cluster_peer(mu_, peer)[at] = weight;

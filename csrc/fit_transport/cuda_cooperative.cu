@@ -23,10 +23,12 @@ class WorkspaceExchange {
         index_(reinterpret_cast<int*>(workspace + plan.shared_index)) {}
 
   __device__ unsigned rank() const { return blockIdx.x % blocks_; }
+  __device__ void begin() const {}
   __device__ void sync() const { grid_sync(); }
   __device__ void give_route(int at, float weight) const { mu_[at] = weight; }
   __device__ void take_routes(float* mu, int t, int threads) const {
     for (int at = 4 * t; at < routes_; at += 4 * threads) store4(mu + at, load4(mu_ + at));
+    __syncthreads();
   }
   __device__ float* inbox(int owner) const { return inbox_ + owner * inbox_size_; }
   __device__ float* inbox() const { return inbox(int(rank())); }

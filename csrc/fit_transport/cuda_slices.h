@@ -3,14 +3,17 @@
 //
 // Work      a block owns a slice of columns of the leaves, their moments, F, G and z_r, and all of mu. A step needs the
 //           other blocks twice: for their shares of the distances, each sent to the block that searches the row, and for the
-//           rows' nearest points. Products keep 4 x 4 sums of a thread in registers.
-// Memory    moments lie in the order of the threads that update them: no bank conflicts.
+//           rows' nearest points. Products keep 4 x 4 (F, distances) or 3 x 4 (gradient) sums of a thread in registers. The
+//           last thread, whose warp has the fewest tiles, makes Adam's constants and sums costs while others compute F.
+// Memory    moments lie in the order of the threads that update them, and leaves, F and G at strides that leave no bank
+//           conflicts in the products and in Adam.
 // Numerics  a distance is summed over the columns of a block, then over the blocks. Powers of beta are double.
 // Order     every sum's order is fixed by the sizes: F over four quarters of the leaves, a gradient over two halves of the
 //           points, G over the rows of a point in order. Data is handed over at barriers only; the one atomic sets bits.
 //
 // An Exchange is how the blocks of an entry meet:
 //   rank()                   of this block
+//   begin()                  before the first exchange
 //   sync()                   all blocks; writes before it are seen after it
 //   give_route(at, weight)   mu[at], to all blocks; take_routes(mu, t, threads) after sync()
 //   inbox(owner), inbox()    where block `owner`, or this one, finds distances: [from block, row, point]
@@ -83,11 +86,10 @@ class SliceFit {
   __device__ void run() {
     AdamPowers powers(p.adam, clerk() ? *p.step : 0.0f);
     load();
-    exchange.sync();  // every block runs: its shared memory may be written
+    exchange.begin();
     make_routes();
     exchange.sync();
     exchange.take_routes(mu, t, threads);
-    __syncthreads();
     for (int64_t step = 0; step < p.iters; ++step) {
       if (clerk()) {
         *adam_step = powers.next(p.adam);
@@ -121,8 +123,8 @@ class SliceFit {
 
   __device__ int64_t leaf_at(int k, int c) const { return (entry * all + k) * p.d_out + rank * width + c; }
 
-  // A task of update(): kLeaves leaves, k_step apart, of four columns, c_step apart; halves of a warp share a tile, each sums half of the
-  // points, and then updates two of the four columns.
+  // A task of update(): kLeaves leaves, k_step apart, of four columns, c_step apart. The halves of a warp share a tile: each
+  // sums half of the points, and then updates two of the four columns.
   struct Fragment {
     int half, k, k_step, c, c_step;
     bool inside;
