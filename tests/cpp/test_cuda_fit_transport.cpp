@@ -105,6 +105,19 @@ void compare(int64_t batch, int64_t n, int64_t m, int64_t d, int64_t trees, int6
   }
 }
 
+// Equal points: the lowest wins, among the points of a lane and among lanes.
+void ties() {
+  const Transport t{1, 40, 70, 3, 2, 2, 20, 2, false, {}, {}, {}, {}, {}, {}, {}, {}};
+  const auto size = size_t(t.all() * t.d_out);
+  const State start{normal<float>(size, 4), std::vector<float>(size), std::vector<float>(size), {}, {}, 0.0f};
+  std::vector<float> z_g(size_t(t.m * t.d));
+  for (int64_t k = 0; k < t.m * t.d; ++k) z_g[size_t(k)] = float(k % t.d);
+  for (const bool backward : {false, true}) {
+    const State s = run(t, start, normal<float>(size_t(t.n * t.d_out), 1), z_g, normal<float>(6, 3), kAdam, backward);
+    for (const int64_t index : s.index) CHECK(index == 0);
+  }
+}
+
 otk::FitTransport<float> sized(int64_t batch, int64_t n, int64_t m, int64_t trees, int64_t depth, int64_t d_out) {
   otk::FitTransport<float> p{};
   p.batch = batch, p.n = n, p.m = m, p.d = d_out, p.trees = trees, p.depth = depth, p.d_out = d_out, p.iters = 1;
@@ -246,6 +259,7 @@ void test_cuda_fit_transport() {
     compare_without_eps(literal);
   }
   zero_gradient_without_eps();
+  ties();
   compare(1, 40, 21, 3, 5, 1, 20, false);
   compare(1, 21, 90, 3, 1, 6, 20, false);
   otk::largest_cluster_on_host = 2;  // fewer blocks, with more columns each
@@ -266,6 +280,7 @@ void test_cuda_fit_transport() {
     compare_without_eps(literal);
   }
   zero_gradient_without_eps();
+  ties();
   compare(1, 20, 150, 3, 2, 3, 9, false);  // the points in several parts
   compare(1, 150, 20, 3, 2, 3, 9, false);
   otk::device_on_host = {};
