@@ -1,21 +1,25 @@
 // cuda_adam.h - one leaf's Adam step, its share of a route, and Adam's powers of beta, on the device.
 #pragma once
+#include <limits>
+
 #include "common/cuda.h"
 #include "fit_transport/fit_transport.h"
 
 namespace otk {
 
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
 struct LeafState {
   float leaf, exp_avg, exp_avg_sq;
 };
 
-// x / divisor as IEEE 754 rounds it, given inverse = 1 / divisor rounded: three instructions and no branch. For a divisor of
+// x / divisor as IEEE 754 rounds it, given inverse = 1 / divisor rounded: four instructions and no branch. For a divisor of
 // Adam's, in [2^-27, 1], and x >= 0 that is zero, at least 2^-75, infinite or NaN. near + remainder * inverse is within 2^-46
 // of the quotient, so only quotients as close to the middle of two floats could round differently: none does, as the test
 // enumerates.
 __device__ inline float divide(float x, float divisor, float inverse) {
   const float near = x * inverse;
-  return near < __int_as_float(0x7f800000) ? __fmaf_rn(__fmaf_rn(-divisor, near, x), inverse, near) : near;
+  return near < kInfinity ? __fmaf_rn(__fmaf_rn(-divisor, near, x), inverse, near) : near;
 }
 
 // By value: a store through one of three references may change what the others name, so the next leaf's loads would wait.

@@ -1,4 +1,4 @@
-// cuda_grid.cu - fit_transport where a cluster's shared memory is too small: one cooperative launch for the whole batch.
+// cuda_grid.cu - fit_transport where no few blocks' shared memory holds it: one cooperative launch for the whole batch.
 //
 // Layout    workspace (plan.h): mu [batch, K, m], F and G [batch, m, d_out], and the rows' best of each part of the points.
 // Work      64 x 64 tiles of F, of distances and of gradients are dealt to the blocks in turn; a thread sums 4 x 4 of a
@@ -18,11 +18,11 @@ constexpr int kThreads = GridPlan::kThreads, kTile = GridPlan::kTile, kDepth = 1
 
 // The lowest cost offered and the lowest index that has it. A NaN counts as less than all, with index -1.
 struct Nearest {
-  float cost = __int_as_float(0x7f800000);
+  float cost = kInfinity;
   int64_t index = INT64_MAX;
 
   __device__ void offer(float other, int64_t j) {
-    if (other != other) other = -__int_as_float(0x7f800000), j = -1;
+    if (other != other) other = -kInfinity, j = -1;
     if (other < cost || (other == cost && j < index)) cost = other, index = j;
   }
 
