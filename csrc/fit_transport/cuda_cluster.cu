@@ -1,6 +1,7 @@
 // cuda_cluster.cu - fit_transport in one cluster of blocks per batch entry, which write into each other's shared memory.
 //
-// Order     cuda_slices.h. Data is handed over at __syncthreads and cluster_sync only.
+// Order     cuda_slices.h. Data is handed over at __syncthreads and cluster_sync only. The latter is more than a barrier:
+//           its release is a MEMBAR.ALL.GPU and its acquire a CCTL.IVALL (SASS for sm_90a).
 // Not yet run on a GPU.
 #include "fit_transport/cuda_kernels.h"
 #include "fit_transport/cuda_slices.h"

@@ -185,6 +185,8 @@ void test_choices() {
   otk::device_on_host = {90, 132, 227 << 10};
   CHECK(chosen(paper, FitChoice::kCluster, 8) && chosen(toy, FitChoice::kCluster, 1));
   CHECK(chosen(sized(1, 64, 64, 18, 3, 130), FitChoice::kCluster, 8));  // 16 blocks are no portable cluster
+  CHECK(chosen(sized(1, 200, 200, 18, 3, 128), FitChoice::kCooperative, 16));  // the distances do not fit in shared memory
+  CHECK(chosen(sized(1, 700, 700, 18, 3, 128), FitChoice::kGrid, 132));
   CHECK(chosen(sized(1, 1 << 20, 1 << 20, 18, 3, 128), FitChoice::kGrid, 132));
   otk::largest_cluster_on_host = 4;  // the device cannot place eight blocks in one cluster
   CHECK(chosen(paper, FitChoice::kCluster, 4) && chosen(toy, FitChoice::kCluster, 1));
