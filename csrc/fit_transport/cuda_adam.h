@@ -14,9 +14,9 @@ struct LeafState {
 };
 
 // x / divisor as IEEE 754 rounds it, given inverse = 1 / divisor rounded: four instructions and no branch. For a divisor of
-// Adam's, in [2^-27, 1], and x >= 0 that is zero, at least 2^-75, infinite or NaN. near + remainder * inverse is within 2^-46
-// of the quotient, so only quotients as close to the middle of two floats could round differently: none does, as the test
-// enumerates.
+// Adam's, in [2^-27, 1], and x >= 0 that is zero, at least 2^-75, infinite or NaN. near + remainder * inverse is within
+// 2^-46 of the quotient, so only quotients as close to the middle of two floats could round differently: none does, as the
+// test enumerates.
 __device__ inline float divide(float x, float divisor, float inverse) {
   const float near = x * inverse;
   return near < kInfinity ? __fmaf_rn(__fmaf_rn(-divisor, near, x), inverse, near) : near;

@@ -1,10 +1,10 @@
-// cuda_slices.h - fit_transport in the shared memories of a few blocks per batch entry (SlicePlan in plan.h): the steps that
-// cuda_cluster.cu and cuda_cooperative.cu have in common.
+// cuda_slices.h - fit_transport in the shared memories of a few blocks per batch entry (SlicePlan in plan.h): the steps
+// that cuda_cluster.cu and cuda_cooperative.cu have in common.
 //
 // Work      a block owns a slice of columns of the leaves, their moments, F, G and z_r, and all of mu. A step needs the
-//           other blocks twice: for their shares of the distances, each sent to the block that searches the row, and for the
-//           rows' nearest points. Products keep 4 x 4 (F, distances) or 3 x 4 (gradient) sums of a thread in registers. The
-//           last thread, whose warp has the fewest tiles, makes Adam's constants and sums costs while others compute F.
+//           other blocks twice: for their shares of the distances, each sent to the block that searches the row, and for
+//           the rows' nearest points. Products keep 4 x 4 (F, distances) or 3 x 4 (gradient) sums of a thread in registers.
+//           The last thread, whose warp has the fewest tiles, makes Adam's constants and sums costs while others compute F.
 // Memory    moments lie in the order of the threads that update them, and leaves, F and G at strides that leave no bank
 //           conflicts in the products and in Adam.
 // Numerics  a distance is summed over the columns of a block, then over the blocks. Powers of beta are double.
@@ -128,8 +128,8 @@ class SliceFit {
 
   __device__ int64_t leaf_at(int k, int c) const { return (entry * all + k) * p.d_out + rank * width + c; }
 
-  // A task of update(): kLeaves leaves, k_step apart, of four columns, c_step apart. The halves of a warp share a tile: each
-  // sums half of the points, and then updates two of the four columns.
+  // A task of update(): kLeaves leaves, k_step apart, of four columns, c_step apart. The halves of a warp share a tile:
+  // each sums half of the points, and then updates two of the four columns.
   struct Fragment {
     int half, k, k_step, c, c_step;
     bool inside;
@@ -310,8 +310,8 @@ class SliceFit {
     }
   }
 
-  // The cost waits until the leaves are updated, when no other work waits for it: the warps' sums, then the block's to block
-  // 0, which writes their mean after the next sync().
+  // The cost waits until the leaves are updated, when no other work waits for it: the warps' sums, then the block's to
+  // block 0, which writes their mean after the next sync().
   __device__ void keep_cost(float squares) {
     squares = warp_sum(squares);
     if (t % 32 == 0) warp_squares[t / 32] = squares;

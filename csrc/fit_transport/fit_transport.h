@@ -15,8 +15,8 @@
 //           tile is no leaf and stays zero.
 //           A row whose distances hold a NaN gets index -1, and the step's cost and then all leaves become NaN, as
 //           autograd of the composed ops makes them.
-// Order     every sum has one order, fixed by the sizes (on CUDA also by the number of blocks that the device has room for):
-//           the same bits on every run and for every number of threads.
+// Order     every sum has one order, fixed by the sizes (on CUDA also by the number of blocks that the device has room
+//           for): the same bits on every run and for every number of threads.
 // Contract  n, m, iters >= 1; batch == 0 is a no-op.
 #pragma once
 #include <cmath>
@@ -67,10 +67,10 @@ struct AdamStep {
         eps(T(a.eps)) {}
 };
 
-// float32 on the current device: one launch (and a second that counts the steps where clusters serve batch > 1) on `stream`.
-// Where leaves, moments and mu fit in the shared memories of a few blocks per batch entry, these form a cluster, or meet in
-// `workspace` on devices without clusters or without room for one; otherwise a grid keeps everything in `workspace`. The
-// device is asked what it has room for, once. Allocates nothing, does not synchronise; throws on a launch error.
+// float32 on the current device: one launch (and a second that counts the steps where clusters serve batch > 1) on
+// `stream`. Where leaves, moments and mu fit in the shared memories of a few blocks per batch entry, these form a cluster,
+// or meet in `workspace` on devices without clusters or without room for one; otherwise a grid keeps everything in
+// `workspace`. The device is asked what it has room for, once. Allocates nothing, does not synchronise; throws on a launch error.
 int64_t fit_transport_cuda_workspace(const FitTransport<float>& problem);  // bytes
 void fit_transport_cuda(const FitTransport<float>& problem, void* workspace, void* stream);
 

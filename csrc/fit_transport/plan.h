@@ -43,8 +43,9 @@ struct TileGrid {
 struct SlicePlan {
   static constexpr int kMostThreads = 512, kMostBlocks = 16;
   static constexpr int kGroups = 4;  // groups of threads that share the sum of F
-  // Leaves of a column that a thread updates, of two columns. The paper's 144 leaves of 16 columns make 384 threads of three
-  // leaves, three warps for each of a multiprocessor's four schedulers; with four leaves, nine warps, one has a third more.
+  // Leaves of a column that a thread updates, of two columns. The paper's 144 leaves of 16 columns make 384 threads of
+  // three leaves, three warps for each of a multiprocessor's four schedulers; with four leaves, nine
+  // warps, one has a third more.
   static constexpr int kLeaves = 3;
 
   int64_t blocks, width, threads, rows;  // rows of z_r that a block searches

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.gpu
 IMPLS = {"l2_argmin": ("triton", "cuda"), "soft_forest": ("triton", "cuda"), "fit_transport": ("cuda",)}
 # N, M, D that each take another path: few dimensions, one launch, tensor cores with whole tiles, and ragged ones
 SEARCHES = [(1000, 900, 3), (64, 64, 128), (4096, 2048, 128), (3000, 5001, 70)]
-# N, d, T, D: the paper's, the toy's, one that cooperative blocks hold but no cluster, one that neither holds, a deep tree
+# N, d, T, D: the paper's, the toy's, one that cooperative blocks hold but no cluster, one neither holds, a deep tree
 FORESTS = [(64, 128, 18, 3), (100, 2, 16, 3), (200, 128, 18, 3), (700, 128, 18, 3), (70, 5, 2, 9)]
 
 Call = Callable[..., tuple[Tensor, ...]]
