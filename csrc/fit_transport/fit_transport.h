@@ -70,7 +70,8 @@ struct AdamStep {
 // float32 on the current device: one launch (and a second that counts the steps where clusters serve batch > 1) on
 // `stream`. Where leaves, moments and mu fit in the shared memories of a few blocks per batch entry, these form a cluster,
 // or meet in `workspace` on devices without clusters or without room for one; otherwise a grid keeps everything in
-// `workspace`. The device is asked what it has room for, once. Allocates nothing, does not synchronise; throws on a launch error.
+// `workspace`. The device is asked what it has room for, once. Allocates nothing, does not synchronise; throws on a launch
+// error.
 int64_t fit_transport_cuda_workspace(const FitTransport<float>& problem);  // bytes
 void fit_transport_cuda(const FitTransport<float>& problem, void* workspace, void* stream);
 

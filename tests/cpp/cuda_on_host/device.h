@@ -116,6 +116,17 @@ T exchange(const T& mine, unsigned from) {
   return theirs;
 }
 
+// What every lane of the warp passed.
+template <class T>
+void gather(const T& mine, T (&all)[32]) {
+  static_assert(sizeof(T) <= 64);
+  Warp& w = warp();
+  std::memcpy(w.slot[lane()], &mine, sizeof(T));
+  wait(w.barrier);
+  for (int from = 0; from < 32; ++from) std::memcpy(&all[from], w.slot[from], sizeof(T));
+  wait(w.barrier);
+}
+
 }  // namespace host_cuda
 
 inline void __syncthreads() { host_cuda::synchronise(host_cuda::current->block->barrier); }
@@ -136,23 +147,18 @@ T __shfl_down_sync(unsigned, T value, unsigned step) {
   return host_cuda::exchange(value, from < 32 ? from : host_cuda::lane());
 }
 inline unsigned __ballot_sync(unsigned, int predicate) {
+  int all[32];
+  host_cuda::gather(predicate, all);
   unsigned mask = 0;
-  for (unsigned from = 0; from < 32; ++from) mask |= unsigned(host_cuda::exchange(predicate != 0, from)) << from;
+  for (unsigned from = 0; from < 32; ++from) mask |= unsigned(all[from] != 0) << from;
   return mask;
 }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == ~0u; }
 inline int __reduce_min_sync(unsigned, int value) {
-  host_cuda::Warp& w = host_cuda::warp();
-  std::memcpy(w.slot[host_cuda::lane()], &value, sizeof(value));
-  host_cuda::wait(w.barrier);
-  for (const auto& slot : w.slot) {
-    int theirs;
-    std::memcpy(&theirs, slot, sizeof(theirs));
-    value = std::min(value, theirs);
-  }
-  host_cuda::wait(w.barrier);
-  return value;
+  int all[32];
+  host_cuda::gather(value, all);
+  return *std::min_element(all, all + 32);
 }
 inline int __popc(unsigned v) { return __builtin_popcount(v); }
 inline int __ffs(unsigned v) { return __builtin_ffs(int(v)); }

@@ -46,17 +46,6 @@ float dot(float start, const float* a, const float* b) {
   return cut(sum);
 }
 
-// What every lane of the warp passed.
-template <class T>
-void gather(const T& mine, T (&all)[32]) {
-  static_assert(sizeof(T) <= 64);
-  Warp& w = warp();
-  std::memcpy(w.slot[lane()], &mine, sizeof(T));
-  wait(w.barrier);
-  for (int from = 0; from < 32; ++from) std::memcpy(&all[from], w.slot[from], sizeof(T));
-  wait(w.barrier);
-}
-
 inline void land(const Copy& copy) {
   std::memcpy(copy.to, copy.from, copy.bytes);
   std::memset(static_cast<unsigned char*>(copy.to) + copy.bytes, 0, copy.zeros);
