@@ -49,18 +49,23 @@ struct Transport {
         for (int64_t k = 0; k < all(); ++k)
           for (int64_t c = 0; c < d_out; ++c) f[j * d_out + c] += mu[j * all() + k] * leaves[from + k * d_out + c];
       std::fill(pull.begin(), pull.end(), 0);
-      for (int64_t i = 0; i < n; ++i) {
+      for (int64_t i = 0; i < n; ++i) {  // a row with a NaN among its distances is lost: index -1
         double best = std::numeric_limits<double>::infinity();
+        bool lost = false;
         for (int64_t j = 0; j < m; ++j) {
           double distance = 0;
           for (int64_t c = 0; c < d_out; ++c) distance += std::pow(real[i * d_out + c] - f[j * d_out + c], 2);
+          lost |= std::isnan(distance);
           if (distance < best) best = distance, index[entry * n + i] = j;
         }
+        if (lost) index[entry * n + i] = -1;
       }
-      for (int64_t i = 0; i < n; ++i) {
-        const int64_t other = index[entry * n + i], r = literal ? other : i, j = literal ? i : other;
+      for (int64_t i = 0; i < n; ++i) {  // a lost pair stands for the last row and makes NaN
+        const bool lost = index[entry * n + i] < 0;
+        const int64_t other = lost ? (literal ? n : m) - 1 : index[entry * n + i], r = literal ? other : i,
+                      j = literal ? i : other;
         for (int64_t c = 0; c < d_out; ++c) {
-          const double difference = f[j * d_out + c] - real[r * d_out + c];
+          const double difference = lost ? std::nan("") : f[j * d_out + c] - real[r * d_out + c];
           pull[j * d_out + c] += 2 * difference / double(n);
           cost[entry * iters + t] += difference * difference / double(n);
         }
