@@ -10,13 +10,27 @@
 
 namespace otk {
 
+// What an error message is about: an op or a step of it, and its shapes, written when there is an error. The problem
+// outlives the launch.
+struct What {
+  const char* step;
+  const void* problem = nullptr;
+  std::string (*write)(const char* step, const void* problem) = nullptr;
+
+  What(const char* step) : step(step) {}
+  What(const char* step, const void* problem, std::string (*write)(const char*, const void*))
+      : step(step), problem(problem), write(write) {}
+
+  std::string text() const { return write ? write(step, problem) : step; }
+};
+
 struct Launch {
-  std::string what;  // op and shape, for error messages
+  What what;
   int64_t blocks;
   int threads;
   size_t shared_bytes;
   void* stream;
-  int cluster = 1;           // blocks that share their memories; divides `blocks`
+  int cluster = 1;           // blocks that share their memories, divides `blocks`; beyond 8 resident_clusters() first
   bool cooperative = false;  // all blocks run at once, so that grid_sync() works
 };
 
@@ -36,22 +50,55 @@ struct Device {
 
 #include <map>
 #include <mutex>
+#include <set>
 #include <tuple>
+#include <utility>
+#include <vector>
 
 namespace otk {
 
-inline void check_cuda(cudaError_t error, const std::string& what) {
-  if (error != cudaSuccess) throw std::runtime_error(what + ": " + cudaGetErrorString(error));
+inline void check_cuda(cudaError_t error, const What& what) {
+  if (error != cudaSuccess) throw std::runtime_error(what.text() + ": " + cudaGetErrorString(error));
 }
 
-inline Device current_device() {
-  int device = 0, major = 0, minor = 0, count = 0, shared = 0;
+inline int current_ordinal() {
+  int device = 0;
   check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "compute capability");
-  check_cuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "compute capability");
-  check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "multiprocessor count");
-  check_cuda(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory per block");
-  return {10 * major + minor, count, shared};
+  return device;
+}
+
+inline int attribute_of(int device, cudaDeviceAttr attribute) {
+  int value = 0;
+  check_cuda(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+// Asked once for every device.
+inline Device current_device() {
+  static const std::vector<Device> devices = [] {
+    int count = 0;
+    check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+    std::vector<Device> all;
+    for (int device = 0; device < count; ++device)
+      all.push_back({10 * attribute_of(device, cudaDevAttrComputeCapabilityMajor) +
+                         attribute_of(device, cudaDevAttrComputeCapabilityMinor),
+                     attribute_of(device, cudaDevAttrMultiProcessorCount),
+                     attribute_of(device, cudaDevAttrMaxSharedMemoryPerBlockOptin)});
+    return all;
+  }();
+  return devices.at(size_t(current_ordinal()));
+}
+
+// Lets the kernel's blocks ask for all the shared memory that the current device has for one; once for each.
+inline void allow_shared_memory(const void* kernel, const What& what) {
+  static std::mutex guard;
+  static std::set<std::pair<const void*, int> > allowed;
+  const int device = current_ordinal();
+  const std::lock_guard<std::mutex> lock(guard);
+  if (allowed.count({kernel, device})) return;
+  const int most = current_device().shared_bytes;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most), what);
+  allowed.insert({kernel, device});
 }
 
 // The capability whose instructions the kernel was compiled with: less than the device's where the driver compiled it from
@@ -66,9 +113,8 @@ int compiled_for(void (*kernel)(Parameters...)) {
 // Launches on the current device; throws what CUDA reports, with the op and its shape. Neither allocates nor synchronises.
 template <class... Parameters, class... Arguments>
 void launch(const Launch& l, void (*kernel)(Parameters...), Arguments... arguments) {
-  if (l.blocks > INT32_MAX) throw std::runtime_error(l.what + ": more than 2^31 - 1 blocks");
-  if (l.shared_bytes > 48 << 10)
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(l.shared_bytes)), l.what);
+  if (l.blocks > INT32_MAX) throw std::runtime_error(l.what.text() + ": more than 2^31 - 1 blocks");
+  if (l.shared_bytes > 48 << 10) allow_shared_memory(reinterpret_cast<const void*>(kernel), l.what);
   cudaLaunchAttribute attributes[2];
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(unsigned(l.blocks));
@@ -77,7 +123,6 @@ void launch(const Launch& l, void (*kernel)(Parameters...), Arguments... argumen
   config.stream = static_cast<cudaStream_t>(l.stream);
   config.attrs = attributes;
   if (l.cluster > 1) {
-    if (l.cluster > 8) check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), l.what);
     cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
     cluster.id = cudaLaunchAttributeClusterDimension;
     cluster.val.clusterDim.x = unsigned(l.cluster);
@@ -96,23 +141,24 @@ template <class Ask>
 int ask_once(const void* kernel, int threads, size_t shared_bytes, int cluster, Ask ask) {
   static std::mutex guard;
   static std::map<std::tuple<const void*, int, int, size_t, int>, int> answers;
-  int device = 0, most = 0, answer = 0;
-  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  int answer = 0;
   const std::lock_guard<std::mutex> lock(guard);
-  const auto [place, is_new] = answers.try_emplace({kernel, device, threads, shared_bytes, cluster}, 0);
+  const auto [place, is_new] = answers.try_emplace({kernel, current_ordinal(), threads, shared_bytes, cluster}, 0);
   if (!is_new) return place->second;
-  check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory per block");
-  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
-  if (error == cudaSuccess) error = ask(&answer);
-  if (error != cudaSuccess) cudaGetLastError(), answer = 0;  // a refusal is an answer, not the next call's error
+  allow_shared_memory(kernel, "shared memory of a block");
+  if (ask(&answer) != cudaSuccess) cudaGetLastError(), answer = 0;  // a refusal is an answer, not the next call's error
   return place->second = answer;
 }
 
-// Clusters of this launch that run at once on the current device.
+// Clusters of this launch that run at once on the current device; allows those of more than 8 blocks.
 template <class... Parameters>
 int resident_clusters(void (*kernel)(Parameters...), int threads, size_t shared_bytes, int cluster) {
   const void* address = reinterpret_cast<const void*>(kernel);
   return ask_once(address, threads, shared_bytes, cluster, [&](int* answer) {
+    if (cluster > 8) {  // more than every device must have
+      const cudaError_t error = cudaFuncSetAttribute(address, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+      if (error != cudaSuccess) return error;
+    }
     cudaLaunchAttribute attribute;
     attribute.id = cudaLaunchAttributeClusterDimension;
     attribute.val.clusterDim.x = unsigned(cluster);

@@ -60,7 +60,7 @@ bool fit_transport_cluster_fits(const FitTransport<float>&, const SlicePlan& pla
          resident_clusters(fit_in_cluster, int(plan.threads), size_t(plan.bytes()), int(plan.blocks)) > 0;
 }
 
-void fit_transport_cluster(const FitTransport<float>& p, const SlicePlan& plan, const std::string& what, void* stream) {
+void fit_transport_cluster(const FitTransport<float>& p, const SlicePlan& plan, const What& what, void* stream) {
   launch({what, p.batch * plan.blocks, int(plan.threads), size_t(plan.bytes()), stream, int(plan.blocks)}, fit_in_cluster,
          p, plan);
   if (p.batch > 1)  // clusters read the counter when they start, some after others have ended

@@ -62,8 +62,8 @@ bool fit_transport_cooperative_fits(const FitTransport<float>& p, const SlicePla
              int64_t(device.multiprocessors) * resident_blocks(fit_in_blocks, int(plan.threads), size_t(plan.bytes()));
 }
 
-void fit_transport_cooperative(const FitTransport<float>& p, const SlicePlan& plan, void* workspace,
-                               const std::string& what, void* stream) {
+void fit_transport_cooperative(const FitTransport<float>& p, const SlicePlan& plan, void* workspace, const What& what,
+                               void* stream) {
   launch({what, p.batch * plan.blocks, int(plan.threads), size_t(plan.bytes()), stream, 1, true}, fit_in_blocks, p, plan,
          static_cast<float*>(workspace));
 }

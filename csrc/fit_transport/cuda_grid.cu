@@ -266,8 +266,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 }  // namespace
 
-void fit_transport_grid(const FitTransport<float>& p, int64_t blocks, void* workspace, const std::string& what,
-                        void* stream) {
+void fit_transport_grid(const FitTransport<float>& p, int64_t blocks, void* workspace, const What& what, void* stream) {
   const size_t shared = (2 * kDepth * kStride + 16) * sizeof(float);
   launch({what, blocks, kThreads, shared, stream, 1, true}, fit_in_grid, p, GridPlan(p, blocks),
          static_cast<unsigned char*>(workspace));

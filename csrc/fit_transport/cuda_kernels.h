@@ -17,10 +17,9 @@ FitChoice fit_transport_choice(const FitTransport<float>& p, const Device& devic
 bool fit_transport_cluster_fits(const FitTransport<float>& p, const SlicePlan& plan, const Device& device);
 bool fit_transport_cooperative_fits(const FitTransport<float>& p, const SlicePlan& plan, const Device& device);
 
-void fit_transport_cluster(const FitTransport<float>& p, const SlicePlan& plan, const std::string& what, void* stream);
-void fit_transport_cooperative(const FitTransport<float>& p, const SlicePlan& plan, void* workspace,
-                               const std::string& what, void* stream);
-void fit_transport_grid(const FitTransport<float>& p, int64_t blocks, void* workspace, const std::string& what,
-                        void* stream);
+void fit_transport_cluster(const FitTransport<float>& p, const SlicePlan& plan, const What& what, void* stream);
+void fit_transport_cooperative(const FitTransport<float>& p, const SlicePlan& plan, void* workspace, const What& what,
+                               void* stream);
+void fit_transport_grid(const FitTransport<float>& p, int64_t blocks, void* workspace, const What& what, void* stream);
 
 }  // namespace otk

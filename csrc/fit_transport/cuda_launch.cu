@@ -5,14 +5,17 @@
 namespace otk {
 namespace {
 
-std::string describe(const FitTransport<float>& p) {
-  const auto shape = [](std::initializer_list<int64_t> sizes) {
-    std::string text;
-    for (const int64_t size : sizes) text += (text.empty() ? "[" : ", ") + std::to_string(size);
-    return text + "]";
-  };
-  return "fit_transport (cuda) z_r " + shape({p.batch, p.n, p.d_out}) + ", z_g " + shape({p.batch, p.m, p.d}) +
-         ", leaves " + shape({p.batch, p.trees, int64_t(1) << p.depth, p.d_out});
+What describe(const FitTransport<float>& problem) {
+  return {"fit_transport", &problem, [](const char* op, const void* problem) {
+            const auto& p = *static_cast<const FitTransport<float>*>(problem);
+            const auto shape = [](std::initializer_list<int64_t> sizes) {
+              std::string text;
+              for (const int64_t size : sizes) text += (text.empty() ? "[" : ", ") + std::to_string(size);
+              return text + "]";
+            };
+            return std::string(op) + " (cuda) z_r " + shape({p.batch, p.n, p.d_out}) + ", z_g " +
+                   shape({p.batch, p.m, p.d}) + ", leaves " + shape({p.batch, p.trees, int64_t(1) << p.depth, p.d_out});
+          }};
 }
 
 }  // namespace

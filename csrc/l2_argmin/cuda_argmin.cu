@@ -124,7 +124,7 @@ void l2_argmin_cuda(const L2Argmin<float>& problem, Precision precision, void* w
   if (problem.batch == 0 || problem.n == 0) return;
   const L2Argmin<float> p = l2::joined(problem);
   if (p.m >= UINT32_MAX || p.d > INT32_MAX - 16)
-    throw std::runtime_error(l2::describe("any", p).append(": more than 2^32 - 2 columns or 2^31 - 17 coordinates"));
+    throw std::runtime_error(l2::describe("any", p).text() + ": more than 2^32 - 2 columns or 2^31 - 17 coordinates");
   if (l2::use_products(p)) return l2::by_products(p, precision, workspace, stream);
   l2::by_differences(p, workspace, stream);
 }

@@ -90,6 +90,12 @@ __device__ inline float half_of(const float2 (&h)[N], int i) {
   return i % 2 ? h[i / 2].y : h[i / 2].x;
 }
 
+// Which accumulator is that of the lane's i-th column, in row g (kSide 0) or g + 8 (kSide 2).
+template <int kSide>
+__device__ constexpr int accumulator_of(int i) {
+  return 4 * (i / 2) + kSide + i % 2;
+}
+
 __device__ inline int column_of(int column, int i) { return column + 8 * (i / 2) + i % 2; }
 
 // A work item as the collecting lanes see it.
@@ -179,7 +185,7 @@ __device__ __forceinline__ bool take(const float (&acc)[4 * N], const float2 (&h
     return false;
   }
   const float scale = facts.scale * block.scale, error = error_of(facts, block);
-  const auto score = [&](int i) { return __fmaf_rn(acc[4 * (i / 2) + kSide + i % 2], scale, half_of(h, i)); };
+  const auto score = [&](int i) { return __fmaf_rn(acc[accumulator_of<kSide>(i)], scale, half_of(h, i)); };
   float most[4];  // four chains: each maximum waits for the one before it
 #pragma unroll
   for (int i = 0; i < 2 * N; ++i) most[i % 4] = i < 4 ? score(i) : fmaxf(most[i % 4], score(i));
@@ -210,7 +216,7 @@ __device__ __forceinline__ bool take(const float (&acc)[4 * N], const float2 (&h
     state.best = infinity();
     return false;
   }
-  const auto score = [&](int i) { return acc[4 * (i / 2) + kSide + i % 2] + half_of(h, i); };
+  const auto score = [&](int i) { return acc[accumulator_of<kSide>(i)] + half_of(h, i); };
   float most[4];
 #pragma unroll
   for (int i = 0; i < 2 * N; ++i) most[i % 4] = i < 4 ? score(i) : fmaxf(most[i % 4], score(i));

@@ -70,16 +70,19 @@ inline Products products_at(const L2Argmin<float>& p, const Schedule& first, boo
   return w;
 }
 
-inline std::string describe(const char* step, const L2Argmin<float>& p) {
-  std::string text = "l2_argmin (cuda, ";
-  text.append(step);
-  const auto shape = [&](const char* before, int64_t rows) {
-    text.append(before).append(std::to_string(p.batch)).append(", ").append(std::to_string(rows)).append(", ");
-    text.append(std::to_string(p.d)).append("]");
-  };
-  shape(") x [", p.n);
-  shape(", y [", p.m);
-  return text;
+inline What describe(const char* step, const L2Argmin<float>& problem) {
+  return {step, &problem, [](const char* step, const void* problem) {
+            const auto& p = *static_cast<const L2Argmin<float>*>(problem);
+            std::string text = "l2_argmin (cuda, ";
+            text.append(step);
+            const auto shape = [&](const char* before, int64_t rows) {
+              text.append(before).append(std::to_string(p.batch)).append(", ").append(std::to_string(rows));
+              text.append(", ").append(std::to_string(p.d)).append("]");
+            };
+            shape(") x [", p.n);
+            shape(", y [", p.m);
+            return text;
+          }};
 }
 
 void launch_reset(const L2Argmin<float>& p, Meeting meeting, void* stream);

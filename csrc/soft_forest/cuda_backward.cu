@@ -299,7 +299,7 @@ void plan_tile(Backward& p, const Device& device) {
   if (shared_bytes(p) > limit) p.rotate = false;
 }
 
-Backward plan(const SoftForest<float>& f, const std::string& what) {
+Backward plan(const SoftForest<float>& f, const What& what) {
   check_sizes(f, what);
   const Device device = current_device();
   const Trees trees(f);
@@ -319,7 +319,7 @@ int64_t soft_forest_backward_cuda_workspace(const SoftForest<float>& forest) {
 void soft_forest_backward_cuda(const SoftForest<float>& f, const float* grad_out, float* grad_z, float* grad_thresholds,
                                float* grad_leaves, void* workspace, void* stream) {
   if (f.batch == 0) return;
-  const std::string what = describe("soft_forest_backward", f);
+  const What what = describe("soft_forest_backward", f);
   Backward p = plan(f, what);
   const Partials& partials = p.partials;
   p.grad_out = grad_out;

@@ -309,7 +309,7 @@ int64_t shared_bytes(const Double& p) {
   return int64_t(sizeof(float)) * (8 + kGroup * stride + kRows * of_a_row) + NodeList::kBytes;
 }
 
-Double plan(const SoftForest<float>& f, const std::string& what) {
+Double plan(const SoftForest<float>& f, const What& what) {
   check_sizes(f, what);
   const Device device = current_device();
   const Trees trees(f);
@@ -338,7 +338,7 @@ void soft_forest_double_backward_cuda(const SoftForest<float>& f, const float* g
                                       const float* dthresholds, const float* dleaves, float* grad_grad_out, float* grad_z,
                                       float* grad_thresholds, float* grad_leaves, void* workspace, void* stream) {
   if (f.batch == 0) return;
-  const std::string what = describe("soft_forest_double_backward", f);
+  const What what = describe("soft_forest_double_backward", f);
   Double p = plan(f, what);
   p.grad_out = grad_out, p.dz = dz, p.dthresholds = dthresholds, p.dleaves = dleaves;
   const Partials& partials = p.partials;

@@ -210,7 +210,7 @@ int64_t shared_bytes(int group, int warps, int z_stride) {
 
 // Warps and leaves of a block: all leaves if at least 4 warps still fit, else 48 at a time; the most warps that fit and
 // have work. Where rows and outputs make fewer blocks than there are multiprocessors, blocks share the groups of leaves.
-Forward plan(const SoftForest<float>& forest, const std::string& what) {
+Forward plan(const SoftForest<float>& forest, const What& what) {
   check_sizes(forest, what);
   SoftForest<float> f = forest;
   if (f.thresholds_stride == 0 && f.leaves_stride == 0 && f.z_stride == f.n * f.d) {  // one forest, one long entry
@@ -248,7 +248,7 @@ int64_t soft_forest_cuda_workspace(const SoftForest<float>& forest) {
 
 void soft_forest_cuda(const SoftForest<float>& forest, float* out, void* workspace, void* stream) {
   if (forest.batch == 0 || forest.n == 0 || forest.d_out == 0) return;
-  const std::string what = describe("soft_forest", forest);
+  const What what = describe("soft_forest", forest);
   Forward p = plan(forest, what);
   const SoftForest<float>& f = p.forest;
   float* const to = p.ranges > 1 ? static_cast<float*>(workspace) : out;

@@ -75,7 +75,7 @@ struct RowSums {
 
 // grad_thresholds [batch, nodes] and grad_leaves [batch, leaves, d_out]: the sums over the parts, in fixed order.
 void reduce(const Partials& partials, const Trees& trees, const float* data, float* grad_thresholds, float* grad_leaves,
-            const std::string& what, void* stream);
+            const What& what, void* stream);
 
 // Where the rows' gradients of the pass from row `first` on go.
 inline RowSums rows_of_pass(const Partials& p, float* partial, float* result, int64_t first, int64_t width) {
@@ -83,7 +83,7 @@ inline RowSums rows_of_pass(const Partials& p, float* partial, float* result, in
 }
 
 // The rows that `sums` has of result [batch, n, width]: the sums over the ranges, in order, times scale.
-void reduce_rows(const RowSums& sums, int ranges, int64_t batch, int64_t n, float scale, float* result,
-                 const std::string& what, void* stream);
+void reduce_rows(const RowSums& sums, int ranges, int64_t batch, int64_t n, float scale, float* result, const What& what,
+                 void* stream);
 
 }  // namespace otk::forest

@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void reduce(const Partials& p, const Trees& trees, const float* data, float* grad_thresholds, float* grad_leaves,
-            const std::string& what, void* stream) {
+            const What& what, void* stream) {
   int slices = 1;
   while (2 * slices <= std::min(p.parts, kSlices)) slices *= 2;
   const int64_t nodes = int64_t(trees.leaves >> trees.depth) * trees.nodes;
@@ -70,8 +70,8 @@ void reduce(const Partials& p, const Trees& trees, const float* data, float* gra
          grad_thresholds, grad_leaves, nodes, slices, blocks);
 }
 
-void reduce_rows(const RowSums& sums, int ranges, int64_t batch, int64_t n, float scale, float* result,
-                 const std::string& what, void* stream) {
+void reduce_rows(const RowSums& sums, int ranges, int64_t batch, int64_t n, float scale, float* result, const What& what,
+                 void* stream) {
   const int64_t size = std::min(sums.rows, n - sums.first) * sums.width, blocks = divide_up(size, kThreads);
   if (blocks == 0) return;
   launch({what, batch * blocks, kThreads, 0, stream}, reduce_rows_kernel, sums.data, batch, sums.rows * sums.width, ranges,

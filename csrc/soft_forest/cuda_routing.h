@@ -181,20 +181,25 @@ inline int64_t shared_limit(int capability) {
   return capability == 90 || (capability >= 100 && capability < 120) ? 227 << 10 : 99 << 10;
 }
 
-inline std::string describe(const char* op, const SoftForest<float>& f) {
-  const auto size = [](int64_t s) { return std::to_string(s); };
-  return std::string(op) + " (cuda) z [" + size(f.batch) + ", " + size(f.n) + ", " + size(f.d) + "], leaves [" +
-         size(f.batch) + ", " + size(f.trees) + ", 2^" + size(f.depth) + ", " + size(f.d_out) + "]";
+inline What describe(const char* op, const SoftForest<float>& forest) {
+  return {op, &forest, [](const char* op, const void* problem) {
+            const auto& f = *static_cast<const SoftForest<float>*>(problem);
+            const auto size = [](int64_t s) { return std::to_string(s); };
+            return std::string(op) + " (cuda) z [" + size(f.batch) + ", " + size(f.n) + ", " + size(f.d) + "], leaves [" +
+                   size(f.batch) + ", " + size(f.trees) + ", 2^" + size(f.depth) + ", " + size(f.d_out) + "]";
+          }};
 }
 
 // Leaves, nodes, features and outputs are numbered in 31 bits, with room to step past the last.
-inline void check_sizes(const SoftForest<float>& f, const std::string& what) {
+inline void check_sizes(const SoftForest<float>& f, const What& what) {
   const int64_t most = int64_t(1) << 30;
-  if (f.depth < 0 || f.depth > 16) throw std::runtime_error(what + ": depth must be 0 to 16");
+  if (f.depth < 0 || f.depth > 16) throw std::runtime_error(what.text() + ": depth must be 0 to 16");
   if (f.trees < 1 || f.trees > most >> f.depth)
-    throw std::runtime_error(what + ": trees must have 1 to 2^30 leaves in all");
-  if (f.d < 1 || f.d > most || f.d_out > most) throw std::runtime_error(what + ": d must be 1 to 2^30, d_out at most 2^30");
-  if (f.n >> 34) throw std::runtime_error(what + ": n must be less than 2^34");  // tiles of 16 rows are numbered as well
+    throw std::runtime_error(what.text() + ": trees must have 1 to 2^30 leaves in all");
+  if (f.d < 1 || f.d > most || f.d_out > most)
+    throw std::runtime_error(what.text() + ": d must be 1 to 2^30, d_out at most 2^30");
+  if (f.n >> 34)
+    throw std::runtime_error(what.text() + ": n must be less than 2^34");  // tiles of 16 rows are numbered as well
 }
 
 }  // namespace otk::forest

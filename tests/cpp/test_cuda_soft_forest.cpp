@@ -190,8 +190,10 @@ void splits_products() {
   for (size_t k = 0; k <= a.size(); ++k) {
     const float pair[2] = {k == a.size() ? 0x1.003ffep0f : a[k], k == a.size() ? -0x1.003ffep5f : b[k]};
     const otk::forest::Split<2> s = otk::forest::split(pair);
-    double hi[2], lo[2];
-    for (int i = 0; i < 2; ++i) hi[i] = host_cuda::tf32_at(&s.hi[i]), lo[i] = host_cuda::tf32_at(&s.lo[i]);
+    const auto factor = [](const uint32_t& word) {
+      return double(host_cuda::factor_at(otk::Tf32{}, reinterpret_cast<const unsigned char*>(&word)));
+    };
+    const double hi[2] = {factor(s.hi[0]), factor(s.hi[1])}, lo[2] = {factor(s.lo[0]), factor(s.lo[1])};
     const double exact = double(pair[0]) * double(pair[1]), got = hi[0] * hi[1] + hi[0] * lo[1] + lo[0] * hi[1];
     worst = std::max(worst, std::abs(got - exact) / std::abs(exact));
   }

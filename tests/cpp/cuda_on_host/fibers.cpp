@@ -59,7 +59,7 @@ void start() {
   swapcontext(&running->context, &scheduler);
 }
 
-[[noreturn]] void fail(const otk::Launch& l, const std::string& why) { give_up(l.what + ": " + why); }
+[[noreturn]] void fail(const otk::Launch& l, const std::string& why) { give_up(l.what.text() + ": " + why); }
 
 std::string deadlock(const std::vector<Fiber>& fibers) {
   std::string text = "deadlock: every thread waits";

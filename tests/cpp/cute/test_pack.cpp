@@ -19,14 +19,23 @@ void test_element() {
     std::vector<float> points(size_t(128 * d));
     for (int row = 0; row < 128; ++row)
       for (int k = 0; k < d; ++k) points[size_t(row * d + k)] = number(row, k);
-    Guarded<unsigned char> packed(size_t(kChunks * l2::kSlotBytes), 0xff);
-    host_cuda::run({"pack_row", 1, l2::kThreads, 0, nullptr}, [&] {
+    Guarded<unsigned char> packed(size_t(kChunks * l2::kSlotBytes), 0xff), low(size_t(kChunks * l2::kSlotBytes), 0xff);
+    l2::Products w{};
+    w.p.d = d;
+    w.schedule.chunks = kChunks;
+    host_cuda::run({"pack", 1, l2::kThreads, 0, nullptr}, [&] {
+      const l2::Packer packer{w, centre.data(), {packed.data(), low.data()}};
       for (int pass = 0; pass < l2::kPasses; ++pass) {
-        const int row = pass * (l2::kThreads / 8) + int(threadIdx.x) / 8;
-        l2::pack_row<Element, false>(points.data() + row * d, d, kChunks, centre.data(), row, packed.data());
+        const int local = pass * (l2::kThreads / l2::kTeam) + int(threadIdx.x) / l2::kTeam;
+        const float* const row = points.data() + local * d;
+        l2::Measures of;
+        if constexpr (std::is_same_v<Element, Fp16>)
+          packer.split(row, local, 0, of);
+        else
+          packer.round<Element>(row, local);
       }
     });
-    CHECK(packed.intact());
+    CHECK(packed.intact() && low.intact());
     for (int row = 0; row < 128; ++row)
       for (int k = 0; k < d; ++k) {
         const int at = witness::packed_offset(kElement<Element>, row, k);
@@ -39,5 +48,6 @@ void test_element() {
 
 void test_cute_pack() {
   test_element<Bf16>();
+  test_element<Fp16>();
   test_element<Tf32>();
 }

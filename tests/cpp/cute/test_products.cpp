@@ -71,17 +71,13 @@ void test_fragments() {
   }
 }
 
-// score() and column_of() read the accumulators of rows g (side 0) and g + 8 (side 2) where mma.sync leaves them.
+// accumulator_of() and column_of() say where mma.sync leaves the columns of rows g (side 0) and g + 8 (side 2).
 template <class Element, int kSide>
 void test_accumulators() {
-  constexpr int N = 8;
   const auto c_at = witness::mma(kElement<Element>, Operand::c);
-  float acc[4 * N];
-  float2 h[N] = {};
-  for (int k = 0; k < 4 * N; ++k) acc[k] = float(k);
   for (int lane = 0; lane < 32; ++lane)
-    for (int i = 0; i < 2 * N; ++i) {
-      const int k = int(l2::score<N, kSide>(acc, h, i));
+    for (int i = 0; i < 16; ++i) {
+      const int k = l2::accumulator_of<kSide>(i);
       const At at = c_at[size_t(lane * 4 + k % 4)];
       CHECK(at.row == lane / 4 + 4 * kSide && 8 * (k / 4) + at.column == l2::column_of(lane % 4 * 2, i));
     }
