@@ -2,9 +2,10 @@
 
     python -m benchmarks.on_gpu [--minutes 9.5] [--output benchmarks/results]
 
-Steps: a CUDA build for this GPU, `pytest -m gpu`, compute-sanitizer memcheck and racecheck on small shapes, the
-benchmarks with what time is left. Each has a time limit. All output goes to on_gpu.log in the output directory as it
-comes, rows of the benchmarks beside it. A step that fails does not stop the later ones; the exit code is 1 then.
+Steps, by worth: a CUDA build for this GPU, `pytest -m gpu`, compute-sanitizer's memcheck, synccheck and racecheck on
+small shapes, the benchmarks with what time is left, those with targets first. Each has a time limit. All output goes to
+on_gpu.log in the output directory as it comes, rows of the benchmarks beside it. A step that fails does not stop the
+later ones; the exit code is 1 then.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .options import RESULTS
 PYTHON = sys.executable
 MERCY = 15.0  # seconds that a stopped step has to write its report
 START = 45.0  # of the benchmarks' time: imports, the roofline and the reports, which --minutes does not count
-LIMITS = {"build": 170.0, "test": 120.0, "memcheck": 50.0, "racecheck": 50.0}
+LIMITS = {"build": 150.0, "test": 120.0, "memcheck": 45.0, "synccheck": 30.0, "racecheck": 45.0}
 CAPABILITY = "import torch; print(*torch.cuda.get_device_capability())"
 
 
@@ -123,7 +124,7 @@ def steps(log: Log, deadline: float, output: Path) -> list[Outcome]:
         ),
     ]
     sanitizer = find_sanitizer()
-    for tool in ("memcheck", "racecheck"):
+    for tool in ("memcheck", "synccheck", "racecheck"):
         if sanitizer is None:
             outcomes.append(log.skip(tool, "compute-sanitizer was not found"))
             continue

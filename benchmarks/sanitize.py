@@ -18,7 +18,10 @@ from torch import Tensor
 import otkernels
 
 IMPLS = ("cuda", "triton")
-NEAREST = ((1, 1, 1), (65, 129, 17), (130, 257, 128), (300, 70, 200))  # n, m, d
+NEAREST = ((1, 1, 1), (65, 129, 17), (130, 257, 128))  # n, m, d
+# large enough for tensor cores: rows of one chunk, of several, and of more than stay in shared memory; the last points
+# are so close to each other that rows give up, and see the second stage and differences
+PRODUCTS = ((1500, 1500, 64, 1.0), (900, 1100, 200, 1.0), (700, 700, 300, 1.0), (1500, 1500, 64, 1e-6))  # and spread
 FORESTS = ((5, 3, 0, 4, 3), (130, 18, 3, 128, 128), (33, 2, 6, 4, 40))  # n, trees, depth, d, d_out
 FITS = ((64, 18, 3, 128), (37, 3, 2, 5), (256, 16, 3, 2))  # n, trees, depth, d
 
@@ -34,6 +37,12 @@ def l2_argmin(impl: str, device: str) -> Iterator[str]:
             otkernels.l2_argmin(x[0], y[0], precision=precision, impl=impl)
             otkernels.l2_argmin(x, y, potential, precision=precision, impl=impl)
             yield f"{n} x {m} x {d} {precision}, one and a batch of two with a potential"
+    for n, m, d, spread in PRODUCTS:
+        x, y = randn(n, d, device=device), randn(2, d, device=device)[torch.arange(m) % 2]
+        y = y + spread * randn(m, d, device=device)
+        for precision in ("exact", "tf32", "bf16") if spread == 1 else ("exact",):
+            otkernels.l2_argmin(x, y, precision=precision, impl=impl)
+            yield f"{n} x {m} x {d} {precision}, spread {spread:g}"
 
 
 def soft_forest(impl: str, device: str) -> Iterator[str]:

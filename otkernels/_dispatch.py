@@ -1,9 +1,9 @@
 """Which implementation of an op runs where. The only place that chooses.
 
 `auto` takes the first row of an op's table that can run the call; a named implementation runs or raises with the
-reason. OTKERNELS_IMPL, read at import, replaces `auto` (for debugging). Until both have been measured on a GPU, the order
-of CUDA and Triton is that of a count of their instructions: soft_forest's Triton kernels use no tensor cores and compute
-each sigmoid several times.
+reason. OTKERNELS_IMPL, read at import, replaces `auto` (for debugging). Until both have been measured on a GPU, the
+order of CUDA and Triton is that of a count of their instructions: soft_forest's Triton kernels use no tensor cores and
+compute each sigmoid several times.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def cuda_fault(index: int) -> str:
     built, torchs = extension.cuda_built_version() // 1000, int((torch.version.cuda or "0").split(".")[0])
     if built != torchs:
         whose = f"PyTorch for CUDA {torch.version.cuda}" if torchs else "PyTorch without CUDA"
-        return f"the CUDA kernels were built with CUDA {built}, {whose}: build otkernels with the nvcc of PyTorch's version"
+        return f"the CUDA kernels were built with CUDA {built}, {whose}: build otkernels with an nvcc of that version"
     return str(extension.cuda_fault(index))
 
 

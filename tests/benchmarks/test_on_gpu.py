@@ -73,7 +73,7 @@ def pretend(tmp_path, monkeypatch):
 def test_a_step_that_fails_does_not_stop_the_later_ones(pretend, tmp_path, capsys):
     log = pretend(build="failed", memcheck="out of time")
     assert on_gpu.main(["--output", str(tmp_path)]) == 1
-    assert [step for step, *_ in log.ran] == ["build", "test", "memcheck", "racecheck", "benchmarks"]
+    assert [step for step, *_ in log.ran] == ["build", "test", "memcheck", "synccheck", "racecheck", "benchmarks"]
     lines = capsys.readouterr().out.splitlines()
     assert "build       failed           20 s  the last line" in lines
     assert "benchmarks  passed           20 s  the last line" in lines
@@ -83,12 +83,12 @@ def test_all_steps_passed_is_zero_and_the_benchmarks_get_the_time_that_is_left(p
     log = pretend()
     assert on_gpu.main(["--minutes", "9.5", "--output", str(tmp_path)]) == 0
     _, command, limit, _ = log.ran[-1]
-    left = 570 - 4 * 20 - on_gpu.MERCY
+    left = 570 - 5 * 20 - on_gpu.MERCY
     assert limit == left
     minutes = float(command[command.index("--minutes") + 1])
     assert minutes == pytest.approx((left - on_gpu.START) / 60, abs=0.01)
     assert log.ran[0][3] == {"OTKERNELS_CUDA": "1", "OTKERNELS_CMAKE_ARGS": "-DCMAKE_CUDA_ARCHITECTURES=90a-real"}
-    assert sum(step_limit for _, _, step_limit, _ in log.ran[:4]) < 570 - 120  # two minutes of benchmarks at worst
+    assert sum(step_limit for _, _, step_limit, _ in log.ran[:5]) < 570 - 120  # two minutes of benchmarks at worst
 
 
 def test_without_the_sanitizer_its_steps_are_skipped(pretend, tmp_path, monkeypatch, capsys):

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import clouds
 from otkernels import AdamState, available_impls, fit_transport, l2_argmin, soft_forest
+from tests.otkernels.nearest import assert_nearest, assert_nearest_of_many
 
 pytestmark = pytest.mark.gpu
 
@@ -130,6 +132,36 @@ def needs_gib(amount: int) -> None:
     free = torch.cuda.mem_get_info()[0] >> 30
     if free < amount:
         pytest.skip(f"needs {amount} GiB of GPU memory, {free} are free")
+
+
+# On tensor cores; the CUDA kernel's paths on Hopper: each number of chunks that stay in shared memory, rows that stream
+@pytest.mark.parametrize("impl", IMPLS["l2_argmin"])
+@pytest.mark.parametrize("d", [64, 100, 192, 256, 300])
+@pytest.mark.parametrize("kind", clouds.CLOUDS)
+def test_every_kind_of_data_on_tensor_cores(kind, d, impl, seed, randn):
+    generator = torch.Generator("cuda").manual_seed(seed)
+    x, y = clouds.draw(kind, 1700, 2100, d, generator)
+    for potential in (None, 0.1 * d * randn(2100, device="cuda")):
+        assert_nearest_of_many(*l2_argmin(x, y, potential, impl=impl), x, y, potential)
+
+
+@pytest.mark.parametrize("impl", IMPLS["l2_argmin"])
+def test_of_equal_points_the_first_is_found(impl, randn):
+    """A cloud that collapsed to a point, and one to a few: ties of all columns, or of many."""
+    x = randn(1700, 64, device="cuda")
+    for count in (1, 30):
+        y = randn(count, 64, device="cuda").repeat(2100 // count, 1)
+        value, index = l2_argmin(x, y, impl=impl)
+        assert_nearest_of_many(value, index, x, y)
+        assert (index < count).all()
+
+
+@pytest.mark.parametrize("impl", IMPLS["l2_argmin"])
+def test_a_batch_whose_workspace_is_made_in_parts(impl, randn):
+    x, y = randn(2048, 200, 64, device="cuda"), randn(2048, 130, 64, device="cuda")
+    value, index = l2_argmin(x, y, impl=impl)
+    for entry in (0, 1023, 2047):
+        assert_nearest(value[entry], index[entry], x[entry], y[entry])
 
 
 @pytest.mark.parametrize("impl", IMPLS["l2_argmin"])
