@@ -16,8 +16,10 @@ Numerics  u = 2^-24, S = |x_i|^2 + |y_j|^2, p = potential_j, G = sum_d |x_d y_d|
           A score holds -2 G: together at most (7D + 129) u S + 9u |p|. With S itself computed (D <= 2^20) that is below
           (8D + 160) u (S + |p|); D 2^-120 more for what underflows. Every bound is lowered by this. Where a norm is
           beyond 2^120, NaN or Inf, or D > 2^20, the bound is -inf or NaN, which never decides a row: pass 2 does.
-          The value is summed from the differences of the winning pair. Equal rows of y never leave a row decided, and
-          pass 2 sums them alike, so exact ties go to the lowest index.
+          The value is summed from the differences of the winning pair. Equal costs leave no row decided, and pass 2
+          sums them alike, so exact ties go to the lowest index.
+Copies    Rows of y that equal an earlier one of no lower potential are left out of pass 1, or they would leave no row
+          decided. Sorting hashes finds them, without synchronisation; it is done where pass 1 takes much longer.
 Precision "tf32" and "bf16" drop the bound: the argmin of the product's score, value as above. Only rows with a NaN or
           an overflow then see pass 2. Half inputs are multiplied as they are.
 Launch    no synchronisation, fixed by shapes and strides: capturable in a CUDA graph. Configurations are one fixed
@@ -41,6 +43,8 @@ __all__ = ["l2_argmin", "supports"]
 
 DIRECT_MAX_D = 8
 _BOUND_MAX_D = 1 << 20
+_GOLDEN = 0x1E3779B1  # odd, and far from simple fractions of 2^32
+_COPIES_PAY = 1 << 30  # multiply-adds of pass 1 beyond which copies are looked for
 # maxnreg: without it the assembler spills a register or two to fit one more block on a multiprocessor.
 _DIRECT = {"BLOCK_N": 64, "BLOCK_M": 64, "num_warps": 4, "num_stages": 1, "maxnreg": 255}
 _COLUMN = {"BLOCK_M": 32, "BLOCK_D": 32, "num_warps": 4, "maxnreg": 128}
@@ -332,7 +336,8 @@ def _direct(x: Tensor, y: Tensor, potential: Tensor | None, value: Tensor, index
 
 def _tensor(x: Tensor, y: Tensor, potential: Tensor | None, precision: str, value: Tensor, index: Tensor) -> None:
     batch, n, d = x.shape
-    first, second, at = _scores(x, y, potential, precision)
+    looks = precision == "exact" and batch * n * y.shape[1] * d > _COPIES_PAY
+    first, second, at = _scores(x, y, potential, precision, copies(y, potential) if looks else None)
     row_blocks = triton.cdiv(n, _SETTLE["BLOCK_N"])
     _settle_kernel[(batch * row_blocks,)](
         x, y, y if potential is None else potential, first, second, at, value, index,
@@ -342,8 +347,31 @@ def _tensor(x: Tensor, y: Tensor, potential: Tensor | None, precision: str, valu
     )  # fmt: skip
 
 
-def _scores(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Per part of the columns and row, the lowest bound of cost - |x_i|^2, the second lowest, the j: [S, B, N] each."""
+def copies(y: Tensor, potential: Tensor | None) -> Tensor:
+    """Which rows of y [B, M, D] equal an earlier row, to the bit, whose potential is no lower: bool [B, M].
+
+    Some may be missed (where hashes of unlike rows meet, or potentials of copies alternate), none is wrong.
+    """
+    words = y.contiguous().view({4: torch.int32, 2: torch.int16}[y.element_size()])
+    odd = (2 * torch.arange(words.shape[2], dtype=torch.int32, device=y.device) + 1) * _GOLDEN
+    hashes = ((words ^ (words >> 13)) * odd).sum(2)  # [B, M] in int64, of products modulo 2^32
+    order = hashes.sort(dim=1, stable=True).indices
+    here, before = order[:, 1:], order[:, :-1]  # neighbours, the earlier first where hashes are equal
+    alike = hashes.gather(1, here) == hashes.gather(1, before)
+    batch = torch.arange(len(y), device=y.device)[:, None]
+    alike &= (words[batch, here] == words[batch, before]).all(2)
+    if potential is not None:
+        alike &= potential.gather(1, here) <= potential.gather(1, before)
+    return torch.zeros(y.shape[:2], dtype=torch.bool, device=y.device).scatter_(1, here, alike)
+
+
+def _scores(
+    x: Tensor, y: Tensor, potential: Tensor | None, precision: str, left_out: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Per part of the columns and row, the lowest bound of cost - |x_i|^2, the second lowest, the j: [S, B, N] each.
+
+    left_out [B, M]: columns that no row needs.
+    """
     batch, n, d = x.shape
     m = y.shape[1]
     column = torch.empty(batch, m, dtype=torch.float32, device=x.device)
@@ -352,6 +380,8 @@ def _scores(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> t
         y, y if potential is None else potential, column, m, d, column_blocks, _error_bound(d, precision)[0],
         *strides(y), *_strides(potential), HAS_POTENTIAL=potential is not None, **_COLUMN,
     )  # fmt: skip
+    if left_out is not None:
+        column.masked_fill_(left_out, torch.inf)
     config = _score_config(x.dtype, d, precision)
     row_blocks = triton.cdiv(n, config["BLOCK_N"])
     splits = parts(batch * row_blocks, triton.cdiv(m, config["BLOCK_M"]), x.device)

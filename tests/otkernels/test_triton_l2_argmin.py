@@ -57,6 +57,37 @@ def check(x: Tensor, y: Tensor, potential: Tensor | None = None, precision: str 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_copies_are_found_and_the_first_of_the_highest_potential_stays(dtype: torch.dtype) -> None:
+    y = randn(2, 40, 33).to(dtype).repeat(1, 5, 1)[:, torch.randperm(200, generator=torch.Generator().manual_seed(1))]
+    _, group = torch.unique(y.double().flatten(0, 1), dim=0, return_inverse=True)
+    group = group.view(2, 200)
+    for entry, left_out in enumerate(triton_impl.copies(y, None)):
+        first = [group[entry].tolist().index(g) for g in group[entry].unique().tolist()]
+        assert sorted(first) == (~left_out).nonzero().flatten().tolist()
+    potential = randn(2, 200).to(dtype)
+    left_out = triton_impl.copies(y, potential)
+    for entry in range(2):
+        for g in group[entry].unique():
+            members = (group[entry] == g).nonzero().flatten()
+            best = members[potential[entry, members].argmax()]
+            assert not left_out[entry, best]
+    assert left_out.any()
+
+
+def test_a_cloud_of_copies_is_solved_and_ties_go_to_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_impl, "_COPIES_PAY", 0)
+    x, y = randn(1, 40, 20), randn(1, 30, 20, seed=1).repeat(1, 6, 1)
+    _, index = l2_argmin(x, y, None)
+    assert (index < 30).all()
+    check(x, y)
+    check(x, y, randn(1, 180, seed=2))
+    first, second, _ = triton_impl._scores(x, y, None, "exact", triton_impl.copies(y, None))
+    assert (first.amin(0) < second.amin(0)).all()  # no tie is left
+    y[0, 5, 3] = NAN
+    assert (l2_argmin(x, y, None)[1] == -1).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("with_potential", [False, True])
 @pytest.mark.parametrize(
     ("b", "n", "m", "d"), [(1, 1, 1, 1), (2, 65, 130, 3), (1, 5, 200, 9), (2, 70, 70, 17), (1, 130, 65, 40)]
