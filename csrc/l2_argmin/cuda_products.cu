@@ -2,10 +2,16 @@
 //
 // Layout    packed blocks of cuda_pack.cu; a shared-memory slot holds one 128 x 128-byte chunk (16 KiB), six slots in
 //           all. Up to two chunks a row, x stays resident and y streams through the other four slots; longer rows
-//           stream both through three pairs. 96 KiB and a little: it fits the 99 KiB of sm_86 and sm_120.
+//           stream both through three pairs, or four where eight slots fit. 96 KiB and a little: it fits the 99 KiB of
+//           sm_86 and sm_120.
 // Work      a block takes work items (schedule.h) one after the other: 128 rows against a part of the columns, 128 at a
-//           time. Eight warps, four by two, each with 32 x 64 products. Copies run kRing - 1 steps ahead of the
-//           products, one barrier a step.
+//           time. Eight warps, four by two, each with 32 x 64 products. One barrier a step; copies run kRing - 2 steps
+//           ahead of it.
+// Overlap   the warps of the first 64 columns multiply a step behind its barrier, the others behind the next one, so
+//           that the first read a tile's products at the start of a step in which the others multiply the same tile's last
+//           chunk, and the others read them at its end, while the first multiply again. Read together, with one barrier
+//           for all, they would leave the tensor cores idle for a quarter of the time at 128 coordinates (by a count of
+//           instructions on sm_80: some 700 issue slots a scheduler after 2048 cycles of products).
 // Split     the second stage multiplies low x by high y, high by low, then high by high: three times the chunks, the
 //           small products first. Its rows are those of a list, gathered piece by piece.
 // Numerics  l2_argmin.h; scores and bar in cuda_candidates.h.
@@ -16,7 +22,7 @@
 namespace otk::l2 {
 namespace {
 
-constexpr int kThreads = 256, kSlots = 6, kWriters = kSplitWriters, kMostResident = 2;
+constexpr int kThreads = 256, kWriters = kSplitWriters, kMostResident = 2;
 
 // A step of the stream: which visit, which chunk of it, and where in the ring it lies.
 template <int kRing>
@@ -65,9 +71,11 @@ __device__ void multiply_chunk(float (&acc)[2][32], const unsigned char* x, cons
   }
 }
 
-template <class Element, bool kExact, bool kResident, bool kSplit>
+constexpr int slots_of(bool resident, int ring) { return resident ? kMostResident + ring : 2 * ring; }
+
+template <class Element, bool kExact, bool kResident, bool kSplit, int kRing>
 struct Solver {
-  static constexpr int kRing = kResident ? kSlots - kMostResident : kSlots / 2;
+  static constexpr int kSlots = slots_of(kResident, kRing);
   static constexpr int kCopies = kSlotBytes / (16 * kThreads);  // pieces of a chunk that a thread copies
 
   const Products& w;
@@ -159,24 +167,33 @@ struct Solver {
     if (__any_sync(~0u, crowded)) collector.thin_out_all(rows, [this](int r) { return row(r); });
   }
 
+  // The step that `ahead` is at, less kRing - 2, has landed for all, and all are done with the step before last, whose slot
+  // is fetched into.
+  __device__ void meet(Cursor<kRing>& ahead, int64_t visits) {
+    wait_copies<kRing - 3>();
+    __syncthreads();
+    fetch(ahead, visits), ahead.advance(chunks);
+  }
+
   __device__ void run() {
     const Schedule& s = w.schedule;
     const int64_t visits = s.visits(item);
     const float* const half = w.half + item.entry * s.columns();
     const int own = writer() * 64 + threadIdx.x % 4 * 2;
+    const bool late = writer() == 1;
     Cursor<kRing> ahead, at;
 #pragma unroll
-    for (int k = 0; k < kRing - 1; ++k) fetch(ahead, visits), ahead.advance(chunks);
+    for (int k = 0; k < kRing - 2; ++k) fetch(ahead, visits), ahead.advance(chunks);
+    meet(ahead, visits);
     float acc[2][32] = {};
     float2 h[8];
     for (; at.visit < visits; at.advance(chunks)) {
-      wait_copies<kRing - 2>();
-      __syncthreads();  // this step has landed for all, and all are done with the one whose slot is fetched next
-      fetch(ahead, visits), ahead.advance(chunks);
+      if (late) meet(ahead, visits);
       const int64_t block = s.visited(item, at.visit);
       const bool ends = at.chunk == chunks - 1;
       if (ends) load_halves(half, block * kBlock + own, h);
       multiply_chunk<Element>(acc, x_slot(at), y_slot(at.slot), s.steps_of(kSplit ? at.chunk % s.chunks : at.chunk));
+      if (!late) meet(ahead, visits);
       if (!ends) continue;
       const BlockFacts facts = load_facts(w.block_facts[kSplit] + item.entry * s.column_blocks + block);
       take_tile(acc, h, facts, int(block * kBlock) + own, at.visit > 0);
@@ -188,7 +205,7 @@ struct Solver {
   }
 };
 
-template <class Element, bool kExact, bool kResident, bool kSplit>
+template <class Element, bool kExact, bool kResident, bool kSplit, int kRing>
 __global__ void __launch_bounds__(kThreads, 1) products(const Products w) {
   const auto items = uint32_t(w.schedule.items()), entry_items = uint32_t(w.schedule.entry_items);
   for (uint32_t k = blockIdx.x; k < items; k += gridDim.x) {
@@ -197,17 +214,25 @@ __global__ void __launch_bounds__(kThreads, 1) products(const Products w) {
     const Item item = w.schedule.item(entry, k - entry * entry_items, count);
     if (item.blocks == 0) continue;
     __syncthreads();  // the slots are free
-    Solver<Element, kExact, kResident, kSplit>(w, item, count, shared_memory<unsigned char>()).run();
+    Solver<Element, kExact, kResident, kSplit, kRing>(w, item, count, shared_memory<unsigned char>()).run();
   }
+}
+
+template <class Element, bool kExact, bool kResident, bool kSplit, int kRing>
+void run_with(const Products& w, int multiprocessors, void* stream) {
+  const int64_t items = w.schedule.items();
+  const size_t bytes = slots_of(kResident, kRing) * kSlotBytes + sizeof(int) * kWriters * kBlock;
+  const Launch l{describe("products", w.p), items < multiprocessors ? items : multiprocessors, kThreads, bytes, stream};
+  launch(l, products<Element, kExact, kResident, kSplit, kRing>, w);
 }
 
 template <class Element, bool kExact, bool kSplit = false>
 void run(const Products& w, int multiprocessors, void* stream) {
-  const int64_t items = w.schedule.items();
-  const size_t bytes = kSlots * kSlotBytes + sizeof(int) * kWriters * kBlock;
-  const Launch l{describe("products", w.p), items < multiprocessors ? items : multiprocessors, kThreads, bytes, stream};
-  const bool resident = !kSplit && w.schedule.chunks <= kMostResident;
-  launch(l, resident ? products<Element, kExact, !kSplit, kSplit> : products<Element, kExact, false, kSplit>, w);
+  if constexpr (!kSplit)
+    if (w.schedule.chunks <= kMostResident) return run_with<Element, kExact, true, false, 4>(w, multiprocessors, stream);
+  if (current_device().shared_bytes >= (slots_of(false, 4) + 1) * kSlotBytes)
+    return run_with<Element, kExact, false, kSplit, 4>(w, multiprocessors, stream);
+  run_with<Element, kExact, false, kSplit, 3>(w, multiprocessors, stream);
 }
 
 }  // namespace
