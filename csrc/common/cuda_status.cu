@@ -48,9 +48,10 @@ std::string cuda_fault(int device) {
     return std::string("the CUDA driver reports: ") + cudaGetErrorString(found);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  return "the CUDA kernels were not built for sm_" + std::to_string(major) + std::to_string(minor) +
-         ": build them again with OTKERNELS_CMAKE_ARGS=-DCMAKE_CUDA_ARCHITECTURES=" + std::to_string(major) +
-         std::to_string(minor);
+  const std::string capability = std::to_string(major) + std::to_string(minor);
+  if (major < 8) return "the CUDA kernels need sm_80 or later, and this device is sm_" + capability;
+  return "the CUDA kernels were not built for sm_" + capability +
+         ": build them again with OTKERNELS_CMAKE_ARGS=-DCMAKE_CUDA_ARCHITECTURES=" + capability;
 }
 
 }  // namespace otk

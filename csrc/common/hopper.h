@@ -85,18 +85,18 @@ __device__ inline void more_registers() {
 __device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
-// Until at most kPending groups are under way, this accumulator's not among them.
-template <int kPending>
-__device__ inline void wait_products(float (&acc)[64]) {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-#pragma unroll
-  for (int k = 0; k < 64; ++k) asm volatile("" : "+f"(acc[k])::"memory");  // no read moves before the wait
-}
-
-// The same while accumulators are still added to: they must not be touched.
+// Until at most kPending groups are under way, whose accumulators must not be touched.
 template <int kPending>
 __device__ inline void wait_earlier_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// The same where this accumulator's groups are not among them: it may be read.
+template <int kPending>
+__device__ inline void wait_products(float (&acc)[64]) {
+  wait_earlier_products<kPending>();
+#pragma unroll
+  for (int k = 0; k < 64; ++k) asm volatile("" : "+f"(acc[k])::"memory");  // no read moves before the wait
 }
 
 #define OTK_FOUR(a, k) "+f"(a[k]), "+f"(a[k + 1]), "+f"(a[k + 2]), "+f"(a[k + 3])

@@ -10,7 +10,8 @@ import pytest
 from otkernels import _native
 
 TRITON = pytest.importorskip("triton")
-ARCHITECTURES = {"sm_80", "sm_86", "sm_90", "sm_100", "sm_120"}
+ARCHITECTURES = {"sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"}
+PTX = {"sm_80", "sm_90"}  # for sm_87, and for what comes after sm_90 and has no image
 
 pytestmark = pytest.mark.skipif(not _native.has_cuda(), reason="the extension was built without CUDA")
 
@@ -28,6 +29,10 @@ def test_every_architecture_is_built():
     assert built() >= ARCHITECTURES
 
 
+def test_other_devices_have_ptx():
+    assert set(re.findall(r"\.(sm_\d+)a?\.ptx", cuobjdump("--list-ptx"))) >= PTX
+
+
 def test_no_kernel_spills():
     """The build itself fails on a spill; this also sees stack frames, of every kernel and architecture."""
     text = cuobjdump("--dump-resource-usage")
@@ -37,13 +42,26 @@ def test_no_kernel_spills():
 
 
 def test_the_hopper_kernel_uses_hopper_s_units():
-    """wgmma is HGMMA in machine code, the tensor memory accelerator's bulk copy UBLKCP; all three modes have both."""
+    """wgmma is HGMMA in machine code, the tensor memory accelerator's bulk copy UBLKCP: in all three modes, for one to
+    four chunks that stay and for any number that stream. HGMMA without a type multiplies float16."""
     functions = re.split(r"\n\s*Function : ", cuobjdump("-arch", "sm_90a", "-sass"))
     hopper = [text for text in functions[1:] if re.search(r"\bHGMMA\b", text)]
-    assert len(hopper) == 3
+    assert len(hopper) == 3 * 5
     assert all(re.search(r"\bUBLKCP\b", text) for text in hopper)
-    kinds = {kind for text in hopper for kind in re.findall(r"HGMMA\.64x128x\d+\.F32\.(\w+)", text)}
-    assert kinds == {"BF16", "TF32"}, kinds
+    kinds = {kind for text in hopper for kind in re.findall(r"HGMMA\.64x128x\d+\.F32(\.\w+)? ", text)}
+    assert kinds == {"", ".BF16", ".TF32"}, kinds
+
+
+def test_nothing_stands_between_the_products_of_a_tile():
+    """One fence a tile, no wait and no branch behind it until all 16 products of two chunks are under way."""
+    functions = re.split(r"\n\s*Function : ", cuobjdump("-arch", "sm_90a", "-sass"))
+    (text,) = (
+        text
+        for text in functions[1:]
+        if len(re.findall(r"HGMMA\.64x128x16\.F32 ", text)) == 16 and len(re.findall("WARPGROUP.ARRIVE", text)) == 1
+    )
+    tile = text[text.index("WARPGROUP.ARRIVE") : text.rindex("HGMMA")]
+    assert not re.findall(r"\b(?:BRA|BAR|WARPGROUP\.DEPBAR|SYNCS\.PHASECHK\S*)\b", tile)
 
 
 def test_the_portable_kernels_use_tensor_cores():

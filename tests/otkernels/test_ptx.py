@@ -107,7 +107,7 @@ CASES = [  # our file and a place in it, theirs, the opcode
     ("hopper.h", "else\n", GMMA, "struct MMA_64x128x8_F32TF32TF32_SS_TN", "wgmma.mma_async"),
     ("hopper.h", "begin_products", GMMA, "warpgroup_arrive", "wgmma.fence"),
     ("hopper.h", "commit_products", GMMA, "warpgroup_commit_batch", "wgmma.commit_group"),
-    ("hopper.h", "wait_products", GMMA, "warpgroup_wait", "wgmma.wait_group"),
+    ("hopper.h", "wait_earlier_products", GMMA, "warpgroup_wait", "wgmma.wait_group"),
     ("hopper.h", "init_barrier", BARRIER, "void init(ValueType const*", "mbarrier.init"),
     ("hopper.h", "publish_barriers", BARRIER, "fence_barrier_init", "fence.mbarrier_init"),
     ("hopper.h", "void arrive(", BARRIER, "void arrive(ValueType const* smem_ptr)", "mbarrier.arrive"),
