@@ -20,7 +20,7 @@ from . import clouds
 
 UNIT = 2.0**-24
 BLOCK, CAPACITY, CROWDED = 128, 64, 32  # columns of a block; candidates that a list holds, and keeps
-PATIENCE = (lambda m: 2 + m // 2048, lambda m: 2 + m // 128)  # settlings of a list after which a row gives up, by stage
+PATIENCE = (lambda m: 2 + m // 2048, lambda m: 2 + m // 160)  # settlings of a list after which a row gives up, by stage
 
 
 class Outcome(NamedTuple):

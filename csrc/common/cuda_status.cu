@@ -15,15 +15,19 @@ class OnDevice {
  public:
   explicit OnDevice(int device) {
     cudaGetDevice(&before_);
-    error = cudaSetDevice(device);
+    changes_ = before_ != device;
+    error = changes_ ? cudaSetDevice(device) : cudaSuccess;
   }
-  ~OnDevice() { cudaSetDevice(before_); }
+  ~OnDevice() {
+    if (changes_) cudaSetDevice(before_);
+  }
   OnDevice(const OnDevice&) = delete;
 
   cudaError_t error;
 
  private:
   int before_ = 0;
+  bool changes_ = false;
 };
 
 }  // namespace

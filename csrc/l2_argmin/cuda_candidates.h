@@ -23,6 +23,7 @@ __device__ inline float most_negative() { return __uint_as_float(0xff7fffffu); }
 inline constexpr int kGaveUp = kCapacity + 1, kWild = kCapacity + 2;
 // In shared memory a list's count grows by this when it is settled, and by kMet when its row meets a wild column.
 inline constexpr int kSettling = 1 << 12, kMet = 1 << 30;
+static_assert(int64_t(kMostPatience + 2) * kSettling < kMet, "counts of settlings stay below kMet");
 
 // Either kind of facts: four floats.
 template <class Facts>
@@ -148,12 +149,13 @@ struct Collector {
     }
     if (lane == 0) lists.counts[row] = kept + (settled + many) * kSettling;
     __syncwarp();
-    return settled + many <= w.schedule.patience;
+    return settled + many <= w.schedule.patience_of(count);
   }
 
   // Between two tiles: thins out the crowded lists of the warp's rows, of which each quad has rows_of(r) and states[r].
   template <int kRows, class RowOf>
   __device__ void thin_out_all(RowState<true> (&states)[kRows], RowOf row_of) const {
+    __syncwarp();  // what other lanes appended is seen
 #pragma unroll 1
     for (int r = 0; r < kRows; ++r) {
       float low = 0;  // a register has no index
@@ -181,7 +183,7 @@ __device__ __forceinline__ bool take(const float (&acc)[4 * N], const float2 (&h
                                      const Lists& lists, int row) {
   if (!(block.fixed < infinity())) {  // for the whole warp alike
     state.low = infinity();
-    if (threadIdx.x % 4 == 0) lists.counts[row] |= kMet;
+    if (threadIdx.x % 4 == 0) atomicOr(lists.counts + row, kMet);
     return false;
   }
   const float scale = facts.scale * block.scale, error = error_of(facts, block);
@@ -234,9 +236,7 @@ __device__ inline void finish(const Products& w, const RowState<true>& state, co
   __syncwarp();
   if (threadIdx.x % 4 != 0) return;
   const int count = lists.counts[row];
-  w.counts[at] = count & kMet                                               ? kWild
-                 : state.low < infinity() && count % kSettling <= kCapacity ? count % kSettling
-                                                                            : kGaveUp;
+  w.counts[at] = count & kMet ? kWild : state.low < infinity() ? count % kSettling : kGaveUp;
 }
 
 __device__ inline void finish(const Products& w, RowState<false> state, const Lists&, int, int64_t at) {

@@ -210,7 +210,8 @@ __device__ void write_row(const Products& w, int64_t at, bool inside, const Meas
 // Of a block of y from the largest of its columns' norms, losses and |y'|^2 + |p|.
 __device__ void write_block(const Products& w, int64_t at, float norm, float lost0, float lost1, float size, int exponent) {
   const Bound& b = w.bound;
-  // Where the coordinates are too small to be scaled up, nothing bounds what their first number leaves.
+  // Where the coordinates are too small to be scaled up, nothing bounds what their first number leaves; where even their
+  // squares vanish, the lengths are large enough.
   const bool tame = size < kMostNorm && (norm == 0 || exponent < kTopExponent - kLeastExponent);
   const float longest = length(b, norm) + length(b, lost0);
   for (int stage = 0; stage <= int(w.schedule.exact); ++stage)

@@ -48,7 +48,8 @@ __device__ Verdict settle_exact(const Products& w, int64_t entry, int64_t slot, 
     const int64_t list = s.list(entry, 0, int(l), slot, count);
     const int size = w.counts[list];
     most = size > most ? size : most;
-    for (int at = lane; at < size && at < kCapacity; at += 32) {
+    if (size > kCapacity) continue;  // no count: its entries may never have been written
+    for (int at = lane; at < size; at += 32) {
       const Loaded c = load_candidate(w, entry, list, at, row);
       low = fmaxf(low, c.candidate.score - c.error);
     }

@@ -43,9 +43,11 @@
 //     half norm, centring, s = product + half, s - e and L - e: as above
 // so that, with d rounded up to whole chunks of 64, e_ij of block J is at most (RowFacts, BlockFacts in schedule.h)
 //     1.01 (|r_x| Y + X max |r_y|) + 5 (d + 16) u X Y + 1.25 (d + 16) u max (|y'|^2 + |p|) + 4 u |x'|^2 + underflow.
-// A row whose norm may pass 2^100, or that meets a block with such a column, with a NaN, with an infinity other than a
-// potential of -inf, or with coordinates that are all below 2^-60 (and not all zero), is solved by differences; so is one
-// that gave up in both stages.
+// A row whose squared norm may pass 2^100, or that meets a block with such a column, with a NaN, with an infinity other than
+// a potential of -inf, or with coordinates that are all below 2^-59 (unless all their squares vanish, which the lengths
+// allow for), is solved by differences; so is one that gave up in both stages. The bound speaks of costs in real arithmetic:
+// where |x'| is far larger than |y'|, costs as summed in float32 may tie with, or undercut by their rounding, the one that
+// is reported.
 #pragma once
 #include <cstdint>
 

@@ -29,6 +29,7 @@ inline constexpr int kBlock = 128;                  // rows of a packed block
 inline constexpr int kChunkBytes = 128;             // of a row: one swizzle atom's width
 inline constexpr int kSlotBytes = kBlock * kChunkBytes;
 inline constexpr int kCapacity = 64;                // candidates a list holds: two a lane
+inline constexpr int kMostPatience = 1 << 16;       // settlings that are counted
 inline constexpr int kCrowded = 32;                 // more of them are thinned out before the next block of columns
 inline constexpr int kSplitWriters = 2;             // of the second stage, whose products are cuda_products.cu's
 
@@ -72,7 +73,6 @@ struct Schedule {
   int item_blocks;            // x blocks of a work item
   int parts, writers;         // of the columns; warps beside each other that share a row's columns
   int capacity;               // of one list of candidates
-  int patience;               // how often a full list may be settled down to its best before its row gives up
   int64_t entry_items;        // of one entry, at most
   int64_t fill;               // items of an entry that fill the machine
   int64_t entry_lists;        // lists of one entry, for either stage
@@ -92,6 +92,15 @@ struct Schedule {
   }
   __host__ __device__ int64_t rows_of(int64_t count) const { return split ? divide_up(count, kBlock) * kBlock : rows(); }
   __host__ __device__ int64_t lists_of(int64_t count) const { return int64_t(parts_of(count)) * writers; }
+
+  // How often a list may be settled down to its best before its row gives up. By a count of operations, not yet measured,
+  // a candidate's distance costs what 80 columns' float16 products cost and five columns' distances in cuda_direct.cu, and
+  // a settled list has some 33 candidates. So a row has patience for a hundredth of the columns in the first stage, before
+  // the second one costs less, and for a fifth there, before differences alone do.
+  __host__ __device__ int patience_of(int64_t count) const {
+    const int64_t most = 2 + columns() / ((split ? 160 : 2048) * lists_of(count));
+    return int(most < kMostPatience ? most : kMostPatience);
+  }
 
   // The k-th item of an entry, in the order in which blocks take them: those that read the same columns run together.
   __host__ __device__ Item item(int64_t entry, uint32_t k, int64_t count) const {
@@ -146,8 +155,6 @@ inline Schedule plan_products(int64_t batch, int64_t n, int64_t m, int64_t d, Pr
   s.parts = choose_parts(batch * (s.row_blocks / s.item_blocks), s.column_blocks, device.multiprocessors);
   s.entry_items = s.parts * (s.row_blocks / s.item_blocks);
   s.fill = divide_up(device.multiprocessors, std::max<int64_t>(1, batch));
-  // A row whose lists were settled so often costs more than its products in the second stage would; see plan_split.
-  s.patience = int(2 + m / (2048 * s.parts * s.writers));
   s.entry_lists = s.parts * s.writers * s.rows();
   if (s.exact) {
     s.entry_lists = std::max(s.entry_lists, std::max(s.row_blocks, s.fill) * kSplitWriters * kBlock);
@@ -155,15 +162,12 @@ inline Schedule plan_products(int64_t batch, int64_t n, int64_t m, int64_t d, Pr
   return s;
 }
 
-// The second stage of `first`, for any number of its rows. By a count of operations, not yet measured: a candidate's
-// distance costs what 80 columns' float16 products cost and five columns' distances in cuda_direct.cu; a settled list
-// has some 24 candidates. So a row has patience for m / 100 candidates in the first stage and m / 5 here.
+// The second stage of `first`, for any number of its rows.
 inline Schedule plan_split(const Schedule& first) {
   Schedule s = first;
   s.split = true, s.hopper = false;
   s.item_blocks = 1, s.writers = kSplitWriters, s.parts = 1;
   s.entry_items = first.entry_lists / (kSplitWriters * kBlock);
-  s.patience = int(2 + first.m / 128);
   return s;
 }
 
@@ -202,14 +206,15 @@ inline Bound bound(int64_t d) {
   return {1 + 2 * terms * u, terms * 0x1p-126f, 1.25f * terms * u, 4 * u, 4 * terms * 0x1p-126f};
 }
 
-// Beyond this a norm's products may overflow: such rows, and rows that meet such columns, are undecided.
+// Of a squared norm; beyond, with room, products and scales may overflow: such rows, and rows that meet such columns, are
+// undecided.
 inline constexpr float kMostNorm = 0x1p100f;
 // Coordinates are scaled so that the largest lies in [2^14, 2^15); those below 2^kLeastExponent are not scaled further.
 inline constexpr int kTopExponent = 14, kLeastExponent = -60, kMostExponent = 50;
 
 // ---- workspace ------------------------------------------------------------------------------------------------------
 
-struct Candidate {
+struct alignas(8) Candidate {
   int j;
   float score;
 };
