@@ -142,10 +142,10 @@ int ask_once(const void* kernel, int threads, size_t shared_bytes, int cluster, 
   static std::mutex guard;
   static std::map<std::tuple<const void*, int, int, size_t, int>, int> answers;
   int answer = 0;
+  allow_shared_memory(kernel, "shared memory of a block");
   const std::lock_guard<std::mutex> lock(guard);
   const auto [place, is_new] = answers.try_emplace({kernel, current_ordinal(), threads, shared_bytes, cluster}, 0);
   if (!is_new) return place->second;
-  allow_shared_memory(kernel, "shared memory of a block");
   if (ask(&answer) != cudaSuccess) cudaGetLastError(), answer = 0;  // a refusal is an answer, not the next call's error
   return place->second = answer;
 }

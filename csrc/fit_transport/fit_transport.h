@@ -9,15 +9,16 @@
 // Work      z_g and the thresholds do not move, so mu = routing weights [m, K], K = trees 2^depth, is made once. A step
 //           is F = mu leaves / T, the search, G_j = 2/n sum over j's pairs of (F_j - z_r), grad = mu^T G / T, and Adam.
 // Numerics  shares as soft_forest.h. index attains the minimum within the rounding of a distance summed from differences.
-//           Adam is torch.optim.Adam(fused=True)'s arithmetic, operation by operation: m += (1 - b1)(g - m);
+//           Adam is the arithmetic of torch.optim.Adam(fused=True) on a CPU: m += (1 - b1)(g - m);
 //           v = b2 v + (1 - b2) g g; leaf -= lr / c1 * m / (sqrt(v) / sqrt(c2) + eps); constants in double, rounded once.
+//           The CPU kernel has that to the bit; CUDA's differs from it, and from torch's own on a GPU, by roundings.
 //           eps = 0 is as torch's too: a leaf whose gradient has been zero from the start becomes 0 / 0 = NaN. What pads a
 //           tile is no leaf and stays zero.
 //           A row whose distances hold a NaN gets index -1, and the step's cost and then all leaves become NaN, as
 //           autograd of the composed ops makes them.
 // Order     every sum has one order, fixed by the sizes (on CUDA also by the number of blocks that the device has room
 //           for): the same bits on every run and for every number of threads.
-// Contract  n, m, iters >= 1; batch == 0 is a no-op.
+// Contract  n, m, d, d_out, trees, iters >= 1; batch == 0 is a no-op.
 #pragma once
 #include <cmath>
 #include <cstdint>

@@ -196,8 +196,10 @@ struct Block {
       climb(row_of(row, r), (group.first >> levels) + s, mu() + at, dmu() + at,
             value() + r * p.value_stride + (s << levels), droots() + r * kRoots + s);
     }
-    for (int k = int(threadIdx.x); k < more * kRows; k += kThreads)  // dmu has zeros there since pull_values()
-      mu()[k % kRows * kStride + group.leaves + k / kRows] = 0;
+    for (int k = int(threadIdx.x); k < more * kRows; k += kThreads) {  // dmu has grad_out 0 there, which may be NaN
+      const int at = k % kRows * kStride + group.leaves + k / kRows;
+      mu()[at] = dmu()[at] = 0;
+    }
     __syncthreads();
     if (p.trees.depth <= kSubtreeLevels) return;
     for (int task = int(threadIdx.x); task < group.upper() * kRows; task += kThreads) {

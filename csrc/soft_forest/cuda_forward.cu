@@ -8,7 +8,7 @@
 //           rows of z are on their way while the current ones are multiplied. More than 128 outputs: a block for each
 //           128. Fewer blocks than multiprocessors share the groups of leaves; a second launch adds their sums, in order.
 // Memory    z read once, out written once, from registers. Workspace: the sums of each range of groups if there are
-//           several: at most 192 rows of 128 outputs (98 KB) a multiprocessor.
+//           several: at most 128 rows of 128 outputs (64 KB) a multiprocessor.
 // Speed     a model from SASS of sm_90a (an instruction a cycle and scheduler, 4 cycles a product, 1.755 GHz, 132
 //           multiprocessors), of 65536 rows, 18 trees of depth 3, d = d_out = 128: a step of 8 leaves takes 139
 //           instructions (48 of them products), a subtree's routing about 310: 27 us. Leaves are split where they are

@@ -197,7 +197,7 @@ inline void check_sizes(const SoftForest<float>& f, const What& what) {
   if (f.trees < 1 || f.trees > most >> f.depth)
     throw std::runtime_error(what.text() + ": trees must have 1 to 2^30 leaves in all");
   if (f.d < 1 || f.d > most || f.d_out > most)
-    throw std::runtime_error(what.text() + ": d must be 1 to 2^30, d_out at most 2^30");
+    throw std::runtime_error(what.text() + ": d must be 1 to 2^30, d_out at most 2^30 - 8");
   if (f.n >> 34)
     throw std::runtime_error(what.text() + ": n must be less than 2^34");  // tiles of 16 rows are numbered as well
 }

@@ -10,7 +10,8 @@
 // Sum       one mma.sync adds 8 products to its accumulator. Its rounding is not specified; we assume that each of the
 //           9 terms is cut to 24 bits of the largest, and so is the result: an error below 10 2^-23 of the sum of the
 //           magnitudes.
-// Hence     a sum of K products, in 3 ceil(K / 8) steps of 20 2^-24 each and 28 2^-24 of the split, errs by at most
+// Hence     a term of zero cuts nothing, so K products in S such sums, three each, are cut 3 (K + 2 S) times by 2 2^-24,
+//           and split at 28 2^-24. S is at most (K + 15) / 8, in whatever order the depth is taken: an error of at most
 //               (8 K + 90) 2^-24 sum |a_k| |b_k|.
 // Range     |a| below 2^-102 loses lo to underflow; an infinity becomes NaN, as infinity - infinity does; NaN stays NaN in
 //           lo, whatever its low bits.

@@ -468,12 +468,14 @@ void test_scales() {
   for (float& v : far.x) v = 1e3f + 1e-3f * v;
   for (float& v : far.y) v = 1e3f + 1e-3f * v;
   solve_and_judge(far, Way::products);
-  Problem wrong(1, 9, 64, 512, false);  // every coordinate just above half a step of bfloat16; the zeros are nearest
-  std::fill(wrong.x.begin(), wrong.x.end(), 1 + 0x1p-8f + 0x1p-20f);
+  // Every coordinate just above half a step of float16, so that products of x and y, both rounded up, are too large by
+  // all that the bound allows for: the zeros, in a block of their own, are nearest.
+  Problem wrong(1, 9, 256, 512, false);
+  std::fill(wrong.x.begin(), wrong.x.end(), 1 + 0x1p-11f + 0x1p-16f);
   std::fill(wrong.y.begin(), wrong.y.end(), 0.0f);
-  for (int64_t j = 0; j < 32; ++j)
-    for (int64_t k = 0; k < 512; ++k) wrong.y[size_t(j * 512 + k)] = (j % 4 < 2 ? 2 : -2) * (1 + 0x1p-8f + 0x1p-11f);
-  for (const int64_t index : run_both_orders(wrong, Way::products).index) CHECK(index == 32);
+  for (int64_t j = 0; j < 128; ++j)  // the signs keep the centre at the origin
+    for (int64_t k = 0; k < 512; ++k) wrong.y[size_t(j * 512 + k)] = (j / 16 % 2 ? -2 : 2) * (1 + 0x1p-11f + 0x3p-16f);
+  for (const int64_t index : run_both_orders(wrong, Way::products).index) CHECK(index == 128);
 }
 
 void test_edges_of_low_precision() {
