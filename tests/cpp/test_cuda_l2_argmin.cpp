@@ -374,22 +374,23 @@ Problem cloud(const std::string& kind, int64_t n, int64_t m, int64_t d) {
   return q;
 }
 
-// How many of 128 rows each kind of data leaves to the second stage, at most. None comes to the differences.
+// How many of 128 rows each kind of data leaves to the second stage. None comes to the differences.
 void test_shares() {
   struct Share {
     const char* kind;
-    int64_t second;
+    int64_t least, most;
   };
   for (const int capability : {80, 90})
-    for (const Share& most : {Share{"gaussian", 0}, Share{"clusters", 0}, Share{"tight clusters", 100},
-                              Share{"duplicates", 0}, Share{"offset", 0}, Share{"relu features", 0}}) {
+    for (const Share& share : {Share{"gaussian", 0, 0}, Share{"clusters", 0, 0},
+                               Share{"tight clusters", capability == 80 ? 0 : 40, 100},  // some rows find few neighbours
+                               Share{"duplicates", 0, 0}, Share{"offset", 0, 0}, Share{"relu features", 0, 0}}) {
       device_on_host = {capability, 2};
-      const Problem q = cloud(most.kind, 128, 2048, capability == 80 ? 128 : 32);
+      const Problem q = cloud(share.kind, 128, 2048, capability == 80 ? 128 : 32);
       const Result r = run(q, Way::products, Precision::exact);
       judge(q, r);
-      std::printf("%s, sm_%d: of 128 rows %d see the second stage, %d differences\n", most.kind, capability, int(r.left[0]),
-                  int(r.left[1]));
-      CHECK(r.left[0] <= most.second && r.left[1] == 0);
+      std::printf("%s, sm_%d: of 128 rows %d see the second stage, %d differences\n", share.kind, capability,
+                  int(r.left[0]), int(r.left[1]));
+      CHECK(r.left[0] >= share.least && r.left[0] <= share.most && r.left[1] == 0);
     }
 }
 
