@@ -46,9 +46,9 @@ _BOUND_MAX_D = 1 << 20
 _GOLDEN = 0x1E3779B1  # odd, and far from simple fractions of 2^32
 _COPIES_PAY = 1 << 30  # multiply-adds of pass 1 beyond which copies are looked for
 # maxnreg: without it the assembler spills a register or two to fit one more block on a multiprocessor.
-_DIRECT = {"BLOCK_N": 64, "BLOCK_M": 64, "num_warps": 4, "num_stages": 1, "maxnreg": 255}
+_DIRECT = {"BLOCK_N": 64, "BLOCK_M": 64, "num_warps": 8, "num_stages": 1, "maxnreg": 255}
 _COLUMN = {"BLOCK_M": 32, "BLOCK_D": 32, "num_warps": 4, "maxnreg": 128}
-_SETTLE = {"BLOCK_N": 16, "BLOCK_M": 128, "BLOCK_D": 32, "num_warps": 4, "num_stages": 1, "maxnreg": 128}
+_SETTLE = {"BLOCK_N": 16, "BLOCK_M": 128, "BLOCK_D": 32, "num_warps": 4, "num_stages": 1, "maxnreg": 152}
 _VARYING = ["B", "N", "M", "row_blocks", "splits"]  # from call to call: see _triton.strides
 _NORM_MAX = tl.constexpr(2.0**120)
 _INF = tl.constexpr(float("inf"))
@@ -366,7 +366,7 @@ def copies(y: Tensor, potential: Tensor | None) -> Tensor:
 
 
 def _scores(
-    x: Tensor, y: Tensor, potential: Tensor | None, precision: str, left_out: Tensor | None
+    x: Tensor, y: Tensor, potential: Tensor | None, precision: str, left_out: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Per part of the columns and row, the lowest bound of cost - |x_i|^2, the second lowest, the j: [S, B, N] each.
 

@@ -448,7 +448,7 @@ def test_bad_options_are_named(value):
         l2_argmin(X, X, impl=value)
     with pytest.raises(ValueError, match="l2_argmin: impl must be auto or one of cpu, triton, cuda, reference, got "):
         l2_argmin(X[None], X[None], impl=value)
-    with pytest.raises(ValueError, match="soft_forest: impl must be auto or one of cpu, triton, cuda, reference, got "):
+    with pytest.raises(ValueError, match="soft_forest: impl must be auto or one of cpu, cuda, triton, reference, got "):
         soft_forest(X, X[:1, :1], X[None, :2], impl=value)
 
 
