@@ -33,8 +33,8 @@ def test_frechet_distance_is_torch_fidelitys(n, randn):
     a, b = moments(one), moments(other)
     found = frechet_distance(a, b)
     assert found == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
-    # Fewer samples than features leave null eigenvalues, which come out as roundings of the largest, 64 2^-52 of it; and
-    # of each the root is taken, twice.
+    # Fewer samples than features leave null eigenvalues. They come out as roundings of the largest, 64 2^-52 of it; of
+    # each the root is taken, twice.
     largest = torch.linalg.matrix_norm(a.covariance, 2) * torch.linalg.matrix_norm(b.covariance, 2)
     roundings = 2 * max(0, 64 - (n - 1)) * math.sqrt(64 * 2.0**-52 * float(largest))
     assert frechet_distance(b, a) == pytest.approx(found, rel=1e-9, abs=roundings)
