@@ -3,7 +3,7 @@
 // Packed points: blocks of kBlock rows, each ceil(d / coordinates per chunk) chunks of kBlock x 128 bytes, padded with
 // zeros. A work item is (batch entry, group of x blocks, part of the columns). It visits its column blocks in order;
 // the exact mode takes no candidates from the first one, whose maxima make the bar, and visits it once more at the end.
-// Plain integers, the same on host and device: tests/cpp/test_cuda_l2_argmin.cpp walks through them.
+// Plain integers, the same on host and device: tests/cpp/test_cuda_l2_argmin_plans.cpp walks through them.
 //
 // Stages of the exact mode. Products of float16 leave most rows with a few candidates (cuda_candidates.h). A row that
 // has very many gives up and comes to the second stage, whose points are sums of two float16 numbers; the rows that

@@ -7,6 +7,7 @@
 void test_cuda_emulator();
 void test_cuda_fit_transport();
 void test_cuda_l2_argmin();
+void test_cuda_l2_argmin_plans();
 void test_cuda_soft_forest();
 void test_cuda_soft_forest_double_backward();
 
@@ -16,6 +17,7 @@ int main(int count, char** arguments) {
     if (op.empty() || op == "emulator") test_cuda_emulator();
     if (op.empty() || op == "fit_transport") test_cuda_fit_transport();
     if (op.empty() || op == "l2_argmin") test_cuda_l2_argmin();
+    if (op.empty() || op == "l2_argmin_plans") test_cuda_l2_argmin_plans();
     if (op.empty() || op == "soft_forest") test_cuda_soft_forest();
     if (op.empty() || op == "soft_forest_double_backward") test_cuda_soft_forest_double_backward();
   } catch (const std::exception& e) {  // of a launch in which the emulator found a mistake
