@@ -5,15 +5,18 @@ from ._dispatch import available_impls
 from ._version import __version__
 from .fit_transport import AdamState, FitTransport, fit_transport
 from .l2_argmin import L2Argmin, l2_argmin
+from .semidiscrete import Semidiscrete, semidiscrete
 from .soft_forest import soft_forest
 
 __all__ = [
     "AdamState",
     "FitTransport",
     "L2Argmin",
+    "Semidiscrete",
     "__version__",
     "available_impls",
     "fit_transport",
     "l2_argmin",
+    "semidiscrete",
     "soft_forest",
 ]
