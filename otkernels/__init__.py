@@ -1,8 +1,10 @@
 """otkernels: fused optimal-transport ops for PyTorch."""
 
+from . import coupling as coupling
 from . import nn as nn
 from ._dispatch import available_impls
 from ._version import __version__
+from .balanced import balanced
 from .fit_transport import AdamState, FitTransport, fit_transport
 from .l2_argmin import L2Argmin, l2_argmin
 from .semidiscrete import Semidiscrete, semidiscrete
@@ -15,6 +17,7 @@ __all__ = [
     "Semidiscrete",
     "__version__",
     "available_impls",
+    "balanced",
     "fit_transport",
     "l2_argmin",
     "semidiscrete",
