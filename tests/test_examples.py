@@ -54,6 +54,26 @@ def test_forest_layer_beats_a_linear_model():
     assert found["linear regression"] + 0.1 < found["soft forest"] <= found["the noise allows"]
 
 
+def test_matchings_are_what_their_names_say(tmp_path):
+    found = main("matchings.py")(str(tmp_path / "matchings.png"))
+    kept = {name: row["mass in place"] for name, row in found.items()}
+    cost = {name: row["mean squared distance"] for name, row in found.items()}
+    assert kept["one-to-one"] == pytest.approx(1, abs=1e-5)
+    assert kept["entropic"] == pytest.approx(1, abs=1e-3)
+    assert kept["nearest"] < kept["semidiscrete"] < 1
+    assert cost["nearest"] < cost["one-to-one"] < cost["entropic"]
+    assert (tmp_path / "matchings.png").stat().st_size > 0
+
+
+def test_flow_matching_is_the_same_with_either_sampler(tmp_path):
+    """250 steps: the losses of the two runs are alike within the tenth by which single runs differ."""
+    found = main("flow_matching.py")(str(tmp_path / "moons.png"), steps=250)
+    theirs, ours = found["OTPlanSampler"], found["ExactOT"]
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.2)
+    assert found["the moons"]["W2"] < ours["W2"] < 1.5
+    assert (tmp_path / "moons.png").stat().st_size > 0
+
+
 def test_transport_covers_the_target(tmp_path):
     found = main("transport.py")(str(tmp_path / "clouds.png"), steps=200)
     assert found["matched cost, last step"] < found["matched cost, first step"] / 100
