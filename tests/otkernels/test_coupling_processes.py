@@ -8,6 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from otkernels import _pairs
 from otkernels.coupling import ExactOT
 
 # rows of x0 and of x1 in each process
@@ -35,12 +36,15 @@ def work(rank: int, sizes: tuple[list[int], list[int]], folder: str) -> None:
     group = dist.new_group(range(count - 1)) if count > 2 else None
     x0, x1, y0, y1 = batch(sizes)
     mine = own(x0, sizes[0], rank), own(x1, sizes[1], rank), own(y0, sizes[0], rank), own(y1, sizes[1], rank)
+    alone = ExactOT().sample_plan(*mine[:2], replace=False) if min(map(len, mine)) else None
+    if rank > 0:
+        _pairs.assign = None  # the first process solves for all
     found = {
         "pairs": tuple(ExactOT(distributed=True).pairs(*mine)),
         "labels": tuple(ExactOT(by_label=True, distributed=True).pairs(*mine)),
         "plan": ExactOT(distributed=True).sample_plan(*mine[:2], replace=False),
         "drawn": ExactOT(by_label=True, distributed=True).sample_plan_with_labels(*mine),
-        "alone": ExactOT().sample_plan(*mine[:2], replace=False) if min(map(len, mine)) else None,
+        "alone": alone,
     }
     if rank == 0:
         mine = (mine[0] / 0, *mine[1:])

@@ -103,7 +103,7 @@ def test_cells_reach_the_masses_asked_for(law, n, m, d, randn):
 
 
 def test_a_stochastic_ascent_comes_near(randn):
-    """Steps see 32 points a cell: a share of 1 / sqrt(32) = 0.18 of noise each; an average over 200 has less."""
+    """A step sees 32 points a cell, of which noise is a share of 1 / sqrt(32) = 0.18; many small steps have less."""
     x, y = randn(20_000, 8), randn(64, 8) / 2 + 0.5
     nearest = semidiscrete(x, y, iterations=0)
     generator = torch.Generator().manual_seed(1)
@@ -167,6 +167,27 @@ def test_it_starts_where_it_is_told_to(randn):
     check(found, x, y)
     good = semidiscrete(x, y, tolerance=0.1)
     assert semidiscrete(x, y, start=good.potential, tolerance=0.1).iterations == 0
+
+
+def test_the_least_error_on_the_way_is_kept(randn):
+    """Three steps from a good start, of which the first is by far too large, and a tolerance out of reach."""
+    x, y = randn(1000, 2), randn(30, 2)
+    good = semidiscrete(x, y, tolerance=0.1)
+    found = semidiscrete(x, y, start=good.potential, tolerance=0.0, iterations=3)
+    assert found.iterations == 3
+    assert not found.converged
+    # centring the start anew may round it: a point at a border changes its cell, rarely two
+    assert found.marginal_error <= good.marginal_error + 2 / 1000
+
+
+def test_a_problem_that_is_solved_stays_as_it_is(randn):
+    """Beside one that never is, since all its points are equal."""
+    x, y = randn(2, 500, 2), randn(2, 10, 2)
+    x[1] = 0
+    found = semidiscrete(x, y, tolerance=0.1, iterations=50)
+    assert found.converged.tolist() == [True, False]
+    longer = semidiscrete(x, y, start=found.potential, tolerance=0.1, iterations=50)
+    torch.testing.assert_close(longer.potential[0], found.potential[0], atol=1e-6, rtol=0)
 
 
 def test_what_cannot_be_divided_is_said(randn):
