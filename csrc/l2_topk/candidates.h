@@ -27,6 +27,9 @@ struct TopCandidates : Panels<T, Product> {
   using Base::C, Base::considered, Base::d, Base::index, Base::L, Base::lower, Base::potential, Base::potential_of,
       Base::value, Base::x, Base::y;
 
+  static constexpr uint32_t all = (uint64_t(1) << L) - 1;
+  static constexpr int64_t kMostPairs = kMostNeighbours + kMostRoom + L;
+
   Buffers<T> kept;
 
   template <class RowAt>
@@ -35,55 +38,56 @@ struct TopCandidates : Panels<T, Product> {
     for (int64_t r = 0; r < count; ++r) lower[r] = kept.bar[row_at(r) - kept.from];
   }
 
-  // The costs of `count` kept columns of row i, as l2_argmin sums them, behind `list`; whether none is NaN.
-  bool sum(int64_t i, const int64_t* columns, int64_t count, Neighbour<T>* list) {
+  // The negated costs, as l2_argmin sums them, of row i and these columns; whether none is NaN.
+  bool sum(int64_t i, const int64_t* columns, int64_t count, T* gains) {
     considered += count;
+    bool known = true;
     for (int64_t first = 0; first < count; first += L) {
       const T* points[L];
       vec<T> offsets{};
-      const int64_t last = std::min<int64_t>(L, count - first) - 1;
       for (int64_t c = 0; c < L; ++c) {
-        const int64_t j = columns[first + std::min(c, last)];
+        const int64_t j = columns[std::min(first + c, count - 1)];
         points[c] = y + j * d;
         if (potential) offsets[c] = potential[j];
       }
       const vec<T> cost = squared_distances<T>(x + i * d, points, d) - offsets;
-      for (int64_t c = 0; c <= last; ++c) {
-        if (cost[c] != cost[c]) return false;
-        list[first + c] = {cost[c], columns[first + c]};
-      }
+      for (int64_t c = 0; c < L; ++c) known &= cost[c] == cost[c];
+      store<T>(gains + first, -cost);
     }
-    return true;
+    return known;
   }
 
-  // Moves the kept columns of row r of the task into the result, where the k best stay, in no order; raises L_i.
+  // The pairs of row i in the result, and behind them, summed now, those of the columns that it keeps: in ascending order
+  // of columns. Returns how many, or kNaN.
+  int64_t gather(int64_t i, T* gains, int64_t* columns) {
+    const int64_t row = i - kept.from, settled = kept.settled[row], count = kept.count[row];
+    kept.count[row] = 0;
+    if (settled == kNaN) return kNaN;
+    for (int64_t c = 0; c < settled; ++c) gains[c] = -value[i * kept.k + c], columns[c] = index[i * kept.k + c];
+    std::copy_n(kept.column + row * kept.room, count, columns + settled);
+    const bool known = sum(i, columns + settled, count, gains + settled);
+    return known ? settled + count : kNaN;
+  }
+
+  // Moves the kept columns of row r of the task into the result, where the k best stay; raises L_i.
   __attribute__((noinline)) void settle(int64_t r, int64_t i) {
-    const int64_t at = i - kept.from, k = kept.k;
-    int64_t &settled = kept.settled[at], count = settled;
-    if (settled == kNaN) {
-      kept.count[at] = 0;
-      return;
-    }
-    Neighbour<T> list[kMostNeighbours + kMostRoom];
-    T* const costs = value + i * k;
-    int64_t* const columns = index + i * k;
-    for (int64_t c = 0; c < count; ++c) list[c] = {costs[c], columns[c]};
-    const bool known = sum(i, kept.column + at * kept.room, kept.count[at], list + count);
-    count += kept.count[at];
-    kept.count[at] = 0;
-    if (!known) {
-      settled = kNaN;
-      return;
-    }
-    settled = std::min(count, k);
-    if (count > k) std::nth_element(list, list + k - 1, list + count);
+    T gains[kMostPairs];
+    int64_t columns[kMostPairs];
+    const int64_t k = kept.k, row = i - kept.from;
+    int64_t count = gather(i, gains, columns);
+    if (count > k) count = keep_best(gains, columns, count, threshold_of(gains, count, k, k));
+    kept.settled[row] = count;
     T bound = kInf<T>;
-    for (int64_t c = 0; c < settled; ++c) {
-      costs[c] = list[c].cost, columns[c] = list[c].j;
-      const T lowest = this->settled_bound(r, list[c].cost, potential_of(list[c].j));
-      bound = lowest >= bound ? bound : lowest;
+    for (int64_t c = 0; c < count; ++c) {
+      value[i * k + c] = -gains[c], index[i * k + c] = columns[c];
+      const T lowest = this->settled_bound(r, -gains[c], potential_of(columns[c]));
+      bound = lowest >= bound ? bound : lowest;  // of a NaN that
     }
-    if (settled == k && bound > lower[r] && bound < kInf<T>) lower[r] = bound;
+    if (count == k) raise(r, bound);
+  }
+
+  void raise(int64_t r, T bound) {
+    if (bound > lower[r] && bound < kInf<T>) lower[r] = bound;
   }
 
   // Makes room for a tile's columns in row r's buffer.
@@ -94,13 +98,16 @@ struct TopCandidates : Panels<T, Product> {
     if (count >= kept.k) {
       T keys[kMostRoom];
       std::copy_n(low, count, keys);
-      const T bound = threshold_of(keys, count, kept.k).at;
-      if (bound > lower[r] && bound < kInf<T>) lower[r] = bound;
+      raise(r, threshold_of(keys, count, kept.k, kept.k + kept.k / 8 + 1).at);
     }
     int64_t left = 0;
-    for (int64_t c = 0; c < count; ++c) {
-      low[left] = low[c], high[left] = high[c], column[left] = column[c];
-      left += !(high[c] < lower[r]);
+    for (int64_t c = 0; c < count; c += L) {
+      const uint32_t exist = count - c < L ? (1u << (count - c)) - 1 : all;
+      const vec<T> lows = load<T>(low + c), highs = load<T>(high + c);
+      const uint32_t chosen = not_less<T>(highs, lower[r]) & exist;
+      store_chosen<T>(low + left, lows, chosen), store_chosen<T>(high + left, highs, chosen);
+      store_chosen_numbers(column + left, column + c, chosen);
+      left += __builtin_popcount(chosen);
     }
     kept.count[at] = left;
     if (left > kept.room - 2 * C) settle(r, i);
@@ -113,17 +120,15 @@ struct TopCandidates : Panels<T, Product> {
       thin(r, i);
       mask &= not_less<T>(scores[0], lower[r] - error) | uint64_t(not_less<T>(scores[1], lower[r] - error)) << L;
     }
-    T score[C];
-    store<T>(score, scores[0]), store<T>(score + L, scores[1]);
-    int64_t at = row * kept.room + kept.count[row];
-    for (; mask; mask &= mask - 1, ++at) {
-      const int c = __builtin_ctzll(mask);
-      const T low = score[c] - error, high = score[c] + error;
-      kept.low[at] = low > -kInf<T> ? low : -kInf<T>;  // of a NaN -inf
-      kept.high[at] = high < kInf<T> ? high : kInf<T>;
-      kept.column[at] = first + c;
+    const vec<T> lowest = broadcast<T>(-kInf<T>), highest = broadcast<T>(kInf<T>);
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t chosen = uint32_t(mask >> half * L) & all;
+      const vec<T> low = scores[half] - error, high = scores[half] + error;
+      const int64_t at = row * kept.room + kept.count[row];
+      store_chosen<T>(kept.low + at, low > lowest ? low : lowest, chosen);  // of a NaN -inf
+      store_chosen<T>(kept.high + at, high < highest ? high : highest, chosen);
+      kept.count[row] += store_chosen_columns(kept.column + at, first + half * L, chosen);
     }
-    kept.count[row] = at - row * kept.room;
   }
 
   // `count` packed rows against columns [first, last), which stand from panel `panel` on.
@@ -145,17 +150,15 @@ struct TopCandidates : Panels<T, Product> {
   // Settles what row r of the task still keeps and sorts its result.
   void finish(int64_t r, int64_t i) {
     thin(r, i);
-    if (kept.count[i - kept.from] > 0) settle(r, i);
-    const int64_t k = kept.k;
-    if (kept.settled[i - kept.from] == kNaN) {
+    T gains[kMostPairs];
+    int64_t columns[kMostPairs];
+    const int64_t k = kept.k, count = gather(i, gains, columns);
+    if (count == kNaN) {
       std::fill_n(value + i * k, k, std::numeric_limits<T>::quiet_NaN());
       std::fill_n(index + i * k, k, int64_t(-1));
-      return;
+    } else {
+      write_sorted(gains, columns, count, k, value + i * k, index + i * k);
     }
-    Neighbour<T> list[kMostNeighbours];
-    for (int64_t c = 0; c < k; ++c) list[c] = {value[i * k + c], index[i * k + c]};
-    std::sort(list, list + k);
-    for (int64_t c = 0; c < k; ++c) value[i * k + c] = list[c].cost, index[i * k + c] = list[c].j;
   }
 };
 

@@ -19,19 +19,10 @@ struct Kept {
   T* bar;  // [rows]: later columns that cost as much or more are not wanted
 
   // Makes room for a vector.
-  void thin(int64_t r) {
+  __attribute__((noinline)) void thin(int64_t r) {
     T* const gains = gain + r * room;
-    int64_t* const columns = column + r * room;
-    const Threshold<T> threshold = threshold_of(gains, count[r], k);
-    int64_t ties = threshold.ties, left = 0;
-    for (int64_t c = 0; c < count[r]; ++c) {
-      const bool tie = gains[c] == threshold.at;
-      const bool stays = gains[c] > threshold.at || (tie && ties > 0);
-      ties -= tie;
-      gains[left] = gains[c], columns[left] = columns[c];
-      left += stays;
-    }
-    count[r] = left;
+    const Threshold<T> threshold = threshold_of(gains, count[r], k, k + k / 8 + 1);
+    count[r] = keep_best(gains, column + r * room, count[r], threshold);
     bar[r] = -threshold.at;
   }
 
@@ -40,21 +31,13 @@ struct Kept {
       thin(r);
       mask &= ~not_less<T>(cost, bar[r]);
     }
-    T costs[simd<T>::lanes];
-    store<T>(costs, cost);
-    int64_t at = r * room + count[r];
-    for (; mask; mask &= mask - 1, ++at) {
-      const int l = __builtin_ctz(mask);
-      gain[at] = -costs[l], column[at] = first + l;
-    }
-    count[r] = at - r * room;
+    const int64_t at = r * room + count[r];
+    store_chosen<T>(gain + at, -cost, mask);
+    count[r] += store_chosen_columns(column + at, first, mask);
   }
 
   void write(int64_t r, T* value, int64_t* index) {
-    Neighbour<T> list[kMostRoom];
-    for (int64_t c = 0; c < count[r]; ++c) list[c] = {-gain[r * room + c], column[r * room + c]};
-    std::partial_sort(list, list + k, list + count[r]);
-    for (int64_t c = 0; c < k; ++c) value[c] = list[c].cost, index[c] = list[c].j;
+    write_sorted(gain + r * room, column + r * room, count[r], k, value, index);
   }
 };
 
