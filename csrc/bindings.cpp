@@ -7,10 +7,12 @@
 
 #include <type_traits>
 
+#include "assign/assign.h"
 #include "common/cpu_features.h"
 #include "common/cuda_status.h"
 #include "fit_transport/fit_transport.h"
 #include "l2_argmin/l2_argmin.h"
+#include "l2_topk/l2_topk.h"
 #include "soft_forest/double_backward.h"
 #include "soft_forest/soft_forest.h"
 
@@ -40,6 +42,64 @@ otk::L2Argmin<T> l2_problem(Address x, Address y, Address potential, Address val
           x_stride,
           y_stride,
           potential_stride};
+}
+
+template <class T>
+otk::L2TopK<T> topk_problem(Address x, Address y, Address potential, Address value, Address index, int64_t batch, int64_t n,
+                            int64_t m, int64_t d, int64_t k, int64_t x_stride, int64_t y_stride, int64_t potential_stride) {
+  return {pointer<const T>(x),
+          pointer<const T>(y),
+          pointer<const T>(potential),
+          pointer<T>(value),
+          pointer<int64_t>(index),
+          batch,
+          n,
+          m,
+          d,
+          k,
+          x_stride,
+          y_stride,
+          potential_stride};
+}
+
+template <class T>
+otk::Assign<T> assign_problem(Address x, Address y, Address potential, Address index, Address u, Address v, int64_t batch,
+                              int64_t n, int64_t m, int64_t d, int64_t x_stride, int64_t y_stride,
+                              int64_t potential_stride) {
+  return {pointer<const T>(x),
+          pointer<const T>(y),
+          pointer<const T>(potential),
+          pointer<int64_t>(index),
+          pointer<double>(u),
+          pointer<double>(v),
+          batch,
+          n,
+          m,
+          d,
+          x_stride,
+          y_stride,
+          potential_stride};
+}
+
+template <class T>
+otk::AssignLists<T> assign_lists(Address x, Address y, Address potential, Address column, Address cost, Address least,
+                                 Address bound, Address length, Address v, Address owner, Address match, int64_t n,
+                                 int64_t m, int64_t d, int64_t capacity) {
+  return {pointer<const T>(x),
+          pointer<const T>(y),
+          pointer<const T>(potential),
+          pointer<int32_t>(column),
+          pointer<double>(cost),
+          pointer<double>(least),
+          pointer<double>(bound),
+          pointer<int32_t>(length),
+          pointer<double>(v),
+          pointer<int32_t>(owner),
+          pointer<int32_t>(match),
+          n,
+          m,
+          d,
+          capacity};
 }
 
 template <class T>
@@ -126,6 +186,20 @@ PYBIND11_MODULE(_C, module) {
   const auto unlocked = py::call_guard<py::gil_scoped_release>();
   module.def("l2_argmin_cpu_f32", bound(&l2_problem<float>, &otk::l2_argmin_cpu<float>), unlocked);
   module.def("l2_argmin_cpu_f64", bound(&l2_problem<double>, &otk::l2_argmin_cpu<double>), unlocked);
+  module.def("l2_topk_cpu_f32", bound(&topk_problem<float>, &otk::l2_topk_cpu<float>), unlocked);
+  module.def("l2_topk_cpu_f64", bound(&topk_problem<double>, &otk::l2_topk_cpu<double>), unlocked);
+  py::class_<otk::AssignRest>(module, "AssignRest")
+      .def_readonly("rows", &otk::AssignRest::rows)
+      .def_readonly("stale", &otk::AssignRest::stale)
+      .def_readonly("steps", &otk::AssignRest::steps);
+  module.def("assign_dense_cpu_f32", bound(&assign_problem<float>, &otk::assign_dense_cpu<float>), unlocked);
+  module.def("assign_list_cpu_f32", bound(&assign_lists<float>, &otk::assign_list_cpu<float>), unlocked);
+  module.def("assign_auction_cpu_f32", bound(&assign_lists<float>, &otk::assign_auction_cpu<float>), unlocked);
+  module.def("assign_paths_cpu_f32", bound(&assign_lists<float>, &otk::assign_paths_cpu<float>), unlocked);
+  module.def("assign_dense_cpu_f64", bound(&assign_problem<double>, &otk::assign_dense_cpu<double>), unlocked);
+  module.def("assign_list_cpu_f64", bound(&assign_lists<double>, &otk::assign_list_cpu<double>), unlocked);
+  module.def("assign_auction_cpu_f64", bound(&assign_lists<double>, &otk::assign_auction_cpu<double>), unlocked);
+  module.def("assign_paths_cpu_f64", bound(&assign_lists<double>, &otk::assign_paths_cpu<double>), unlocked);
   module.def("soft_forest_cpu_f32", bound(&forest<float>, &otk::soft_forest_cpu<float>), unlocked);
   module.def("soft_forest_cpu_f64", bound(&forest<double>, &otk::soft_forest_cpu<double>), unlocked);
   module.def("soft_forest_backward_cpu_f32", bound(&forest<float>, &otk::soft_forest_backward_cpu<float>), unlocked);

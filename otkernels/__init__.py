@@ -7,6 +7,7 @@ from ._version import __version__
 from .balanced import balanced
 from .fit_transport import AdamState, FitTransport, fit_transport
 from .l2_argmin import L2Argmin, l2_argmin
+from .l2_topk import L2TopK, l2_topk
 from .semidiscrete import Semidiscrete, semidiscrete
 from .soft_forest import soft_forest
 
@@ -14,12 +15,14 @@ __all__ = [
     "AdamState",
     "FitTransport",
     "L2Argmin",
+    "L2TopK",
     "Semidiscrete",
     "__version__",
     "available_impls",
     "balanced",
     "fit_transport",
     "l2_argmin",
+    "l2_topk",
     "semidiscrete",
     "soft_forest",
 ]

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import _checks
-from ._pairs import Pairs, by_label, join, whole
+from ._plans import Pairs, by_label, join, whole
 from ._processes import broadcast, gather_rows
 from .l2_argmin import l2_argmin
 from .semidiscrete import Semidiscrete, semidiscrete

@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from otkernels import _pairs
+from otkernels import _plans
 from otkernels.coupling import ExactOT
 
 # rows of x0 and of x1 in each process
@@ -38,7 +38,7 @@ def work(rank: int, sizes: tuple[list[int], list[int]], folder: str) -> None:
     mine = own(x0, sizes[0], rank), own(x1, sizes[1], rank), own(y0, sizes[0], rank), own(y1, sizes[1], rank)
     alone = ExactOT().sample_plan(*mine[:2], replace=False) if min(map(len, mine)) else None
     if rank > 0:
-        _pairs.assign = None  # the first process solves for all
+        _plans.assign = None  # the first process solves for all
     found = {
         "pairs": tuple(ExactOT(distributed=True).pairs(*mine)),
         "labels": tuple(ExactOT(by_label=True, distributed=True).pairs(*mine)),
