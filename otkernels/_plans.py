@@ -12,9 +12,12 @@ from .assign import assign
 
 
 class Pairs(NamedTuple):
-    """A plan: pair k joins row source[k] of x0 with row target[k] of x1 and has the mass weight[k].
+    """A plan as a list of K pairs, on x0's device.
 
-    source and target are int64 [K], weight is float64 [K] with sum 1; on x0's device.
+    Attributes:
+        source: int64 [K] rows of x0.
+        target: int64 [K] rows of x1.
+        weight: float64 [K] the pairs' masses, of sum 1.
     """
 
     source: Tensor

@@ -23,15 +23,15 @@ def balanced(
     Args:
         x: [..., N, D] points; float32, float64, float16 or bfloat16.
         y: [..., M, D] centres, M >= 1, the same leading dimensions, dtype and device.
-        potential: [..., M] that of `semidiscrete` with equal weights, from where `assign` has little left to do; None
-            for zeros. Where M divides N it changes no result; else it has a say in which clusters get one more.
+        potential: [..., M] prices of the centres, as `semidiscrete` finds them for equal weights; None for zeros.
+            Where M divides N they change no result; else they have a say in which clusters get one more.
         tolerance: relative gap at which assign may stop; 0 is optimal to rounding.
         impl: of assign.
 
     Returns:
         int64 [..., N], in 0..M-1; -1 throughout a problem with NaN or infinite points.
 
-    Memory O(N D + M D). Not differentiable.
+    Memory O((N + M) D). Not differentiable.
 
     Raises:
         ValueError: a shape, dtype, device or option is wrong; the message names it.

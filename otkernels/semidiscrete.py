@@ -42,11 +42,12 @@ SATURATION = 0.1  # slopes well above it are moved by a whole step, below it in 
 class Semidiscrete(NamedTuple):
     """What semidiscrete returns; leading dimensions are those of x and y.
 
-    potential: [..., M], in x's dtype (float32 for half precisions), with mean zero under weights_y.
-    value: [...] float64, the dual value at the potential: a lower bound of the transport cost.
-    marginal_error: [...] float64, max_j |mass_j - b_j|, where mass_j is the sum of the a_i with index_i = j.
-    converged: [...] bool, whether the error is within the tolerance.
-    iterations: steps made at the finest level, by the slowest of the problems.
+    Attributes:
+        potential: [..., M], in x's dtype (float32 for half precisions), with mean zero under weights_y.
+        value: [...] float64, the dual value at the potential: a lower bound of the transport cost.
+        marginal_error: [...] float64, max_j |mass_j - b_j|, where mass_j is the sum of the a_i with index_i = j.
+        converged: [...] bool, whether the error is within the tolerance.
+        iterations: steps made at the finest level, by the slowest of the problems.
     """
 
     potential: Tensor
@@ -111,9 +112,10 @@ def semidiscrete(
         y: [..., M, D] points, M >= 1, the same leading dimensions, dtype and device.
         weights_x: [..., N] a, not negative; divided by their sum. None for equal ones.
         weights_y: [..., M] b, likewise. Where b_j = 0 the potential is -inf: no x is paired with y_j.
-        start: [..., M] potential to start from; None starts from a coarser problem, see below.
+        start: [..., M] potential to start from. None starts from that of a coarser problem with M / 4 points, and so on
+            (Merigot 2011, multiscale), or from zeros where iterations = 0.
         batch: how many rows of x, drawn afresh, one step looks at; None for all. The coarser problems look at as many.
-        iterations: steps at most; 0 evaluates `start` alone. The steps' size is spread over this number.
+        iterations: steps at most; 0 evaluates `start` alone. The steps' sizes are spread over this number.
         tolerance: stop once marginal_error <= tolerance / M + max_i a_i.
         generator: what draws rows for `batch`, on x's device; None for torch's own.
         impl: of l2_argmin.
