@@ -3,6 +3,7 @@
 from . import nn as nn
 from ._dispatch import available_impls
 from ._version import __version__
+from .assign import Assignment, Verification, assign, verify
 from .fit_transport import AdamState, FitTransport, fit_transport
 from .l2_argmin import L2Argmin, l2_argmin
 from .l2_topk import L2TopK, l2_topk
@@ -10,13 +11,17 @@ from .soft_forest import soft_forest
 
 __all__ = [
     "AdamState",
+    "Assignment",
     "FitTransport",
     "L2Argmin",
     "L2TopK",
+    "Verification",
     "__version__",
+    "assign",
     "available_impls",
     "fit_transport",
     "l2_argmin",
     "l2_topk",
     "soft_forest",
+    "verify",
 ]

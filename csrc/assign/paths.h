@@ -2,14 +2,17 @@
 //
 // A row is reached at distance D when its own column is closed, and offers each column of its list at D + c_ij - v_j - u_i,
 // u_i = what its own pair costs. Columns outside the list cost at least D + bound_i - u_i: a search closes no column beyond
-// the least such limit before that row's list was extended. Lists are sorted by lower bounds of their entries, so a row's
-// offers end at the distance of the nearest free column that is known.
+// the least such limit. Lists are sorted by lower bounds of their entries, so a row's offers end at the distance of the
+// nearest free column that is known.
+//
+// Rows whose bound u_i has passed are listed anew, and stay so. A row whose limit is in the way offers the best of all
+// columns that are still open: inside a large tree a row's list holds nothing but closed ones, and no list would be long
+// enough. Either takes the costs of all columns; with `defer` the caller makes such lists, of many rows together.
 //
 // With n < m, columns that stay without a row are held by a crowd of m - n equal rows that cost nothing anywhere: owner -2,
 // all with the largest v, the crowd's level. A search that reaches one of them may go on to any column, at level - v_j.
 #pragma once
 #include <cmath>
-#include <memory>
 
 #include "assign/lists.h"
 
@@ -27,8 +30,7 @@ class Paths {
         search_(p.m, -1),
         closed_(p.m),
         flagged_(p.n),
-        pair_cost_(p.n),
-        longer_(p.n) {
+        pair_cost_(p.n) {
     double largest = 0;
     missing_ = p.m - p.n;
     for (int64_t j = 0; j < p.m; ++j) {
@@ -36,9 +38,8 @@ class Paths {
       level_ = std::max(level_, p.v[j]), largest = std::max(largest, std::abs(p.v[j]));
     }
     for (int64_t i = 0; i < p.n; ++i) {
-      lists_.push_back(list_of(p, i));
       if (p.match[i] >= 0) pair_cost_[i] = pair_cost(p, i, p.match[i]);
-      largest = std::max({largest, std::abs(pair_cost_[i]), std::abs(lists_[i].cost[0])});
+      largest = std::max({largest, std::abs(pair_cost_[i]), std::abs(p.cost[i * p.capacity])});
     }
     rounding_ = 16 * std::numeric_limits<double>::epsilon() * largest;
   }
@@ -54,7 +55,8 @@ class Paths {
  private:
   static constexpr int32_t kFree = -1, kCrowd = -2;
   static constexpr int64_t kNoRow = -1;  // whom a column is reached from, or who searches: the crowd
-  static constexpr int64_t kKept = 1024;  // longer lists are forgotten after the search that made them
+  static constexpr int64_t kNotReached = -2;  // the crowd's column in a search
+  static constexpr int64_t kMore = 64;  // open columns that a row offers beyond its list
   static constexpr double kFar = std::numeric_limits<double>::infinity();
 
   struct Reached {
@@ -70,12 +72,6 @@ class Paths {
     double distance, u;
     bool operator<(const Limit& other) const { return value > other.value; }
   };
-  struct Longer {
-    explicit Longer(int64_t length) : column(length), cost(length), least(length) {}
-    std::vector<int32_t> column;
-    std::vector<double> cost, least;
-  };
-
   void offer(int64_t j, double distance, int64_t row) {
     if (search_[j] != number_) search_[j] = number_, closed_[j] = false, distance_[j] = kFar;
     if (closed_[j] || !(distance < distance_[j])) return;
@@ -88,11 +84,16 @@ class Paths {
     }
   }
 
-  void scan(int64_t i, double distance, double u) {
-    const List& list = lists_[i];
-    ++steps_;
-    limits_.push_back({distance + (list.bound - u), i, distance, u});
+  void limit(int64_t i, double distance, double u, double least) {
+    limits_.push_back({distance + (least - u), i, distance, u});
     std::push_heap(limits_.begin(), limits_.end());
+  }
+
+  // The offers of a row whose bound is true for u.
+  void scan(int64_t i, double distance, double u) {
+    const List list = list_of(p_, i);
+    ++steps_;
+    limit(i, distance, u, list.bound);
     for (int64_t q = 0; q < list.length && distance + (list.least[q] - u) < free_distance_; ++q) {
       const int64_t j = list.column[q];
       const double reached = std::max(distance, distance + (list.cost[q] - p_.v[j] - u));
@@ -111,32 +112,61 @@ class Paths {
       }
   }
 
-  // The row's list from the costs of all columns.
-  void extend(int64_t i, int64_t length) {
-    length = std::min(length, p_.m);
-    entries_.resize(p_.m);
-    for (int64_t j = 0; j < p_.m; ++j) {
-      const double cost = pair_cost(p_, i, j);
-      entries_[j] = {cost - p_.v[j], cost, int32_t(j)};
+  // c_ij - v_j of all columns, infinite for closed ones if only `open` ones are asked for; the `length` least in ascending
+  // order, and whether there are more.
+  bool price(int64_t i, bool open, int64_t length) {
+    entries_.clear();
+    values_.resize(p_.m);
+    for (int64_t j = 0; j < p_.m; ++j)
+      values_[j] = open && search_[j] == number_ && closed_[j] ? kFar : pair_cost(p_, i, j) - p_.v[j];
+    double bar = kFar;
+    if (length < p_.m) {
+      sorted_ = values_;
+      std::nth_element(sorted_.begin(), sorted_.begin() + length, sorted_.end());
+      bar = sorted_[length];
     }
-    sort_least(entries_.data(), p_.m, length);
-    if (length > kKept) forget_.push_back({i, lists_[i], std::move(longer_[i])});
-    longer_[i] = std::make_unique<Longer>(length);
-    Longer& to = *longer_[i];
-    write_list(entries_.data(), length, to.column.data(), to.cost.data(), to.least.data());
-    lists_[i] = {to.column.data(), to.cost.data(), to.least.data(), length, length < p_.m ? to.least.back() : kFar};
+    for (int64_t j = 0; j < p_.m; ++j)
+      if (values_[j] < bar) entries_.push_back({values_[j], values_[j] + p_.v[j], int32_t(j)});
+    for (int64_t j = 0; j < p_.m && int64_t(entries_.size()) < length && bar < kFar; ++j)
+      if (values_[j] == bar) entries_.push_back({bar, bar + p_.v[j], int32_t(j)});
+    sort_least(entries_.data(), int64_t(entries_.size()), int64_t(entries_.size()));
+    return bar < kFar;
   }
 
-  // What the best of a row's list is worth; the list is extended until none outside can be better.
-  bool settle(int64_t i, double& u) {
-    for (;;) {
-      const List& list = lists_[i];
-      u = kFar;
-      for (int64_t q = 0; q < list.length && list.least[q] < u; ++q) u = std::min(u, list.cost[q] - p_.v[list.column[q]]);
-      if (!(list.bound < u - rounding_)) return true;
-      if (defer_) return flag(i), false;
-      extend(i, 2 * list.length);
+  // A new list of as many columns as there is room for.
+  void list_anew(int64_t i) {
+    const bool more = price(i, false, p_.capacity);
+    for (Entry& entry : entries_) entry.cost = pair_cost(p_, i, entry.column);
+    const int64_t at = i * p_.capacity, length = int64_t(entries_.size());
+    write_list(entries_.data(), length, p_.column + at, p_.cost + at, p_.least + at);
+    p_.length[i] = int32_t(length), p_.bound[i] = more ? entries_.back().least : kFar;
+  }
+
+  // The best open columns that a row's list may lack.
+  void offer_more(const Limit& from) {
+    const bool more = price(from.row, true, kMore);
+    ++steps_;
+    for (const Entry& entry : entries_) {
+      const double reached = std::max(from.distance, from.distance + (entry.least - from.u));
+      if (reached < free_distance_) offer(entry.column, reached, from.row);
     }
+    if (more) limit(from.row, from.distance, from.u, entries_.back().least);
+  }
+
+  // Whether row i's list may be used for u; if not it is made anew, or flagged for the caller.
+  bool usable(int64_t i, double u) {
+    if (!(p_.bound[i] < u - rounding_)) return true;
+    if (defer_) return flag(i), false;
+    list_anew(i);
+    return true;
+  }
+
+  // What the best column is worth to a free row.
+  double best(int64_t i) const {
+    const List list = list_of(p_, i);
+    double u = kFar;
+    for (int64_t q = 0; q < list.length && list.least[q] < u; ++q) u = std::min(u, list.cost[q] - p_.v[list.column[q]]);
+    return u;
   }
 
   void flag(int64_t i) {
@@ -160,13 +190,12 @@ class Paths {
   bool search(int64_t row) {
     heap_.clear(), limits_.clear(), path_.clear();
     ++number_, free_distance_ = kFar, crowd_column_ = kNotReached;
-    double u;
-    if (row == kNoRow)
+    if (row == kNoRow) {
       scan_crowd(0, kNoRow);
-    else if (settle(row, u))
-      scan(row, 0, u);
-    else
-      return false;
+    } else {
+      if (!usable(row, best(row))) return false;
+      scan(row, 0, best(row));
+    }
     for (;;) {
       const Reached next = nearest();
       if (!limits_.empty() && limits_.front().value < next.distance - rounding_) {
@@ -175,25 +204,25 @@ class Paths {
             if (limit.value < next.distance) flag(limit.row);
           return false;
         }
-        const Limit limit = limits_.front();
+        const Limit nearest_limit = limits_.front();
         std::pop_heap(limits_.begin(), limits_.end());
         limits_.pop_back();
-        extend(limit.row, 2 * lists_[limit.row].length);
-        scan(limit.row, limit.distance, limit.u);
+        offer_more(nearest_limit);
         continue;
       }
       if (next.column == free_column_ && next.distance == free_distance_) break;
       closed_[next.column] = true, path_.push_back(next.column);
       const int32_t owner = p_.owner[next.column];
-      if (owner == kCrowd)
+      if (owner == kCrowd) {
         scan_crowd(next.distance, next.column);
-      else
-        scan(owner, next.distance, pair_cost_[owner] - p_.v[next.column]);
+        continue;
+      }
+      const double u = pair_cost_[owner] - p_.v[next.column];
+      if (!usable(owner, u)) return false;
+      scan(owner, next.distance, u);
     }
     lower();
     augment(row);
-    for (auto& kept : forget_) lists_[kept.row] = kept.list, longer_[kept.row] = std::move(kept.longer);
-    forget_.clear();
     return true;
   }
 
@@ -222,13 +251,6 @@ class Paths {
     }
   }
 
-  struct Kept {
-    int64_t row;
-    List list;
-    std::unique_ptr<Longer> longer;
-  };
-  static constexpr int64_t kNotReached = -2;
-
   const AssignLists<T> p_;
   const bool defer_;
   int64_t* const stale_;
@@ -236,9 +258,7 @@ class Paths {
   std::vector<int64_t> from_, search_;
   std::vector<char> closed_, flagged_;
   std::vector<double> pair_cost_;
-  std::vector<std::unique_ptr<Longer>> longer_;
-  std::vector<List> lists_;
-  std::vector<Kept> forget_;
+  std::vector<double> values_, sorted_;
   std::vector<Entry> entries_;
   std::vector<Reached> heap_;
   std::vector<Limit> limits_;
