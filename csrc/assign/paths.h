@@ -5,9 +5,9 @@
 // the least such limit. Lists are sorted by lower bounds of their entries, so a row's offers end at the distance of the
 // nearest free column that is known.
 //
-// Rows whose bound u_i has passed are listed anew, and stay so. A row whose limit is in the way offers the best of all
-// columns that are still open: inside a large tree a row's list holds nothing but closed ones, and no list would be long
-// enough. Either takes the costs of all columns; with `defer` the caller makes such lists, of many rows together.
+// Rows whose bound u_i has passed are listed anew, all that there are together. Rows whose limits are in the way offer the
+// best of the columns that are still open: inside a large tree a row's list holds nothing but closed ones, and no list
+// would be long enough. A row that is in the way once more offers all columns.
 //
 // With n < m, columns that stay without a row are held by a crowd of m - n equal rows that cost nothing anywhere: owner -2,
 // all with the largest v, the crowd's level. A search that reaches one of them may go on to any column, at level - v_j.
@@ -21,14 +21,15 @@ namespace otk::OTK_ISA {
 template <class T>
 class Paths {
  public:
-  Paths(const AssignLists<T>& p, bool defer, int64_t* stale)
+  Paths(const AssignLists<T>& p, bool defer, const AssignSearch& shared, const AssignAsk& ask)
       : p_(p),
         defer_(defer),
-        stale_(stale),
+        shared_(shared),
+        ask_(ask),
         distance_(p.m),
         from_(p.m),
         search_(p.m, -1),
-        closed_(p.m),
+        asked_(p.n, -1),
         flagged_(p.n),
         pair_cost_(p.n) {
     double largest = 0;
@@ -41,22 +42,21 @@ class Paths {
       if (p.match[i] >= 0) pair_cost_[i] = pair_cost(p, i, p.match[i]);
       largest = std::max({largest, std::abs(pair_cost_[i]), std::abs(p.cost[i * p.capacity])});
     }
-    rounding_ = 16 * std::numeric_limits<double>::epsilon() * largest;
+    rounding_ = 4 * double(p.d + 16) * std::numeric_limits<double>::epsilon() * largest;  // as the bounds allow for
   }
 
   AssignRest solve(int64_t* queue, int64_t count) {
     int64_t left = 0;
     for (int64_t k = 0; k < count; ++k)
-      if (!search(queue[k])) queue[left++] = queue[k];
-    while (left == 0 && missing_ > 0 && search(kNoRow)) --missing_;
-    return {left, stale_count_, steps_};
+      if (!find(queue[k])) queue[left++] = queue[k];
+    while (left == 0 && missing_ > 0 && find(kNoRow)) --missing_;
+    return {left, flagged_count_, steps_};
   }
 
  private:
   static constexpr int32_t kFree = -1, kCrowd = -2;
   static constexpr int64_t kNoRow = -1;  // whom a column is reached from, or who searches: the crowd
   static constexpr int64_t kNotReached = -2;  // the crowd's column in a search
-  static constexpr int64_t kMore = 64;  // open columns that a row offers beyond its list
   static constexpr double kFar = std::numeric_limits<double>::infinity();
 
   struct Reached {
@@ -73,8 +73,8 @@ class Paths {
     bool operator<(const Limit& other) const { return value > other.value; }
   };
   void offer(int64_t j, double distance, int64_t row) {
-    if (search_[j] != number_) search_[j] = number_, closed_[j] = false, distance_[j] = kFar;
-    if (closed_[j] || !(distance < distance_[j])) return;
+    if (search_[j] != number_) search_[j] = number_, distance_[j] = kFar;
+    if (shared_.closed[j] || !(distance < distance_[j])) return;
     distance_[j] = distance, from_[j] = row;
     if (p_.owner[j] == kFree) {
       free_distance_ = distance, free_column_ = j;
@@ -112,52 +112,45 @@ class Paths {
       }
   }
 
-  // c_ij - v_j of all columns, infinite for closed ones if only `open` ones are asked for; the `length` least in ascending
-  // order, and whether there are more.
-  bool price(int64_t i, bool open, int64_t length) {
-    entries_.clear();
-    values_.resize(p_.m);
-    for (int64_t j = 0; j < p_.m; ++j)
-      values_[j] = open && search_[j] == number_ && closed_[j] ? kFar : pair_cost(p_, i, j) - p_.v[j];
-    double bar = kFar;
-    if (length < p_.m) {
-      sorted_ = values_;
-      std::nth_element(sorted_.begin(), sorted_.begin() + length, sorted_.end());
-      bar = sorted_[length];
+  // The best open columns of the rows that are in the way; all columns of those that have been so before.
+  void offer_more(double reach) {
+    int64_t count = 0;
+    open_.clear();
+    while (!limits_.empty() && limits_.front().value < reach) {
+      const Limit from = limits_.front();
+      std::pop_heap(limits_.begin(), limits_.end());
+      limits_.pop_back();
+      if (asked_[from.row] == number_) {
+        for (int64_t j = 0; j < p_.m; ++j) offer_open(from, j);
+      } else {
+        asked_[from.row] = number_;
+        open_.push_back(from), shared_.rows[count++] = from.row;
+      }
     }
-    for (int64_t j = 0; j < p_.m; ++j)
-      if (values_[j] < bar) entries_.push_back({values_[j], values_[j] + p_.v[j], int32_t(j)});
-    for (int64_t j = 0; j < p_.m && int64_t(entries_.size()) < length && bar < kFar; ++j)
-      if (values_[j] == bar) entries_.push_back({bar, bar + p_.v[j], int32_t(j)});
-    sort_least(entries_.data(), int64_t(entries_.size()), int64_t(entries_.size()));
-    return bar < kFar;
+    if (count == 0) return;
+    ask_(count, true);
+    for (int64_t r = 0; r < count; ++r) {
+      for (int64_t q = 0; q < kAssignMore && shared_.found[r * kAssignMore + q] >= 0; ++q)
+        offer_open(open_[r], shared_.found[r * kAssignMore + q]);
+      limit(open_[r].row, open_[r].distance, open_[r].u, shared_.unlisted[r]);
+    }
   }
 
-  // A new list of as many columns as there is room for.
-  void list_anew(int64_t i) {
-    const bool more = price(i, false, p_.capacity);
-    for (Entry& entry : entries_) entry.cost = pair_cost(p_, i, entry.column);
-    const int64_t at = i * p_.capacity, length = int64_t(entries_.size());
-    write_list(entries_.data(), length, p_.column + at, p_.cost + at, p_.least + at);
-    p_.length[i] = int32_t(length), p_.bound[i] = more ? entries_.back().least : kFar;
-  }
-
-  // The best open columns that a row's list may lack.
-  void offer_more(const Limit& from) {
-    const bool more = price(from.row, true, kMore);
+  void offer_open(const Limit& from, int64_t j) {
+    const double reached = std::max(from.distance, from.distance + (pair_cost(p_, from.row, j) - p_.v[j] - from.u));
+    if (reached < free_distance_) offer(j, reached, from.row);
     ++steps_;
-    for (const Entry& entry : entries_) {
-      const double reached = std::max(from.distance, from.distance + (entry.least - from.u));
-      if (reached < free_distance_) offer(entry.column, reached, from.row);
-    }
-    if (more) limit(from.row, from.distance, from.u, entries_.back().least);
   }
 
-  // Whether row i's list may be used for u; if not it is made anew, or flagged for the caller.
+  // Whether row i's list may be used for u; if not, lists are made of all rows like it, or it is flagged for the caller.
   bool usable(int64_t i, double u) {
     if (!(p_.bound[i] < u - rounding_)) return true;
     if (defer_) return flag(i), false;
-    list_anew(i);
+    int64_t count = 0;
+    for (int64_t r = 0; r < p_.n; ++r)
+      if (r == i || (p_.match[r] >= 0 && p_.bound[r] < pair_cost_[r] - p_.v[p_.match[r]] - rounding_))
+        shared_.rows[count++] = r;
+    ask_(count, false);
     return true;
   }
 
@@ -170,7 +163,7 @@ class Paths {
   }
 
   void flag(int64_t i) {
-    if (!flagged_[i]) stale_[stale_count_++] = i;
+    if (!flagged_[i]) shared_.rows[flagged_count_++] = i;
     flagged_[i] = true;
   }
 
@@ -178,7 +171,7 @@ class Paths {
   Reached nearest() {
     while (!heap_.empty()) {
       const Reached top = heap_.front();
-      if (!closed_[top.column] && !(top.distance > distance_[top.column])) break;
+      if (!shared_.closed[top.column] && !(top.distance > distance_[top.column])) break;
       std::pop_heap(heap_.begin(), heap_.end());
       heap_.pop_back();
     }
@@ -187,8 +180,15 @@ class Paths {
   }
 
   // One path; false if it was deferred.
+  bool find(int64_t row) {
+    const bool found = search(row);
+    for (const int64_t j : path_) shared_.closed[j] = 0;
+    path_.clear();
+    return found;
+  }
+
   bool search(int64_t row) {
-    heap_.clear(), limits_.clear(), path_.clear();
+    heap_.clear(), limits_.clear();
     ++number_, free_distance_ = kFar, crowd_column_ = kNotReached;
     if (row == kNoRow) {
       scan_crowd(0, kNoRow);
@@ -204,14 +204,11 @@ class Paths {
             if (limit.value < next.distance) flag(limit.row);
           return false;
         }
-        const Limit nearest_limit = limits_.front();
-        std::pop_heap(limits_.begin(), limits_.end());
-        limits_.pop_back();
-        offer_more(nearest_limit);
+        offer_more(next.distance - rounding_);
         continue;
       }
       if (next.column == free_column_ && next.distance == free_distance_) break;
-      closed_[next.column] = true, path_.push_back(next.column);
+      shared_.closed[next.column] = 1, path_.push_back(next.column);
       const int32_t owner = p_.owner[next.column];
       if (owner == kCrowd) {
         scan_crowd(next.distance, next.column);
@@ -253,17 +250,16 @@ class Paths {
 
   const AssignLists<T> p_;
   const bool defer_;
-  int64_t* const stale_;
+  const AssignSearch shared_;
+  const AssignAsk& ask_;
   std::vector<double> distance_;
-  std::vector<int64_t> from_, search_;
-  std::vector<char> closed_, flagged_;
+  std::vector<int64_t> from_, search_, asked_;
+  std::vector<char> flagged_;
   std::vector<double> pair_cost_;
-  std::vector<double> values_, sorted_;
-  std::vector<Entry> entries_;
   std::vector<Reached> heap_;
-  std::vector<Limit> limits_;
+  std::vector<Limit> limits_, open_;
   std::vector<int64_t> path_;
-  int64_t number_ = 0, steps_ = 0, stale_count_ = 0, missing_ = 0, free_column_ = 0, crowd_column_ = kNotReached;
+  int64_t number_ = 0, steps_ = 0, flagged_count_ = 0, missing_ = 0, free_column_ = 0, crowd_column_ = kNotReached;
   double level_ = -kFar, crowd_distance_ = 0, rounding_ = 0, free_distance_ = 0;
 };
 

@@ -33,6 +33,7 @@ STALE = 0.02  # share of the rows that are listed anew together
 LOW = 4  # dimensions up to which neighbours are many and lists are long
 LONGEST = 128  # what l2_topk can find
 SEVERAL = 64  # rows for which it pays to list many rows together
+MORE = 16  # open columns that a row in the way of a search offers: kAssignMore of assign.h
 
 
 def solve(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,7 +50,7 @@ def _level(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float = 0.
     lists.list_rows(np.arange(lists.n))
     last = FIRST_EPSILON * float(np.median(lists.width())) / DIVISOR ** (PHASES - 1)
     phases = PHASES - 1
-    while not lists.auction(last * DIVISOR**phases) and phases < MOST_PHASES:
+    while not lists.auction(last * DIVISOR**phases) and phases < MOST_PHASES and lists.listed < lists.budget:
         phases += 2
     for phase in reversed(range(phases)):
         lists.auction(last * DIVISOR**phase)
@@ -91,6 +92,7 @@ class Lists:
         self.cost, self.floor = np.zeros(shape), np.zeros(shape)
         self.bound, self.u, self.v = np.zeros(self.n), np.zeros(self.n), np.zeros(self.m)
         self.owner, self.match = np.full(self.m, -1, np.int32), np.full(self.n, -1, np.int32)
+        self.budget = (12 if self.d <= LOW else 3) * self.n
         self.listed = self.steps = self.scans = 0  # for reports: rows listed, bids made, rows scanned
 
     def start(self, x: Tensor, u: Tensor) -> None:
@@ -110,22 +112,30 @@ class Lists:
                 self._list(unsure, k, torch.float64)
 
     def _list(self, rows: Array, k: int, dtype: torch.dtype) -> None:
+        found, unlisted = self._find(rows, k, dtype)
+        self._call("list", rows.ctypes.data, len(rows), found.ctypes.data, k, unlisted.ctypes.data, self.u.ctypes.data,
+                   torch.get_num_threads())  # fmt: skip
+        self.listed += len(rows)
+
+    def _find(self, rows: Array, k: int, dtype: torch.dtype, closed: Array | None = None) -> tuple[Array, Array]:
+        """Columns [rows, k] of least c_ij - v_j among those that are not closed, and what all others cost at least."""
         potential = torch.from_numpy(self.v)
         if self.potential is not None:
             potential = potential + self.host[2].double()
+        largest = float(potential.abs().max())
+        if closed is not None:
+            potential = potential.masked_fill(torch.from_numpy(closed), -torch.inf)
         potential = potential.to(self.x.device, dtype)
         x = self.x if len(rows) == self.n else self.x[torch.from_numpy(rows).to(self.x.device)]
         value, index = l2_topk(x.to(dtype), self.y.to(dtype), k, potential)
-        last = value[:, -1].double()
+        found, last = index.cpu().numpy(), value[:, -1].double().cpu().numpy()
+        if closed is not None:
+            found[value.isposinf().cpu().numpy()] = -1
         # a distance summed from differences, less its potential, errs by (D + 3) units of both; potentials are rounded
         unit = torch.finfo(dtype).eps / 2
-        unlisted = last - 2 * (self.d + 4) * unit * (last.abs() + 2 * potential.abs().max().double())
-        if k == self.m:
-            unlisted.fill_(torch.inf)
-        index, unlisted = index.cpu(), unlisted.cpu()
-        self._call("list", rows.ctypes.data, len(rows), index.data_ptr(), k, unlisted.data_ptr(), self.u.ctypes.data,
-                   torch.get_num_threads())  # fmt: skip
-        self.listed += len(rows)
+        error = 2 * (self.d + 4) * unit * (np.abs(last) + 2 * largest)
+        unlisted = np.subtract(last, error, out=np.full(len(rows), np.inf), where=np.isfinite(last) & (k < self.m))
+        return found, unlisted
 
     def _call(self, step: str, *arguments: Any) -> Any:
         addresses = [0 if tensor is None else tensor.data_ptr() for tensor in self.host]
@@ -156,7 +166,7 @@ class Lists:
         queue, stale = np.arange(self.n), np.empty(self.n, np.int64)
         waiting, bids = self.n, 0
         most_stale = max(4 * SEVERAL, int(STALE * self.n))
-        while bids < MOST_BIDS * self.n:
+        while bids < MOST_BIDS * self.n and self.listed < self.budget:
             rest = self._call("auction", epsilon, REACH, queue.ctypes.data, waiting, stale.ctypes.data, most_stale,
                               MOST_BIDS * self.n - bids)  # fmt: skip
             bids += rest.steps
@@ -166,7 +176,7 @@ class Lists:
             queue[rest.rows : rest.rows + rest.stale] = stale[: rest.stale]
             waiting = rest.rows + rest.stale
         self.steps += bids
-        return bids < MOST_BIDS * self.n
+        return bool((self.match >= 0).all())
 
     def finish(self) -> None:
         """Exact: lists anew, pairs that are tight, augmenting paths for the others."""
@@ -183,16 +193,32 @@ class Lists:
         queue = np.empty(self.n, np.int64)
         count = self.n - int(kept.sum())
         queue[:count] = np.flatnonzero(~kept)
-        stale, stuck = np.empty(self.n, np.int64), False
+        self._paths(queue, count)
+
+    def _paths(self, queue: Array, count: int) -> None:
+        """Augmenting paths from ``count`` rows; rows that many searches lack lists of are listed together first."""
+        rows, closed = np.empty(self.n, np.int64), np.zeros(self.m, np.uint8)
+        found, unlisted = np.empty((self.n, MORE), np.int64), np.empty(self.n)
+        arrays = [array.ctypes.data for array in (rows, closed, found, unlisted)]
+
+        def ask(asked: int, is_open: bool) -> None:
+            if is_open:
+                index, bound = self._find(rows[:asked], min(MORE, self.m), self.x.dtype, closed != 0)
+                found[:asked], unlisted[:asked] = -1, bound
+                found[:asked, : index.shape[1]] = index
+            else:
+                self.list_rows(rows[:asked].copy(), self.capacity)
+
+        stuck = False
         while count:
             defer = count > SEVERAL and not stuck
-            rest = self._call("paths", defer, queue.ctypes.data, count, stale.ctypes.data)
+            rest = self._call("paths", defer, queue.ctypes.data, count, *arrays, ask)
             self.scans += rest.steps
-            rows = stale[: rest.stale].copy()
-            lengths = self.length[rows]
+            stale = rows[: rest.stale].copy()
+            lengths = self.length[stale]
             stuck = rest.rows == count and bool((lengths == self.capacity).all())
             for k in np.unique(lengths).tolist():
-                self.list_rows(rows[lengths == k], min(2 * k, self.capacity))
+                self.list_rows(stale[lengths == k], min(2 * k, self.capacity))
             count = rest.rows
 
     def result(self) -> tuple[Tensor, Tensor, Tensor]:
