@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from benchmarks import l2_topk
 from benchmarks.contestants import Case, Contestant
