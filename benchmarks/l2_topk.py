@@ -103,9 +103,9 @@ def judge(contestant: Contestant, case: Case, inputs: Inputs, result: Any, expec
 
 METHOD = (
     f"float32, k = {NEIGHBOURS}. GFLOP/s counts 2 N M D. Excess cost: the largest (c-th cost of the chosen - c-th "
-    "least cost) / c-th least cost, in float64. otkernels is timed only if it is within 2 (D + 2) 2^-24; the others only if "
-    "the excess is within 4 (D + 4) 2^-24 (|x|^2 + max |y|^2), which their |x|^2 + |y|^2 - 2xy allows. Contestants: "
-    "`otkernels.l2_topk` (float32-exact values and indices, sorted); `torch.cdist(x, y).topk(k)`; "
+    "least cost) / c-th least cost, in float64. otkernels is timed only if it is within 2 (D + 2) 2^-24; the others "
+    "only if the excess is within 4 (D + 4) 2^-24 (|x|^2 + max |y|^2), which their |x|^2 + |y|^2 - 2xy allows. "
+    "Contestants: `otkernels.l2_topk` (float32-exact values and indices, sorted); `torch.cdist(x, y).topk(k)`; "
     "`torch.addmm(...).topk(k)` over blocks of rows whose matrix takes 16 MiB; `faiss.knn(x, y, k)`"
 )
 
