@@ -5,7 +5,7 @@ from typing import assert_type
 from torch import Tensor
 
 import otkernels
-from otkernels import AdamState, FitTransport, L2Argmin, fit_transport, l2_argmin, soft_forest
+from otkernels import AdamState, FitTransport, L2Argmin, L2TopK, fit_transport, l2_argmin, l2_topk, soft_forest
 from otkernels.nn import SoftForest
 
 
@@ -16,6 +16,8 @@ def nearest(x: Tensor, y: Tensor) -> None:
         assert_type(tensor, Tensor)
     l2_argmin(x, y, potential=0.0)  # type: ignore[arg-type]
     assert_type(otkernels.available_impls("l2_argmin"), list[str])
+    assert_type(l2_topk(x, y, 5), L2TopK)
+    l2_topk(x, y, 5, impl=None)  # type: ignore[arg-type]
 
 
 def transport(x: Tensor, z: Tensor) -> None:
