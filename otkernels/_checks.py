@@ -30,6 +30,16 @@ def autocast(*tensors: Any) -> tuple[Any, ...]:
     return tuple(t.float() if isinstance(t, Tensor) and t.dtype in HALVES else t for t in tensors)
 
 
+def widen(tensor: Tensor) -> Tensor:
+    """Half precisions are computed, and what comes of them is returned, in float32."""
+    return tensor.float() if tensor.dtype in HALVES else tensor
+
+
+def widened(dtype: torch.dtype) -> torch.dtype:
+    """What widen makes of it."""
+    return torch.float32 if dtype in HALVES else dtype
+
+
 def alike(op: str, **tensors: Tensor) -> None:
     """Every tensor is a dense torch.Tensor of one of the four float types, with the first one's dtype and device."""
     first_name, first = "", None

@@ -22,6 +22,7 @@ from . import _native
 
 ORDER: dict[str, tuple[str, ...]] = {
     "l2_argmin": ("cpu", "triton", "cuda", "reference"),
+    "l2_topk": ("cpu", "triton", "reference"),
     "soft_forest": ("cpu", "cuda", "triton", "reference"),
     "fit_transport": ("cpu", "cuda", "reference"),
 }
@@ -140,7 +141,7 @@ def available_impls(op: str, device: str | torch.device = "cpu", dtype: torch.dt
     """Names of the implementations of an op that run here, in the order in which "auto" tries them.
 
     Args:
-        op: "l2_argmin", "soft_forest" or "fit_transport".
+        op: "l2_argmin", "l2_topk", "soft_forest" or "fit_transport".
         device: where the tensors would be.
         dtype: theirs.
 

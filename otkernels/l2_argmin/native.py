@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .. import _native
+from .._checks import widen
 from .._native import dense
-from .reference import widen
 
 PRECISIONS = ("exact", "tf32", "bf16")  # as csrc/l2_argmin/l2_argmin.h numbers them
 

@@ -8,8 +8,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
-from .. import _checks, _dispatch, _transforms
-from . import reference
+from .. import _checks, _dispatch, _pairs, _transforms
 from .native import PRECISIONS
 
 
@@ -56,41 +55,16 @@ def l2_argmin(
         NotImplementedError: forward mode inside forward mode, or inside torch.compile.
     """
     x, y, potential = _checks.autocast(x, y, potential)
-    _check(x, y, potential, precision)
+    _pairs.check("l2_argmin", x, y, potential)
+    _checks.choice("l2_argmin", "precision", precision, PRECISIONS)
     if x.dim() == 2 and x.device.type == "cpu" and _dispatch.is_plain_call(x, y, potential):
         name, module = _dispatch.choose("l2_argmin", impl, x)
         if name == "cpu":  # at N = M = 64 torch's dispatcher and the views below would cost as much as the kernel
             return L2Argmin(*module.l2_argmin(x, y, potential, precision))
     _dispatch.check("l2_argmin", impl)
     lead, n = x.shape[:-2], x.shape[-2]
-    if len(lead) == 0:
-        x, y = x[None], y[None]
-        potential = None if potential is None else potential[None]
-    elif len(lead) > 1:
-        x, y = x.flatten(0, -3), y.flatten(0, -3)
-        potential = None if potential is None else potential.flatten(0, -2)
-    value, index = _call(x, y, potential, precision, impl)
+    value, index = _call(*_pairs.one_batch(x, y, potential), precision, impl)
     return L2Argmin(value.view(*lead, n), index.view(*lead, n))
-
-
-def _check(x: Tensor, y: Tensor, potential: Tensor | None, precision: str) -> None:
-    if potential is None:
-        _checks.alike("l2_argmin", x=x, y=y)
-    else:
-        _checks.alike("l2_argmin", x=x, y=y, potential=potential)
-    _checks.choice("l2_argmin", "precision", precision, PRECISIONS)
-    if x.dim() < 2 or x.shape[-1] < 1:
-        raise ValueError(f"l2_argmin: x must be [..., N, D] with D >= 1, got {_checks.shape(x)}")
-    lead, d = x.shape[:-2], x.shape[-1]
-    if y.dim() != x.dim() or y.shape[:-2] != lead or y.shape[-1] != d:
-        raise ValueError(f"l2_argmin: y must be {_checks.named(lead, 'M, D')} with D={d}, got {_checks.shape(y)}")
-    m = y.shape[-2]
-    if m < 1:
-        raise ValueError(f"l2_argmin: y must hold at least one point (M >= 1), got {_checks.shape(y)}")
-    if potential is not None and potential.shape != y.shape[:-1]:
-        raise ValueError(
-            f"l2_argmin: potential must be {_checks.named(lead, 'M')} with M={m}, got {_checks.shape(potential)}"
-        )
 
 
 def _forward(x: Tensor, y: Tensor, potential: Tensor | None, precision: str, impl: str) -> tuple[Tensor, Tensor]:
@@ -99,7 +73,7 @@ def _forward(x: Tensor, y: Tensor, potential: Tensor | None, precision: str, imp
 
 
 def _fake(x: Tensor, y: Tensor, potential: Tensor | None, precision: str, impl: str) -> tuple[Tensor, Tensor]:
-    dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    dtype = _checks.widened(x.dtype)
     return x.new_empty(x.shape[:2], dtype=dtype), x.new_empty(x.shape[:2], dtype=torch.int64)
 
 
@@ -111,22 +85,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 
 def _backward(ctx: Any, grad_value: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    """Of value_i = |x_i - y_j|^2 - potential_j at the fixed j = index_i, in differentiable torch ops."""
     x, y, index = ctx.saved_tensors
-    seen = index >= 0
-    safe = index.clamp_min(0)
-    grad = torch.where(seen, grad_value, 0)
-    pairs = safe[..., None].expand_as(x)  # [B, N, D]
-    pull = (
-        2 * grad[..., None] * torch.where(seen[..., None], reference.widen(x) - reference.widen(y).gather(1, pairs), 0)
-    )
-    grad_x = torch.where(seen[..., None], pull, torch.nan).to(x.dtype) if ctx.needs_input_grad[0] else None
-    grad_y = grad_potential = None
-    if ctx.needs_input_grad[1]:
-        grad_y = torch.zeros_like(y, dtype=pull.dtype).scatter_add(1, pairs, -pull).to(y.dtype)
-    if ctx.needs_input_grad[2]:
-        grad_potential = grad.new_zeros(y.shape[:2]).scatter_add(1, safe, -grad).to(ctx.potential_dtype)
-    return grad_x, grad_y, grad_potential, None, None
+    needs, dtype = ctx.needs_input_grad[:3], ctx.potential_dtype
+    return *_pairs.gradients(x, y, index[..., None], grad_value[..., None], needs, dtype), None, None
 
 
 def _vmap(
@@ -138,28 +99,14 @@ def _vmap(
     precision: str,
     impl: str,
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    def front(tensor: Tensor, dim: int | None) -> Tensor:
-        return tensor.movedim(dim, 0) if dim is not None else tensor.expand(info.batch_size, *tensor.shape)
-
-    x, y = front(x, in_dims[0]), front(y, in_dims[1])
-    offsets = None if potential is None else front(potential, in_dims[2]).flatten(0, 1)
-    value, index = _call(x.flatten(0, 1), y.flatten(0, 1), offsets, precision, impl)
-    lead = x.shape[:2]
+    lead, points = _pairs.mapped(info, in_dims, x, y, potential)
+    value, index = _call(*points, precision, impl)
     return (value.unflatten(0, lead), index.unflatten(0, lead)), (0, 0)
 
 
 def _jvp(ctx: Any, dx: Tensor | None, dy: Tensor | None, dpotential: Tensor | None, *_: None) -> tuple[Tensor, None]:
-    """The derivative of value at the fixed index along (dx, dy, dpotential), in differentiable torch ops."""
-    x, y, index = (reference.widen(tensor) for tensor in ctx.saved_tensors)
-    safe = index.clamp_min(0)
-    pairs = safe[..., None].expand_as(x)  # [B, N, D]
-    moved = torch.zeros_like(x) if dx is None else reference.widen(dx)
-    if dy is not None:
-        moved = moved - reference.widen(dy).gather(1, pairs)
-    tangent = 2 * ((x - y.gather(1, pairs)) * moved).sum(-1)
-    if dpotential is not None:
-        tangent = tangent - reference.widen(dpotential).gather(1, safe)
-    return torch.where(index < 0, torch.nan, tangent), None
+    x, y, index = ctx.saved_tensors
+    return _pairs.tangent(x, y, index, dx, dy, dpotential), None
 
 
 NAME = "otkernels::l2_argmin"

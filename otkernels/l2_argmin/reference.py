@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._checks import widen
+
 _CHUNK_ELEMENTS = 1 << 22  # of the [rows, M, D] differences held at a time: memory stays O(N + M)
 
 
@@ -40,8 +42,3 @@ def value_at(x: Tensor, y: Tensor, potential: Tensor | None, index: Tensor) -> T
     if potential is not None:
         value = value - widen(potential).gather(1, safe)
     return torch.where(index < 0, torch.nan, value)
-
-
-def widen(tensor: Tensor) -> Tensor:
-    """Half precisions are computed, and their distances returned, in float32."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

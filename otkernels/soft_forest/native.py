@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .. import _native
+from .._checks import widen
 from .._native import dense
-from ..l2_argmin.reference import widen
 
 
 def soft_forest(z: Tensor, thresholds: Tensor, leaves: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ def devices_and_impls(op: str) -> list[object]:
     """(device, impl) pairs for `op`. Triton on the CPU has tests of its own: the interpreter is slow."""
     on_gpu = {
         "l2_argmin": ("reference", "triton", "cuda"),
+        "l2_topk": ("reference", "triton"),
         "soft_forest": ("reference", "triton", "cuda"),
         "fit_transport": ("reference", "cuda"),
     }[op]

@@ -1,0 +1,3 @@
+from .op import L2TopK, l2_topk
+
+__all__ = ["L2TopK", "l2_topk"]
