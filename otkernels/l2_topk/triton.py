@@ -3,12 +3,6 @@
 Layout    x [B, N, D], y [B, M, D], potential [B, M], any strides. A program owns BLOCK_N rows of one batch element and
           one part of the columns, which it streams in tiles of BLOCK_M.
 Memory    one float32 per column; fewer than 3k + 25 keys of 64 bits per row and part (more than one when N is small).
-Keys      A key holds a float32 cost, as an integer of the same order, above its column's 32-bit number: the order of
-          keys is that of costs, and of columns among equal costs. No two keys of a row are equal.
-Lists     A row keeps its lowest keys in no order. Its bar is the highest of them. While a tile has a column below the
-          bar of any row, each row's lowest column takes the place of its highest key. That happens k (1 + log(M / k))
-          times a row where columns come in random order, and M times at most; sorting each tile costs more from M = 4k
-          on, and where several rows share the work even a late tile seldom has nothing to sort.
 Paths     D <= 8 keeps the k least directly summed costs. Beyond, pass 1 takes lower bounds of all costs from
           tensor-core products, and keeps a few more than k of the lowest. Pass 2 sums the costs of these from
           differences. A row is decided when all bounds that were not kept, which are no lower than the highest that
@@ -51,109 +45,34 @@ from .._triton_distance import (
     squared_norm,
 )
 from ..l2_argmin.triton import l2_argmin
+from .triton_lists import (
+    FREE,
+    LAST,
+    NAN,
+    TAKEN,
+    UNUSED,
+    empty,
+    insert,
+    key_column,
+    key_cost,
+    merged,
+    ordered,
+    scattered,
+    sorted_keys,
+    store_answers,
+)
 
 __all__ = ["l2_topk", "supports"]
 
 _MOST_COLUMNS = 2**31 - 1
 _DIRECT = {"BLOCK_M": 64, "num_warps": 8, "num_stages": 1, "maxnreg": 255}
 _SETTLE = {"BLOCK_D": 16, "num_warps": 8, "num_stages": 1, "maxnreg": 128}
-_FINISH = {"num_warps": 4}
+_JOIN = {"num_warps": 4}
 _PAIRS = 256  # of a row and a kept column, in a program of pass 2
-_TAKEN = tl.constexpr(0x7FFFFFFF)  # in place of a cost: no column, or one that is in the list. Above all costs.
-_FREE = tl.constexpr(0x7FFFFFFE << 32)  # plus its slot: the key of a slot that no column has taken, above all costs
-_UNUSED = tl.constexpr(-(1 << 63))  # the key of a slot that no column may take, as it never is the highest
-_NAN = tl.constexpr(-(1 << 63) + 0xFFFFFFFF)  # of a row with a NaN: the cost NaN, the column -1, the lowest key
-_LAST = tl.constexpr((1 << 63) - 1)
-
-
-@triton.jit
-def _ordered(cost):
-    """float32 to an int32 of the same order (-0 < +0), and back: the map is its own inverse."""
-    bits = cost.to(tl.int32, bitcast=True)
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
-
-
-@triton.jit
-def _key_cost(key):
-    bits = (key >> 32).to(tl.int32)
-    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _key_column(key):
-    return key.to(tl.int32).to(tl.int64)
-
-
-@triton.jit
-def _empty(row_ok, KEEP, BLOCK_N: tl.constexpr, SLOTS: tl.constexpr):
-    """Lists of the rows [BLOCK_N, SLOTS]: KEEP free slots in each row, none in rows that are not there."""
-    slot = tl.arange(0, SLOTS).to(tl.int64)[None, :]
-    return tl.where(row_ok[:, None] & (slot < KEEP), _FREE + slot, _UNUSED)
-
-
-@triton.jit
-def _insert(kept, tile, start, BLOCK_M: tl.constexpr):
-    """The lists with a tile taken in: ordered costs [BLOCK_N, BLOCK_M] of columns from `start` on."""
-    local = tl.arange(0, BLOCK_M)
-    bar = tl.max(kept, axis=1)
-    low, at = tl.min(tile, axis=1, return_indices=True)
-    key = (low.to(tl.int64) << 32) | (start + at)
-    while tl.max((key < bar).to(tl.int32), axis=0) > 0:
-        highest = (kept == bar[:, None]) & (key < bar)[:, None]
-        kept = tl.where(highest, key[:, None], kept)
-        tile = tl.where(local[None, :] == at[:, None], _TAKEN, tile)
-        bar = tl.max(kept, axis=1)
-        low, at = tl.min(tile, axis=1, return_indices=True)
-        key = (low.to(tl.int64) << 32) | (start + at)
-    return kept
-
-
-@triton.constexpr_function
-def _log2(power):
-    return power.bit_length() - 1
-
-
-@triton.jit
-def _sorted(key, FIRST: tl.constexpr, BLOCK_N: tl.constexpr, SLOTS: tl.constexpr):
-    """Bitonic sort of each row [BLOCK_N, SLOTS]; rows that ascend and then descend need its last round alone.
-
-    FIRST is 1, or the last round's number log2(SLOTS). tl.sort takes seconds a call in Triton's interpreter.
-    """
-    slot = tl.broadcast_to(tl.arange(0, SLOTS)[None, :], [BLOCK_N, SLOTS])
-    for size in tl.static_range(FIRST, _log2(SLOTS) + 1):
-        for step in tl.static_range(size):
-            bit: tl.constexpr = 1 << (size - 1 - step)
-            other = tl.gather(key, slot ^ bit, axis=1)
-            takes_lower = ((slot & bit) == 0) == ((slot >> size) % 2 == 0)
-            key = tl.where(takes_lower, tl.minimum(key, other), tl.maximum(key, other))
-    return key
-
-
-@triton.jit
-def _merged(lists, row_ok, stride, splits, KEEP, BLOCK_N: tl.constexpr, SLOTS: tl.constexpr):
-    """The lowest keys of the splits' lists in order [BLOCK_N, SLOTS], given pointers [BLOCK_N] to the first list."""
-    slot = tl.arange(0, SLOTS)
-    mask = row_ok[:, None] & (slot < KEEP)[None, :]
-    at = lists[:, None] + slot[None, :]
-    back = tl.broadcast_to(SLOTS - 1 - slot[None, :], [BLOCK_N, SLOTS])
-    lowest = _sorted(tl.load(at, mask=mask, other=_LAST), 1, BLOCK_N, SLOTS)
-    for split in range(1, splits):
-        other = _sorted(tl.load(at + split * stride, mask=mask, other=_LAST), 1, BLOCK_N, SLOTS)
-        lower = tl.minimum(lowest, tl.gather(other, back, axis=1))  # the lower half of both, up and then down
-        lowest = _sorted(lower, _log2(SLOTS), BLOCK_N, SLOTS)
-    return lowest
-
-
-@triton.jit
-def _store_answers(key, value, index, row, row_ok, K, BLOCK_N: tl.constexpr, SLOTS: tl.constexpr):
-    slot = tl.arange(0, SLOTS)[None, :]
-    mask = row_ok[:, None] & (slot < K)
-    tl.store(value + row[:, None] * K + slot, _key_cost(key), mask=mask)
-    tl.store(index + row[:, None] * K + slot, _key_column(key), mask=mask)
 
 
 @triton.jit(do_not_specialize=[*VARYING, "D", "K", "sxb", "syb", "spb"])
-def _direct_kernel(
+def _direct_list_kernel(
     x, y, potential, pending, order, lists, B, N, M, D, K, row_blocks, splits,
     sxb, sxn, sxd, syb, sym, syd, spb, spm,
     HAS_POTENTIAL: tl.constexpr, SOME: tl.constexpr,
@@ -169,9 +88,11 @@ def _direct_kernel(
     x_rows = x + batch * sxb + rows * sxn
     y += batch * syb
     potential += batch * spb
-    kept = _empty(row_ok, K, BLOCK_N, SLOTS)
+    kept = empty(row_ok, K, BLOCK_N, SLOTS)
     bad = tl.zeros([BLOCK_N], tl.int32)
-    for start in range(begin, end, BLOCK_M):
+    tiles = tl.cdiv(end - begin, BLOCK_M)
+    for visit in range(tiles):
+        start = begin + scattered(visit, tiles) * BLOCK_M
         columns = start + tl.arange(0, BLOCK_M)
         column_ok = columns < M
         cost = direct_costs(
@@ -179,29 +100,29 @@ def _direct_kernel(
         )  # fmt: skip
         is_nan = (cost != cost) & column_ok[None, :]
         bad = tl.maximum(bad, tl.max(is_nan.to(tl.int32), axis=1))
-        tile = tl.where(column_ok[None, :] & (cost == cost), _ordered(cost), _TAKEN)
-        kept = _insert(kept, tile, start, BLOCK_M)
-    kept = tl.where(bad[:, None] > 0, _NAN, kept)
+        tile = tl.where(column_ok[None, :] & (cost == cost), ordered(cost), TAKEN)
+        kept = insert(kept, tile, start, BLOCK_M)
+    kept = tl.where(bad[:, None] > 0, NAN, kept)
     slot = tl.arange(0, SLOTS)[None, :]
     here = ((batch * N + rows) * splits + split)[:, None] * K + slot
     tl.store(lists + here, kept, mask=row_ok[:, None] & (slot < K))
 
 
 @triton.jit(do_not_specialize=["rows", "K", "splits"])
-def _finish_kernel(
+def _join_list_kernel(
     lists, pending, value, index, rows, K, splits, SOME: tl.constexpr, BLOCK_N: tl.constexpr, SLOTS: tl.constexpr
 ):  # fmt: skip
-    """Joins and sorts the lists of all rows, or of SOME, that _direct_kernel left."""
+    """Joins and sorts the lists of all rows, or of SOME, that _direct_list_kernel left."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     row_ok = row < rows
     if SOME:
         row_ok = row_ok & (tl.load(pending + row, mask=row_ok, other=0) != 0)
-    key = _merged(lists + row * splits * K, row_ok, K, splits, K, BLOCK_N, SLOTS)
-    _store_answers(key, value, index, row, row_ok, K, BLOCK_N, SLOTS)
+    key = merged(lists + row * splits * K, row_ok, K, splits, K, BLOCK_N, SLOTS)
+    store_answers(key, value, index, row, row_ok, K, BLOCK_N, SLOTS)
 
 
 @triton.jit(do_not_specialize=[*VARYING, "KEEP"])
-def _score_kernel(
+def _bound_list_kernel(
     x, y, column, lists, B, N, M, D, KEEP, row_blocks, splits, sxb, sxn, sxd, syb, sym, syd,
     PRECISION: tl.constexpr, OPERAND: tl.constexpr, WIDEN: tl.constexpr, ONE_CHUNK: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, SLOTS: tl.constexpr,
@@ -213,22 +134,24 @@ def _score_kernel(
     y += batch * syb
     column += batch * M
     x_tile = load_resident(x_rows, row_ok, D, sxd, ONE_CHUNK, BLOCK_D)
-    kept = _empty(row_ok, KEEP, BLOCK_N, SLOTS)
-    for start in range(begin, end, BLOCK_M):
+    kept = empty(row_ok, KEEP, BLOCK_N, SLOTS)
+    tiles = tl.cdiv(end - begin, BLOCK_M)
+    for visit in range(tiles):
+        start = begin + scattered(visit, tiles) * BLOCK_M
         columns = start + tl.arange(0, BLOCK_M)
         column_ok = columns < M
         score = scores(
             x_tile, x_rows, row_ok, y, column, columns, column_ok, D, sxd, sym, syd,
             PRECISION, OPERAND, WIDEN, ONE_CHUNK, BLOCK_N, BLOCK_M, BLOCK_D,
         )  # fmt: skip
-        kept = _insert(kept, tl.where(column_ok[None, :], _ordered(score), _TAKEN), start, BLOCK_M)
+        kept = insert(kept, tl.where(column_ok[None, :], ordered(score), TAKEN), start, BLOCK_M)
     slot = tl.arange(0, SLOTS)[None, :]
     here = ((batch * N + rows) * splits + split)[:, None] * KEEP + slot
     tl.store(lists + here, kept, mask=row_ok[:, None] & (slot < KEEP))
 
 
 @triton.jit(do_not_specialize=[*VARYING, "K", "KEEP"])
-def _settle_kernel(
+def _settle_list_kernel(
     x, y, potential, lists, value, index, pending, B, N, M, D, K, KEEP, row_blocks, splits, slack, tiny,
     sxb, sxn, sxd, syb, sym, syd, spb, spm,
     HAS_POTENTIAL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SLOTS: tl.constexpr,
@@ -239,13 +162,13 @@ def _settle_kernel(
     rows = (program % row_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
     row_ok = rows < N
     here = batch * N + rows
-    bound = _merged(lists + here * splits * KEEP, row_ok, KEEP, splits, KEEP, BLOCK_N, SLOTS)
+    bound = merged(lists + here * splits * KEEP, row_ok, KEEP, splits, KEEP, BLOCK_N, SLOTS)
     slot = tl.arange(0, SLOTS)[None, :]
-    kept = row_ok[:, None] & (bound < _FREE)
-    column = tl.where(kept, _key_column(bound), 0)
+    kept = row_ok[:, None] & (bound < FREE)
+    column = tl.where(kept, key_column(bound), 0)
     # the highest kept bound: no column was left out where a slot is free
-    last = tl.max(tl.where(slot < KEEP, bound, _UNUSED), axis=1)
-    low = tl.where(last < _FREE, _key_cost(last), INF)
+    last = tl.max(tl.where(slot < KEEP, bound, UNUSED), axis=1)
+    low = tl.where(last < FREE, key_cost(last), INF)
 
     x_rows = x + batch * sxb + rows * sxn
     norm = squared_norm(x_rows, row_ok, D, sxd, BLOCK_N, BLOCK_D)
@@ -258,13 +181,13 @@ def _settle_kernel(
     if HAS_POTENTIAL:
         cost -= tl.load(potential + batch * spb + column * spm, mask=kept, other=0.0).to(tl.float32)
     is_nan = kept & (cost != cost)
-    key = tl.where(kept & (is_nan == 0), (_ordered(cost).to(tl.int64) << 32) | column, _LAST)
-    key = _sorted(key, 1, BLOCK_N, SLOTS)
-    kth = _key_cost(tl.max(tl.where(slot < K, key, _UNUSED), axis=1))
+    key = tl.where(kept & (is_nan == 0), (ordered(cost).to(tl.int64) << 32) | column, LAST)
+    key = sorted_keys(key, 1, BLOCK_N, SLOTS)
+    kth = key_cost(tl.max(tl.where(slot < K, key, UNUSED), axis=1))
     safe = (norm < NORM_MAX) & (tl.max(is_nan.to(tl.int32), axis=1) == 0)
     above = low + (norm - slack * norm - tiny) > kth
-    decided = safe & (above | (last >= _FREE))
-    _store_answers(key, value, index, here, row_ok & decided, K, BLOCK_N, SLOTS)
+    decided = safe & (above | (last >= FREE))
+    store_answers(key, value, index, here, row_ok & decided, K, BLOCK_N, SLOTS)
     tl.store(pending + here, (decided == 0).to(tl.int8), mask=row_ok)
 
 
@@ -303,15 +226,15 @@ def _direct(
     lists = torch.empty(batch, n, splits, k, dtype=torch.int64, device=x.device)
     # the rows that are pending come first, so that few programs have any
     order = None if pending is None else pending.sort(dim=1, descending=True, stable=True).indices
-    _direct_kernel[(batch * row_blocks * splits,)](
+    _direct_list_kernel[(batch * row_blocks * splits,)](
         x, y, y if potential is None else potential, pending, order, lists,
         batch, n, m, d, k, row_blocks, splits, *strides(x), *strides(y), *potential_strides(potential),
         HAS_POTENTIAL=potential is not None, SOME=pending is not None, BLOCK_N=block_n, SLOTS=slots, **_DIRECT,
     )  # fmt: skip
-    finish_n = max(1, _PAIRS // slots)
-    _finish_kernel[(triton.cdiv(batch * n, finish_n),)](
+    join_n = max(1, _PAIRS // slots)
+    _join_list_kernel[(triton.cdiv(batch * n, join_n),)](
         lists, pending, value, index, batch * n, k, splits,
-        SOME=pending is not None, BLOCK_N=finish_n, SLOTS=slots, **_FINISH,
+        SOME=pending is not None, BLOCK_N=join_n, SLOTS=slots, **_JOIN,
     )  # fmt: skip
 
 
@@ -325,7 +248,7 @@ def _settle(x: Tensor, y: Tensor, potential: Tensor | None, value: Tensor, index
     block_n = max(1, _PAIRS // _slots(keep))
     row_blocks = triton.cdiv(n, block_n)
     slack, _, tiny = error_bound(d, "exact")
-    _settle_kernel[(batch * row_blocks,)](
+    _settle_list_kernel[(batch * row_blocks,)](
         x, y, y if potential is None else potential, lists, value, index, pending,
         batch, n, y.shape[1], d, k, keep, row_blocks, lists.shape[2], slack, tiny,
         *strides(x), *strides(y), *potential_strides(potential),
@@ -344,7 +267,7 @@ def _scores(x: Tensor, y: Tensor, potential: Tensor | None, keep: int) -> Tensor
     row_blocks = triton.cdiv(n, config["BLOCK_N"])
     splits = parts(batch * row_blocks, triton.cdiv(m, max(config["BLOCK_M"], 4 * slots)), x.device)
     lists = torch.empty(batch, n, splits, keep, dtype=torch.int64, device=x.device)
-    _score_kernel[(batch * row_blocks * splits,)](
+    _bound_list_kernel[(batch * row_blocks * splits,)](
         x, y, column, lists, batch, n, m, d, keep, row_blocks, splits, *strides(x), *strides(y), SLOTS=slots, **config
     )
     return lists
