@@ -2,7 +2,7 @@
 
 Layout    x [B, N, D], y [B, M, D], potential [B, M], any strides. A program owns BLOCK_N rows of one batch element and
           one part of the columns, which it streams in tiles of BLOCK_M.
-Memory    one float32 per column; fewer than 3k + 25 keys of 64 bits per row and part (more than one when N is small).
+Memory    one float32 per column; at most k + k / 8 + 4 keys of 64 bits per row and part (one unless N is small).
 Paths     D <= 8 keeps the k least directly summed costs. Beyond, pass 1 takes lower bounds of all costs from
           tensor-core products, and keeps a few more than k of the lowest. Pass 2 sums the costs of these from
           differences. A row is decided when all bounds that were not kept, which are no lower than the highest that
@@ -22,6 +22,8 @@ Launch    no synchronisation, fixed by shapes and strides: capturable in a CUDA 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -30,7 +32,6 @@ from torch import Tensor
 from .._triton import on_device, parts, strides, supports
 from .._triton_distance import (
     DIRECT_MAX_D,
-    INF,
     NORM_MAX,
     VARYING,
     column_bounds,
@@ -65,14 +66,15 @@ from .triton_lists import (
 __all__ = ["l2_topk", "supports"]
 
 _MOST_COLUMNS = 2**31 - 1
-_DIRECT = {"BLOCK_M": 64, "num_warps": 8, "num_stages": 1, "maxnreg": 255}
-_SETTLE = {"BLOCK_D": 16, "num_warps": 8, "num_stages": 1, "maxnreg": 128}
+_ALL = {"BLOCK_M": 64, "num_warps": 8, "num_stages": 1, "maxnreg": 255}  # with 64 rows, or 32 where lists are long
+_SOME = {"BLOCK_N": 16, "BLOCK_M": 128, "num_warps": 4, "num_stages": 1, "maxnreg": 255}  # few rows, on many cores
+_RANK = {"BLOCK_D": 16, "num_warps": 8, "num_stages": 1, "maxnreg": 168}
 _JOIN = {"num_warps": 4}
 _PAIRS = 256  # of a row and a kept column, in a program of pass 2
 
 
 @triton.jit(do_not_specialize=[*VARYING, "D", "K", "sxb", "syb", "spb"])
-def _direct_list_kernel(
+def _list_kernel(
     x, y, potential, pending, order, lists, B, N, M, D, K, row_blocks, splits,
     sxb, sxn, sxd, syb, sym, syd, spb, spm,
     HAS_POTENTIAL: tl.constexpr, SOME: tl.constexpr,
@@ -109,10 +111,10 @@ def _direct_list_kernel(
 
 
 @triton.jit(do_not_specialize=["rows", "K", "splits"])
-def _join_list_kernel(
+def _join_kernel(
     lists, pending, value, index, rows, K, splits, SOME: tl.constexpr, BLOCK_N: tl.constexpr, SLOTS: tl.constexpr
 ):  # fmt: skip
-    """Joins and sorts the lists of all rows, or of SOME, that _direct_list_kernel left."""
+    """Joins and sorts the lists of all rows, or of SOME, that _list_kernel left."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     row_ok = row < rows
     if SOME:
@@ -122,7 +124,7 @@ def _join_list_kernel(
 
 
 @triton.jit(do_not_specialize=[*VARYING, "KEEP"])
-def _bound_list_kernel(
+def _bound_kernel(
     x, y, column, lists, B, N, M, D, KEEP, row_blocks, splits, sxb, sxn, sxd, syb, sym, syd,
     PRECISION: tl.constexpr, OPERAND: tl.constexpr, WIDEN: tl.constexpr, ONE_CHUNK: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, SLOTS: tl.constexpr,
@@ -151,7 +153,7 @@ def _bound_list_kernel(
 
 
 @triton.jit(do_not_specialize=[*VARYING, "K", "KEEP"])
-def _settle_list_kernel(
+def _rank_kernel(
     x, y, potential, lists, value, index, pending, B, N, M, D, K, KEEP, row_blocks, splits, slack, tiny,
     sxb, sxn, sxd, syb, sym, syd, spb, spm,
     HAS_POTENTIAL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SLOTS: tl.constexpr,
@@ -166,9 +168,7 @@ def _settle_list_kernel(
     slot = tl.arange(0, SLOTS)[None, :]
     kept = row_ok[:, None] & (bound < FREE)
     column = tl.where(kept, key_column(bound), 0)
-    # the highest kept bound: no column was left out where a slot is free
     last = tl.max(tl.where(slot < KEEP, bound, UNUSED), axis=1)
-    low = tl.where(last < FREE, key_cost(last), INF)
 
     x_rows = x + batch * sxb + rows * sxn
     norm = squared_norm(x_rows, row_ok, D, sxd, BLOCK_N, BLOCK_D)
@@ -185,8 +185,8 @@ def _settle_list_kernel(
     key = sorted_keys(key, 1, BLOCK_N, SLOTS)
     kth = key_cost(tl.max(tl.where(slot < K, key, UNUSED), axis=1))
     safe = (norm < NORM_MAX) & (tl.max(is_nan.to(tl.int32), axis=1) == 0)
-    above = low + (norm - slack * norm - tiny) > kth
-    decided = safe & (above | (last >= FREE))
+    above = key_cost(last) + (norm - slack * norm - tiny) > kth
+    decided = safe & (above | (last >= FREE))  # no column was left out where a slot is free
     store_answers(key, value, index, here, row_ok & decided, K, BLOCK_N, SLOTS)
     tl.store(pending + here, (decided == 0).to(tl.int8), mask=row_ok)
 
@@ -208,7 +208,7 @@ def l2_topk(x: Tensor, y: Tensor, k: int, potential: Tensor | None) -> tuple[Ten
     if batch * n == 0:
         return value, index
     with on_device(x.device):
-        pending = None if d <= DIRECT_MAX_D else _settle(x, y, potential, value, index)
+        pending = None if d <= DIRECT_MAX_D else _rank(x, y, potential, value, index)
         _direct(x, y, potential, pending, value, index)
     return value, index
 
@@ -220,25 +220,25 @@ def _direct(
     batch, n, d = x.shape
     m, k = y.shape[1], value.shape[2]
     slots = _slots(k)
-    block_n = 64 if slots <= 64 else 32
-    row_blocks = triton.cdiv(n, block_n)
-    splits = parts(batch * row_blocks, triton.cdiv(m, max(_DIRECT["BLOCK_M"], 4 * slots)), x.device)
+    config = _ALL | {"BLOCK_N": min(64, 4096 // slots)} if pending is None else _SOME
+    row_blocks = triton.cdiv(n, config["BLOCK_N"])
+    splits = _parts(batch * row_blocks, triton.cdiv(m, config["BLOCK_M"]), x.device)
     lists = torch.empty(batch, n, splits, k, dtype=torch.int64, device=x.device)
     # the rows that are pending come first, so that few programs have any
     order = None if pending is None else pending.sort(dim=1, descending=True, stable=True).indices
-    _direct_list_kernel[(batch * row_blocks * splits,)](
+    _list_kernel[(batch * row_blocks * splits,)](
         x, y, y if potential is None else potential, pending, order, lists,
         batch, n, m, d, k, row_blocks, splits, *strides(x), *strides(y), *potential_strides(potential),
-        HAS_POTENTIAL=potential is not None, SOME=pending is not None, BLOCK_N=block_n, SLOTS=slots, **_DIRECT,
+        HAS_POTENTIAL=potential is not None, SOME=pending is not None, SLOTS=slots, **config,
     )  # fmt: skip
     join_n = max(1, _PAIRS // slots)
-    _join_list_kernel[(triton.cdiv(batch * n, join_n),)](
+    _join_kernel[(triton.cdiv(batch * n, join_n),)](
         lists, pending, value, index, batch * n, k, splits,
         SOME=pending is not None, BLOCK_N=join_n, SLOTS=slots, **_JOIN,
     )  # fmt: skip
 
 
-def _settle(x: Tensor, y: Tensor, potential: Tensor | None, value: Tensor, index: Tensor) -> Tensor:
+def _rank(x: Tensor, y: Tensor, potential: Tensor | None, value: Tensor, index: Tensor) -> Tensor:
     """Writes the answers of most rows; which rows have none yet: int8 [B, N]."""
     batch, n, d = x.shape
     k = value.shape[2]
@@ -248,11 +248,11 @@ def _settle(x: Tensor, y: Tensor, potential: Tensor | None, value: Tensor, index
     block_n = max(1, _PAIRS // _slots(keep))
     row_blocks = triton.cdiv(n, block_n)
     slack, _, tiny = error_bound(d, "exact")
-    _settle_list_kernel[(batch * row_blocks,)](
+    _rank_kernel[(batch * row_blocks,)](
         x, y, y if potential is None else potential, lists, value, index, pending,
         batch, n, y.shape[1], d, k, keep, row_blocks, lists.shape[2], slack, tiny,
         *strides(x), *strides(y), *potential_strides(potential),
-        HAS_POTENTIAL=potential is not None, BLOCK_N=block_n, SLOTS=_slots(keep), **_SETTLE,
+        HAS_POTENTIAL=potential is not None, BLOCK_N=block_n, SLOTS=_slots(keep), **_RANK,
     )  # fmt: skip
     return pending
 
@@ -265,12 +265,17 @@ def _scores(x: Tensor, y: Tensor, potential: Tensor | None, keep: int) -> Tensor
     config = score_config(x.dtype, d, "exact")
     config["BLOCK_N"] = max(16, min(config["BLOCK_N"], 4096 // slots))  # what the lists leave of the registers
     row_blocks = triton.cdiv(n, config["BLOCK_N"])
-    splits = parts(batch * row_blocks, triton.cdiv(m, max(config["BLOCK_M"], 4 * slots)), x.device)
+    splits = _parts(batch * row_blocks, triton.cdiv(m, config["BLOCK_M"]), x.device)
     lists = torch.empty(batch, n, splits, keep, dtype=torch.int64, device=x.device)
-    _bound_list_kernel[(batch * row_blocks * splits,)](
+    _bound_kernel[(batch * row_blocks * splits,)](
         x, y, column, lists, batch, n, m, d, keep, row_blocks, splits, *strides(x), *strides(y), SLOTS=slots, **config
     )
     return lists
+
+
+def _parts(programs: int, tiles: int, device: torch.device) -> int:
+    """No more parts than a part has tiles: to join a list takes about as long as a tile."""
+    return parts(programs, math.isqrt(tiles), device)
 
 
 def _keep(k: int) -> int:

@@ -14,11 +14,11 @@ from benchmarks.triton_resources import ARCHITECTURES, CASES, SHARED_LIMIT, Reso
 KERNELS = {
     "l2_argmin": {"_direct_kernel", "_merge_kernel", "_column_kernel", "_score_kernel", "_settle_kernel"},
     "l2_topk": {
-        "_direct_list_kernel",
-        "_join_list_kernel",
+        "_list_kernel",
+        "_join_kernel",
         "_column_kernel",
-        "_bound_list_kernel",
-        "_settle_list_kernel",
+        "_bound_kernel",
+        "_rank_kernel",
     },
     "soft_forest": {"_forward_kernel", "_leaves_kernel", "_climb_kernel"},
 }
@@ -82,5 +82,5 @@ def test_sizes_that_change_from_call_to_call_compile_nothing_again() -> None:
     )
     assert result.returncode == 0, result.stderr
     kernels = result.stdout.split()
-    twice = {"_direct_list_kernel", "_join_list_kernel"}  # for all rows and for those that bounds do not decide
+    twice = {"_list_kernel", "_join_kernel"}  # for all rows and for those that bounds do not decide
     assert sorted(kernels) == sorted([*set().union(*KERNELS.values()), *twice]), kernels

@@ -123,11 +123,12 @@ def test_near_ties_that_the_product_form_gets_wrong(d: int, offset: float, randn
 def test_rows_that_are_undecided_are_scattered_among_others(randn: Draw) -> None:
     y = torch.cat((randn(2, 150, 20, device=DEVICE), 100 + 1e-3 * randn(2, 150, 20, device=DEVICE)), 1)
     x = randn(2, 30, 20, device=DEVICE)
-    x[:, ::7] += 100
+    far = torch.zeros(2, 30, dtype=torch.bool, device=DEVICE)
+    far[0, ::7] = far[1, 3::8] = True
+    x[far] += 100
     value = torch.empty(2, 30, 3, device=DEVICE)
-    pending = triton_impl._settle(x, y, None, value, torch.empty_like(value, dtype=torch.int64))
-    assert (pending[:, ::7] == 1).all()
-    assert pending.float().mean() < 0.3
+    pending = triton_impl._rank(x, y, None, value, torch.empty_like(value, dtype=torch.int64))
+    assert torch.equal(pending != 0, far)
     check(x, y, 3)
 
 
@@ -148,7 +149,7 @@ def test_bounds_lie_below_the_true_costs_and_decide_ordinary_rows(randn: Draw) -
         rest = cost[..., begin:end].scatter(2, column[:, :, part] - begin, INF)
         assert (bound[:, :, part].amax(2) + norm[..., 0] <= rest.amin(2)).all()
     value = torch.empty(1, 50, 5, device=DEVICE)
-    pending = triton_impl._settle(x, y, potential, value, torch.empty_like(value, dtype=torch.int64))
+    pending = triton_impl._rank(x, y, potential, value, torch.empty_like(value, dtype=torch.int64))
     assert pending.float().mean() < 0.01
 
 
@@ -224,6 +225,15 @@ def test_strides(d: int, randn: Draw) -> None:
     for got, expected in zip(l2_topk(x, y, 6, potential), l2_topk(*dense[:2], 6, dense[2]), strict=True):
         assert torch.equal(got, expected)
     check(x, y, 6, potential)
+
+
+@pytest.mark.parametrize("d", [3, 20])
+def test_points_past_the_last_one_are_not_seen(d: int, randn: Draw) -> None:
+    x = randn(1, 10, d, device=DEVICE)
+    memory = torch.cat((randn(1, 22, d, device=DEVICE), x.repeat(1, 11, 1)), 1)
+    potential = torch.cat((randn(1, 22, device=DEVICE), torch.full((1, 110), INF, device=DEVICE)), 1)
+    for k in (3, 22):
+        check(x, memory[:, :22], k, potential[:, :22])
 
 
 def test_no_rows_and_too_many_columns() -> None:
