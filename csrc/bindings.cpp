@@ -11,6 +11,7 @@
 #include "common/cuda_status.h"
 #include "fit_transport/fit_transport.h"
 #include "l2_argmin/l2_argmin.h"
+#include "l2_topk/l2_topk.h"
 #include "soft_forest/double_backward.h"
 #include "soft_forest/soft_forest.h"
 
@@ -37,6 +38,24 @@ otk::L2Argmin<T> l2_problem(Address x, Address y, Address potential, Address val
           n,
           m,
           d,
+          x_stride,
+          y_stride,
+          potential_stride};
+}
+
+template <class T>
+otk::L2TopK<T> topk_problem(Address x, Address y, Address potential, Address value, Address index, int64_t batch, int64_t n,
+                            int64_t m, int64_t d, int64_t k, int64_t x_stride, int64_t y_stride, int64_t potential_stride) {
+  return {pointer<const T>(x),
+          pointer<const T>(y),
+          pointer<const T>(potential),
+          pointer<T>(value),
+          pointer<int64_t>(index),
+          batch,
+          n,
+          m,
+          d,
+          k,
           x_stride,
           y_stride,
           potential_stride};
@@ -126,6 +145,8 @@ PYBIND11_MODULE(_C, module) {
   const auto unlocked = py::call_guard<py::gil_scoped_release>();
   module.def("l2_argmin_cpu_f32", bound(&l2_problem<float>, &otk::l2_argmin_cpu<float>), unlocked);
   module.def("l2_argmin_cpu_f64", bound(&l2_problem<double>, &otk::l2_argmin_cpu<double>), unlocked);
+  module.def("l2_topk_cpu_f32", bound(&topk_problem<float>, &otk::l2_topk_cpu<float>), unlocked);
+  module.def("l2_topk_cpu_f64", bound(&topk_problem<double>, &otk::l2_topk_cpu<double>), unlocked);
   module.def("soft_forest_cpu_f32", bound(&forest<float>, &otk::soft_forest_cpu<float>), unlocked);
   module.def("soft_forest_cpu_f64", bound(&forest<double>, &otk::soft_forest_cpu<double>), unlocked);
   module.def("soft_forest_backward_cpu_f32", bound(&forest<float>, &otk::soft_forest_backward_cpu<float>), unlocked);

@@ -73,8 +73,8 @@ def gradients(
     """Those of value_ic = |x_i - y_j|^2 - potential_j at the fixed j = index_ic, in differentiable torch ops.
 
     x [B, N, D], y [B, M, D], index and grad_value [B, N, K] -> the gradients of x, y and potential [B, M] that are
-    needed, the last in `dtype`. Rows whose indices are -1 give x a NaN gradient and leave y and potential alone. One c after the other, so
-    that memory does not grow with K D.
+    needed, the last in `dtype`. Rows whose indices are -1 give x a NaN gradient and leave y and potential alone. One c
+    after the other, so that memory does not grow with K D.
     """
     grad_x = x.new_zeros(x.shape, dtype=grad_value.dtype) if needs[0] else None
     grad_y = y.new_zeros(y.shape, dtype=grad_value.dtype) if needs[1] else None

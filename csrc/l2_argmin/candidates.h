@@ -1,7 +1,7 @@
 // candidates.h - which columns may be a row's nearest, by products, and their settling by differences (see l2_argmin.h for
 // the bound).
 //
-// A y panel stays in L1 while a task's rows pass over it. Most tiles end after one comparison per vector. In the others a
+// Most tiles end after one comparison per vector. In the others a
 // row's best column is settled first: its distance bounds the row's minimum better than any product does, and few of the
 // other columns remain.
 //
@@ -12,154 +12,29 @@
 // 16: 47 -> 10.2 (1.7), 64: 54 -> 27 (3.6), 128: 68 -> 41 (6.2), 784: 227 -> 200 (35). Plain differences by torch.cdist
 // took 14 to 27, 28 and 144 at d = 5, 16 and 64.
 #pragma once
-#include <algorithm>
-#include <cmath>
-
-#include "l2_argmin/differences.h"
-#include "l2_argmin/product.h"
+#include "l2_argmin/panels.h"
 
 namespace otk::OTK_ISA {
 
-constexpr int64_t kNothing = -1, kNaN = -2;  // index while no candidate was seen, after a NaN cost
-
-template <class T>
-constexpr T kInf = std::numeric_limits<T>::infinity();
-
-template <class T>
-struct Points {
-  const T* x;
-  const T* y;
-  const T* potential;
-  T* value;
-  int64_t* index;
-  int64_t n, m, d;
-
-  T potential_of(int64_t j) const { return potential ? potential[j] : T(0); }
-
-  // The pair's cost into the row's value and index: the lower wins, of equal ones the lower index, a NaN for good.
-  void take(int64_t i, int64_t j, T cost) {
-    if (index[i] == kNaN) return;
-    if (cost != cost) {
-      index[i] = kNaN;
-      value[i] = cost;
-    } else if (index[i] == kNothing || cost < value[i] || (cost == value[i] && j < index[i])) {
-      index[i] = j;
-      value[i] = cost;
-    }
-  }
-
-  void consider(int64_t i, int64_t j) {
-    if (index[i] != kNaN) take(i, j, squared_distance(x + i * d, y + j * d, d) - potential_of(j));
-  }
-};
-
-// The y points to choose from: all, or the `count` of a list.
-struct Columns {
-  const int64_t* list;
-  int64_t count;
-
-  int64_t operator[](int64_t c) const { return list ? list[c] : c; }
-};
-
 template <class T, class Product>
-struct Candidates : Points<T> {
-  using Points<T>::x, Points<T>::y, Points<T>::potential, Points<T>::value, Points<T>::index, Points<T>::d;
-  using Points<T>::potential_of, Points<T>::consider, Points<T>::take;
+struct Candidates : Panels<T, Product> {
+  using Base = Panels<T, Product>;
+  using Base::C, Base::columns, Base::considered, Base::consider, Base::L, Base::lower, Base::potential_of, Base::take;
+  using Base::x, Base::y, Base::potential, Base::value, Base::index, Base::d;
 
-  Columns columns;
-  T grow, unit, slack, absolute;  // of the bound: see set_bound
-
-  // The chunk's y, panel after panel.
-  T* panels;
-  T* half;  // -(|y'_j|^2 - potential_j) / 2, -inf beyond the last column
-  T* along;  // what |x'| is multiplied by in e_ij, per panel
-  T* norm;  // what |r_x| is multiplied by
-  T* fixed;  // the rest
-  // This thread's rows of x.
-  T* x_panels;
-  T* x_square;
-  T* x_norm;
-  T* x_lost;  // |r_x|
-  T* x_fixed;
-  T* lower;  // L_i; +inf for rows past the end, which have no candidates
-  int64_t considered = 0;
-
-  static constexpr int C = kCols<T>, L = simd<T>::lanes;
   static constexpr int kTogether = L < 8 ? 2 : L / 4;  // candidates of a row in a tile that are worth a vector
-  static constexpr int kPanelFacts = C + 3, kRowFacts = 5;
-
-  // Where e_ij (l2_argmin.h) takes its constants from.
-  void set_bound() {
-    constexpr T epsilon = std::numeric_limits<T>::epsilon();
-    grow = 1 + (T(d) + 16) * epsilon;
-    // Beyond d u = 1/8 the bound's proof ends: then every column is a candidate.
-    unit = T(d) * epsilon < T(0.25) ? T(0.625) * (T(d) + 16) * epsilon : kInf<T>;
-    slack = (T(d) + 16) * epsilon / 2;
-    absolute = 4 * (T(d) + 1) * Product::kFlush;
-  }
-
-  // The square roots or more, where squares may have vanished.
-  vec<T> lengths(vec<T> squares) const { return grow * square_root<T>(squares + T(d) * std::numeric_limits<T>::min()); }
-
-  T* place_panels(T* memory, int64_t count) {
-    panels = memory;
-    half = panels + count * C * Product::words(d);
-    along = half + count * C, norm = along + count, fixed = norm + count;
-    return fixed + count;
-  }
-
-  T* place_rows(T* memory, int64_t count) {
-    x_panels = memory;
-    x_square = x_panels + count * Product::words(d);
-    x_norm = x_square + count, x_lost = x_norm + count, x_fixed = x_lost + count, lower = x_fixed + count;
-    return lower + count;
-  }
-
-  // Columns [first, first + count) as panel number `panel`.
-  void pack_panel(int64_t panel, int64_t first, int64_t count, const T* centre) {
-    T square = 0, rest = 0, lost = 0;
-    for (int64_t begin = 0; begin < C; begin += L) {
-      const Norms<T> norms = pack_points<Product, C>([&](int64_t c) { return y + columns[first + c] * d; }, begin, count, d,
-                                                     centre, panels + panel * C * Product::words(d));
-      for (int l = 0; l < L; ++l) {
-        const int64_t c = begin + l;
-        const T p = c < count ? potential_of(columns[first + c]) : T(0);
-        half[panel * C + c] = c < count ? (p - norms.squares[l]) / 2 : -kInf<T>;
-        // A NaN need not enlarge these: its own column's scores are NaN, candidates whatever the bound.
-        square = std::max(square, norms.squares[l]);
-        rest = std::max(rest, norms.squares[l] + (p < 0 ? -p : p));
-        if constexpr (Product::kRounds) lost = std::max(lost, norms.lost[l]);
-      }
-    }
-    const vec<T> longest = lengths(vec<T>{square, lost});
-    norm[panel] = T(1.01) * longest[0];
-    along[panel] = unit * longest[0] + (Product::kRounds ? T(1.01) * longest[1] : T(0));
-    fixed[panel] = unit * rest + absolute;
-  }
 
   // Packs rows row_at(0).. of x; their L_i follow from the values that they have.
   template <class RowAt>
   void pack_rows(RowAt&& row_at, int64_t count, const T* centre) {
-    const int64_t padded = (count + kRows - 1) / kRows * kRows;
-    for (int64_t first = 0; first < padded; first += L) {
-      const Norms<T> norms =
-          pack_points<Product, kRows>([&](int64_t r) { return x + row_at(r) * d; }, first, count, d, centre, x_panels);
-      store<T>(x_square + first, norms.squares);
-      store<T>(x_norm + first, lengths(norms.squares));
-      store<T>(x_lost + first, Product::kRounds ? lengths(norms.lost) : vec<T>{});
-      store<T>(x_fixed + first, 2 * std::numeric_limits<T>::epsilon() * norms.squares);
-      for (int64_t r = first; r < first + L; ++r) {
-        lower[r] = r < count ? -kInf<T> : kInf<T>;
-        if (r < count) raise(r, row_at(r));
-      }
-    }
+    Base::pack_rows(row_at, count, centre);
+    for (int64_t r = 0; r < count; ++r) raise(r, row_at(r));
   }
 
   // L_i from the distance of the best pair so far: no larger than the true maximum of s_i.
   void raise(int64_t r, int64_t i) {
     if (index[i] < 0) return;
-    const T v = value[i], p = potential_of(index[i]), square = x_square[r];
-    const T bound = (square - v) / 2 - slack * (square + std::abs(v) + std::abs(p)) - absolute;
+    const T bound = this->settled_bound(r, value[i], potential_of(index[i]));
     if (bound > lower[r] && bound < kInf<T>) lower[r] = bound;
   }
 
@@ -230,27 +105,9 @@ struct Candidates : Points<T> {
   // `count` packed rows against columns [first, last), which stand from panel `panel` on.
   template <class RowAt>
   void scan(RowAt&& row_at, int64_t count, int64_t panel, int64_t first, int64_t last) {
-    const int64_t words = Product::words(d);
-    for (; first < last; first += C, ++panel) {
-      const T* b = panels + panel * C * words;
-      const vec<T> h0 = load<T>(half + panel * C), h1 = load<T>(half + panel * C + L);
-      for (int64_t r0 = 0; r0 < count; r0 += kRows) {
-        Tile<T> tile;
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) tile.acc[r][0] = h0, tile.acc[r][1] = h1;
-        Product::multiply_add(tile, x_panels + r0 * words, b, words);
-        T error[kRows], bar[kRows];
-        for (int r = 0; r < kRows; ++r) {
-          error[r] = along[panel] * x_norm[r0 + r] + norm[panel] * x_lost[r0 + r] + (x_fixed[r0 + r] + fixed[panel]);
-          bar[r] = lower[r0 + r] - error[r];
-        }
-        uint32_t hit = 0;
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) hit |= not_less<T>(tile.acc[r][0], bar[r]) | not_less<T>(tile.acc[r][1], bar[r]);
-        if (hit)
-          visit(tile, row_at, r0, std::min<int64_t>(kRows, count - r0), first, std::min<int64_t>(C, last - first), error);
-      }
-    }
+    this->scan_tiles(count, panel, first, last,
+                     [&](const Tile<T>& tile, int64_t r0, int64_t rows, int64_t column, int64_t columns_there,
+                         const T* error) { visit(tile, row_at, r0, rows, column, columns_there, error); });
   }
 };
 

@@ -7,8 +7,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "common/memory.h"
-#include "common/simd.h"
+#include "l2_argmin/panels.h"
 
 namespace otk::OTK_ISA {
 
@@ -27,6 +26,11 @@ inline bool all_finite(const T* values, int64_t count) {
   T rest = sum_lanes<T>(sum);
   for (; k < count; ++k) rest += values[k] - values[k];
   return rest == 0;
+}
+
+template <class T>
+bool finite(const Points<T>& p) {
+  return all_finite(p.x, p.n * p.d) && all_finite(p.y, p.m * p.d) && (!p.potential || all_finite(p.potential, p.m));
 }
 
 // The lowest cost of kLowRows rows over `count` columns, which start at column `start`; improves value and index.
