@@ -263,7 +263,7 @@ def _scores(x: Tensor, y: Tensor, potential: Tensor | None, keep: int) -> Tensor
     m, slots = y.shape[1], _slots(keep)
     column = column_bounds(y, potential, error_bound(d, "exact")[0])
     config = score_config(x.dtype, d, "exact")
-    config["BLOCK_N"] = max(16, min(config["BLOCK_N"], 4096 // slots))  # what the lists leave of the registers
+    config["BLOCK_N"] = min(64, 4096 // slots)  # lists, tile and operands share the registers
     row_blocks = triton.cdiv(n, config["BLOCK_N"])
     splits = _parts(batch * row_blocks, triton.cdiv(m, config["BLOCK_M"]), x.device)
     lists = torch.empty(batch, n, splits, keep, dtype=torch.int64, device=x.device)
