@@ -31,7 +31,7 @@ def run(options: Options) -> int:
     machine = provenance.describe(options.command)
     wrong = False
     with tempfile.TemporaryDirectory() as name:
-        for op in options.ops:
+        for op in (op for op in options.ops if op in SUITES):
             peak = FmaPeak(Path(name))
             wrong |= run_suite(SUITES[op], options, machine, peak, Path(name))
     return int(wrong)

@@ -12,11 +12,12 @@ import torch
 
 from train import provenance
 
+from .gpu.suites import GPU_SUITES
 from .suites import SUITES
 
 RESULTS = Path("benchmarks/results")
 QUICK_RESULTS = Path("runs/benchmarks")  # not kept: quick numbers are for a look
-OPS = tuple(SUITES)
+OPS = tuple(dict.fromkeys((*SUITES, *GPU_SUITES)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,6 +45,15 @@ def l2_argmin(impl: str, device: str) -> Iterator[str]:
             yield f"{n} x {m} x {d} {precision}, spread {spread:g}"
 
 
+def l2_topk(impl: str, device: str) -> Iterator[str]:
+    for n, m, d in (*NEAREST[1:], (65, 300, 3)):
+        x, y, potential = (randn(2, *shape, device=device) for shape in ((n, d), (m, d), (m,)))
+        for k in (2, 16, 128):
+            otkernels.l2_topk(x, y, k, potential, impl=impl)
+            otkernels.l2_topk(1000 + x, 1000 + y, k, impl=impl)  # bounds do not decide these
+            yield f"{n} x {m} x {d} k = {k}, a batch of two with a potential, and far from the origin"
+
+
 def soft_forest(impl: str, device: str) -> Iterator[str]:
     for n, trees, depth, d, d_out in FORESTS:
         shapes = (n, d), (trees, 2**depth - 1), (trees, 2**depth, d_out)
@@ -63,7 +72,7 @@ def fit_transport(impl: str, device: str) -> Iterator[str]:
         yield f"N = {n}, T = {trees}, D = {depth}, d = {d}, {pairing}"
 
 
-OPS = {"l2_argmin": l2_argmin, "soft_forest": soft_forest, "fit_transport": fit_transport}
+OPS = {"l2_argmin": l2_argmin, "l2_topk": l2_topk, "soft_forest": soft_forest, "fit_transport": fit_transport}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

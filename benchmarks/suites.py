@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from . import fit_transport, l2_argmin, soft_forest
+from . import fit_transport, l2_argmin, l2_topk, soft_forest
 from .contestants import Suite
 
 SUITES: dict[str, Suite] = {
-    suite.op: suite for suite in (l2_argmin.SUITE, l2_argmin.DATA_SUITE, soft_forest.SUITE, fit_transport.SUITE)
+    suite.op: suite
+    for suite in (
+        l2_argmin.SUITE,
+        l2_argmin.DATA_SUITE,
+        l2_topk.SUITE,
+        l2_topk.DATA_SUITE,
+        soft_forest.SUITE,
+        fit_transport.SUITE,
+    )
 }

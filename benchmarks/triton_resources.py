@@ -1,6 +1,6 @@
 """Compiles every Triton kernel ahead of time, without a GPU, and prints registers, spills and shared memory.
 
-    python -m benchmarks.triton_resources [--arch 80 90 100] [--op l2_argmin soft_forest]
+    python -m benchmarks.triton_resources [--arch 80 90 100] [--op l2_argmin l2_topk soft_forest]
 
 The ops' own host code is run on CPU tensors against a stand-in for Triton's driver, so kernels are compiled with just
 the arguments and configurations that a GPU would get; nothing is launched. The exit code is 1 when a kernel uses local
@@ -81,6 +81,23 @@ def l2_argmin_cases() -> Iterator[str]:
         yield f"f32 exact N={n} M={m} D={d}"
 
 
+def l2_topk_cases() -> Iterator[str]:
+    from otkernels.l2_topk.triton import l2_topk
+
+    widths = [("f32", 33, k) for k in (2, 8, 16, 32, 64, 128)]  # of the lists
+    widths += [(name, d, 16) for name, d in itertools.product(FLOATS, (2, 16, 33, 128, 256))]
+    widths += [(name, d, 128) for name, d in itertools.product(FLOATS, (2, 128))]
+    for name, d, k in widths:
+        x, y = torch.zeros(1, 64, d, dtype=FLOATS[name]), torch.zeros(1, 4096, d, dtype=FLOATS[name])
+        l2_topk(x, y, k, torch.zeros(1, 4096, dtype=FLOATS[name]))
+        if (name, k) == ("f32", 16):
+            l2_topk(x, y, k, None)
+        yield f"{name} D={d} k={k} potential"
+    for n, d in itertools.product((1, 64), (1, 9)):  # Triton makes constants of sizes that are 1
+        l2_topk(torch.zeros(1, n, d), torch.zeros(1, 4096, d), 2, torch.zeros(1, 4096))
+        yield f"f32 N={n} D={d} k=2"
+
+
 def soft_forest_cases() -> Iterator[str]:
     from otkernels.soft_forest.triton import soft_forest, soft_forest_backward
 
@@ -97,7 +114,7 @@ def soft_forest_cases() -> Iterator[str]:
         yield f"{name} N={n} T={trees} depth={depth} d={d} d_out={d_out}"
 
 
-CASES = {"l2_argmin": l2_argmin_cases, "soft_forest": soft_forest_cases}
+CASES = {"l2_argmin": l2_argmin_cases, "l2_topk": l2_topk_cases, "soft_forest": soft_forest_cases}
 
 
 def measure(op: str, arch: int) -> Iterator[Resources]:

@@ -3,6 +3,7 @@
 #define OTK_WITH_CUDA 0
 #endif
 
+#include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 
 #include <type_traits>
@@ -102,6 +103,13 @@ otk::AssignLists<T> assign_lists(Address x, Address y, Address potential, Addres
           capacity};
 }
 
+// The search's arrays as addresses.
+template <class T>
+otk::AssignRest assign_paths(const otk::AssignLists<T>& lists, bool defer, int64_t* queue, int64_t count, int64_t* rows,
+                             uint8_t* closed, int64_t* found, double* unlisted, otk::AssignAsk ask) {
+  return otk::assign_paths_cpu(lists, defer, queue, count, {rows, closed, found, unlisted}, ask);
+}
+
 template <class T>
 otk::SoftForest<T> forest(Address z, Address thresholds, Address leaves, int64_t batch, int64_t n, int64_t d, int64_t trees,
                           int64_t depth, int64_t d_out, int64_t z_stride, int64_t thresholds_stride,
@@ -195,11 +203,11 @@ PYBIND11_MODULE(_C, module) {
   module.def("assign_dense_cpu_f32", bound(&assign_problem<float>, &otk::assign_dense_cpu<float>), unlocked);
   module.def("assign_list_cpu_f32", bound(&assign_lists<float>, &otk::assign_list_cpu<float>), unlocked);
   module.def("assign_auction_cpu_f32", bound(&assign_lists<float>, &otk::assign_auction_cpu<float>), unlocked);
-  module.def("assign_paths_cpu_f32", bound(&assign_lists<float>, &otk::assign_paths_cpu<float>), unlocked);
+  module.def("assign_paths_cpu_f32", bound(&assign_lists<float>, &assign_paths<float>), unlocked);
   module.def("assign_dense_cpu_f64", bound(&assign_problem<double>, &otk::assign_dense_cpu<double>), unlocked);
   module.def("assign_list_cpu_f64", bound(&assign_lists<double>, &otk::assign_list_cpu<double>), unlocked);
   module.def("assign_auction_cpu_f64", bound(&assign_lists<double>, &otk::assign_auction_cpu<double>), unlocked);
-  module.def("assign_paths_cpu_f64", bound(&assign_lists<double>, &otk::assign_paths_cpu<double>), unlocked);
+  module.def("assign_paths_cpu_f64", bound(&assign_lists<double>, &assign_paths<double>), unlocked);
   module.def("soft_forest_cpu_f32", bound(&forest<float>, &otk::soft_forest_cpu<float>), unlocked);
   module.def("soft_forest_cpu_f64", bound(&forest<double>, &otk::soft_forest_cpu<double>), unlocked);
   module.def("soft_forest_backward_cpu_f32", bound(&forest<float>, &otk::soft_forest_backward_cpu<float>), unlocked);

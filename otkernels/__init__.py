@@ -4,6 +4,7 @@ from . import coupling as coupling
 from . import nn as nn
 from ._dispatch import available_impls
 from ._version import __version__
+from .assign import Assignment, Verification, assign, verify
 from .balanced import balanced
 from .fit_transport import AdamState, FitTransport, fit_transport
 from .l2_argmin import L2Argmin, l2_argmin
@@ -13,11 +14,14 @@ from .soft_forest import soft_forest
 
 __all__ = [
     "AdamState",
+    "Assignment",
     "FitTransport",
     "L2Argmin",
     "L2TopK",
     "Semidiscrete",
+    "Verification",
     "__version__",
+    "assign",
     "available_impls",
     "balanced",
     "fit_transport",
@@ -25,4 +29,5 @@ __all__ = [
     "l2_topk",
     "semidiscrete",
     "soft_forest",
+    "verify",
 ]

@@ -25,6 +25,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     "l2_topk": ("cpu", "triton", "reference"),
     "soft_forest": ("cpu", "cuda", "triton", "reference"),
     "fit_transport": ("cpu", "cuda", "reference"),
+    "assign": ("cpu", "cuda", "reference"),
 }
 AUTO = os.environ.get("OTKERNELS_IMPL") or "auto"
 _MODULES = {"reference": "reference", "cpu": "native", "cuda": "native", "triton": "triton"}

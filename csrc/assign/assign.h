@@ -13,6 +13,7 @@
 // the lists (l2_topk), and makes them anew for the rows that an auction or a search says have used theirs up.
 #pragma once
 #include <cstdint>
+#include <functional>
 
 namespace otk {
 
@@ -70,11 +71,25 @@ template <class T>
 AssignRest assign_auction_cpu(const AssignLists<T>& lists, double epsilon, double reach, int64_t* queue, int64_t count,
                               int64_t* stale, int64_t most_stale, int64_t most_steps);
 
+// What a search for paths asks its caller for, many rows at a time: rows[0 .. count) and either
+//   lists   new lists of these rows under the current v (assign_list_cpu), or
+//   open    for each of them kAssignMore columns, found [count, kAssignMore], whose c_ij - v_j are the least among those
+//           with closed[j] == 0 but for roundings, -1 where there are fewer, and in `unlisted` a bound of what the others cost
+struct AssignSearch {
+  int64_t* rows;  // [n]
+  uint8_t* closed;  // [m]
+  int64_t* found;  // [n, kAssignMore]
+  double* unlisted;  // [n]
+};
+inline constexpr int64_t kAssignMore = 16;
+using AssignAsk = std::function<void(int64_t count, bool open)>;
+
 // Shortest augmenting paths from the rows of `queue`, with v lowered as they go, so that all matched pairs stay tight: exact
 // in float64. Matched pairs must be tight and bounds true. If n < m, owner -2 marks columns that are left over, all with the
-// largest v; the caller marks them. With `defer`, rows whose search passes a list's bound stay in the queue, and the rows
-// whose lists it was are written to `stale`; otherwise such lists are extended by costs of all columns, one row at a time.
+// largest v; the caller marks them. With `defer`, rows whose search would ask stay in the queue, and the rows that it would
+// ask for are written to search.rows, to be listed anew.
 template <class T>
-AssignRest assign_paths_cpu(const AssignLists<T>& lists, bool defer, int64_t* queue, int64_t count, int64_t* stale);
+AssignRest assign_paths_cpu(const AssignLists<T>& lists, bool defer, int64_t* queue, int64_t count,
+                            const AssignSearch& search, const AssignAsk& ask);
 
 }  // namespace otk

@@ -88,8 +88,9 @@ AssignRest assign_auction(const AssignLists<T>& p, double epsilon, double reach,
 }
 
 template <class T>
-AssignRest assign_paths(const AssignLists<T>& p, bool defer, int64_t* queue, int64_t count, int64_t* stale) {
-  return Paths<T>(p, defer, stale).solve(queue, count);
+AssignRest assign_paths(const AssignLists<T>& p, bool defer, int64_t* queue, int64_t count, const AssignSearch& search,
+                        const AssignAsk& ask) {
+  return Paths<T>(p, defer, search, ask).solve(queue, count);
 }
 
 #define OTK_INSTANTIATE(T)                                                                                             \
@@ -98,7 +99,8 @@ AssignRest assign_paths(const AssignLists<T>& p, bool defer, int64_t* queue, int
                                double*, int);                                                                          \
   template AssignRest assign_auction<T>(const AssignLists<T>&, double, double, int64_t*, int64_t, int64_t*, int64_t,   \
                                         int64_t);                                                                      \
-  template AssignRest assign_paths<T>(const AssignLists<T>&, bool, int64_t*, int64_t, int64_t*);
+  template AssignRest assign_paths<T>(const AssignLists<T>&, bool, int64_t*, int64_t, const AssignSearch&,             \
+                                      const AssignAsk&);
 OTK_INSTANTIATE(float)
 OTK_INSTANTIATE(double)
 #undef OTK_INSTANTIATE

@@ -14,7 +14,7 @@ namespace otk {
   template <class T>                                                                                                      \
   AssignRest assign_auction(const AssignLists<T>&, double, double, int64_t*, int64_t, int64_t*, int64_t, int64_t);        \
   template <class T>                                                                                                      \
-  AssignRest assign_paths(const AssignLists<T>&, bool, int64_t*, int64_t, int64_t*);                                      \
+  AssignRest assign_paths(const AssignLists<T>&, bool, int64_t*, int64_t, const AssignSearch&, const AssignAsk&);         \
   }
 OTK_DECLARE(portable)
 OTK_DECLARE(avx2)
@@ -40,8 +40,9 @@ AssignRest assign_auction_cpu(const AssignLists<T>& lists, double epsilon, doubl
 }
 
 template <class T>
-AssignRest assign_paths_cpu(const AssignLists<T>& lists, bool defer, int64_t* queue, int64_t count, int64_t* stale) {
-  OTK_ON_CHOSEN_ISA(assign_paths<T>(lists, defer, queue, count, stale))
+AssignRest assign_paths_cpu(const AssignLists<T>& lists, bool defer, int64_t* queue, int64_t count,
+                            const AssignSearch& search, const AssignAsk& ask) {
+  OTK_ON_CHOSEN_ISA(assign_paths<T>(lists, defer, queue, count, search, ask))
 }
 
 #define OTK_INSTANTIATE(T)                                                                                                 \
@@ -50,7 +51,8 @@ AssignRest assign_paths_cpu(const AssignLists<T>& lists, bool defer, int64_t* qu
                                    double*, int);                                                                          \
   template AssignRest assign_auction_cpu<T>(const AssignLists<T>&, double, double, int64_t*, int64_t, int64_t*, int64_t,   \
                                             int64_t);                                                                      \
-  template AssignRest assign_paths_cpu<T>(const AssignLists<T>&, bool, int64_t*, int64_t, int64_t*);
+  template AssignRest assign_paths_cpu<T>(const AssignLists<T>&, bool, int64_t*, int64_t, const AssignSearch&,             \
+                                          const AssignAsk&);
 OTK_INSTANTIATE(float)
 OTK_INSTANTIATE(double)
 #undef OTK_INSTANTIATE

@@ -2,14 +2,17 @@
 //
 // A row is reached at distance D when its own column is closed, and offers each column of its list at D + c_ij - v_j - u_i,
 // u_i = what its own pair costs. Columns outside the list cost at least D + bound_i - u_i: a search closes no column beyond
-// the least such limit before that row's list was extended. Lists are sorted by lower bounds of their entries, so a row's
-// offers end at the distance of the nearest free column that is known.
+// the least such limit. Lists are sorted by lower bounds of their entries, so a row's offers end at the distance of the
+// nearest free column that is known.
+//
+// Rows whose bound u_i has passed are listed anew, all that there are together. Rows whose limits are in the way offer the
+// best of the columns that are still open: inside a large tree a row's list holds nothing but closed ones, and no list
+// would be long enough. A row that is in the way once more offers all columns.
 //
 // With n < m, columns that stay without a row are held by a crowd of m - n equal rows that cost nothing anywhere: owner -2,
 // all with the largest v, the crowd's level. A search that reaches one of them may go on to any column, at level - v_j.
 #pragma once
 #include <cmath>
-#include <memory>
 
 #include "assign/lists.h"
 
@@ -18,17 +21,17 @@ namespace otk::OTK_ISA {
 template <class T>
 class Paths {
  public:
-  Paths(const AssignLists<T>& p, bool defer, int64_t* stale)
+  Paths(const AssignLists<T>& p, bool defer, const AssignSearch& shared, const AssignAsk& ask)
       : p_(p),
         defer_(defer),
-        stale_(stale),
+        shared_(shared),
+        ask_(ask),
         distance_(p.m),
         from_(p.m),
         search_(p.m, -1),
-        closed_(p.m),
+        asked_(p.n, -1),
         flagged_(p.n),
-        pair_cost_(p.n),
-        longer_(p.n) {
+        pair_cost_(p.n) {
     double largest = 0;
     missing_ = p.m - p.n;
     for (int64_t j = 0; j < p.m; ++j) {
@@ -36,25 +39,24 @@ class Paths {
       level_ = std::max(level_, p.v[j]), largest = std::max(largest, std::abs(p.v[j]));
     }
     for (int64_t i = 0; i < p.n; ++i) {
-      lists_.push_back(list_of(p, i));
       if (p.match[i] >= 0) pair_cost_[i] = pair_cost(p, i, p.match[i]);
-      largest = std::max({largest, std::abs(pair_cost_[i]), std::abs(lists_[i].cost[0])});
+      largest = std::max({largest, std::abs(pair_cost_[i]), std::abs(p.cost[i * p.capacity])});
     }
-    rounding_ = 16 * std::numeric_limits<double>::epsilon() * largest;
+    rounding_ = 4 * double(p.d + 16) * std::numeric_limits<double>::epsilon() * largest;  // as the bounds allow for
   }
 
   AssignRest solve(int64_t* queue, int64_t count) {
     int64_t left = 0;
     for (int64_t k = 0; k < count; ++k)
-      if (!search(queue[k])) queue[left++] = queue[k];
-    while (left == 0 && missing_ > 0 && search(kNoRow)) --missing_;
-    return {left, stale_count_, steps_};
+      if (!find(queue[k])) queue[left++] = queue[k];
+    while (left == 0 && missing_ > 0 && find(kNoRow)) --missing_;
+    return {left, flagged_count_, steps_};
   }
 
  private:
   static constexpr int32_t kFree = -1, kCrowd = -2;
   static constexpr int64_t kNoRow = -1;  // whom a column is reached from, or who searches: the crowd
-  static constexpr int64_t kKept = 1024;  // longer lists are forgotten after the search that made them
+  static constexpr int64_t kNotReached = -2;  // the crowd's column in a search
   static constexpr double kFar = std::numeric_limits<double>::infinity();
 
   struct Reached {
@@ -70,15 +72,9 @@ class Paths {
     double distance, u;
     bool operator<(const Limit& other) const { return value > other.value; }
   };
-  struct Longer {
-    explicit Longer(int64_t length) : column(length), cost(length), least(length) {}
-    std::vector<int32_t> column;
-    std::vector<double> cost, least;
-  };
-
   void offer(int64_t j, double distance, int64_t row) {
-    if (search_[j] != number_) search_[j] = number_, closed_[j] = false, distance_[j] = kFar;
-    if (closed_[j] || !(distance < distance_[j])) return;
+    if (search_[j] != number_) search_[j] = number_, distance_[j] = kFar;
+    if (shared_.closed[j] || !(distance < distance_[j])) return;
     distance_[j] = distance, from_[j] = row;
     if (p_.owner[j] == kFree) {
       free_distance_ = distance, free_column_ = j;
@@ -88,11 +84,16 @@ class Paths {
     }
   }
 
-  void scan(int64_t i, double distance, double u) {
-    const List& list = lists_[i];
-    ++steps_;
-    limits_.push_back({distance + (list.bound - u), i, distance, u});
+  void limit(int64_t i, double distance, double u, double least) {
+    limits_.push_back({distance + (least - u), i, distance, u});
     std::push_heap(limits_.begin(), limits_.end());
+  }
+
+  // The offers of a row whose bound is true for u.
+  void scan(int64_t i, double distance, double u) {
+    const List list = list_of(p_, i);
+    ++steps_;
+    limit(i, distance, u, list.bound);
     for (int64_t q = 0; q < list.length && distance + (list.least[q] - u) < free_distance_; ++q) {
       const int64_t j = list.column[q];
       const double reached = std::max(distance, distance + (list.cost[q] - p_.v[j] - u));
@@ -111,36 +112,58 @@ class Paths {
       }
   }
 
-  // The row's list from the costs of all columns.
-  void extend(int64_t i, int64_t length) {
-    length = std::min(length, p_.m);
-    entries_.resize(p_.m);
-    for (int64_t j = 0; j < p_.m; ++j) {
-      const double cost = pair_cost(p_, i, j);
-      entries_[j] = {cost - p_.v[j], cost, int32_t(j)};
+  // The best open columns of the rows that are in the way; all columns of those that have been so before.
+  void offer_more(double reach) {
+    int64_t count = 0;
+    open_.clear();
+    while (!limits_.empty() && limits_.front().value < reach) {
+      const Limit from = limits_.front();
+      std::pop_heap(limits_.begin(), limits_.end());
+      limits_.pop_back();
+      if (asked_[from.row] == number_) {
+        for (int64_t j = 0; j < p_.m; ++j) offer_open(from, j);
+      } else {
+        asked_[from.row] = number_;
+        open_.push_back(from), shared_.rows[count++] = from.row;
+      }
     }
-    sort_least(entries_.data(), p_.m, length);
-    if (length > kKept) forget_.push_back({i, lists_[i], std::move(longer_[i])});
-    longer_[i] = std::make_unique<Longer>(length);
-    Longer& to = *longer_[i];
-    write_list(entries_.data(), length, to.column.data(), to.cost.data(), to.least.data());
-    lists_[i] = {to.column.data(), to.cost.data(), to.least.data(), length, length < p_.m ? to.least.back() : kFar};
+    if (count == 0) return;
+    ask_(count, true);
+    for (int64_t r = 0; r < count; ++r) {
+      for (int64_t q = 0; q < kAssignMore && shared_.found[r * kAssignMore + q] >= 0; ++q)
+        offer_open(open_[r], shared_.found[r * kAssignMore + q]);
+      limit(open_[r].row, open_[r].distance, open_[r].u, shared_.unlisted[r]);
+    }
   }
 
-  // What the best of a row's list is worth; the list is extended until none outside can be better.
-  bool settle(int64_t i, double& u) {
-    for (;;) {
-      const List& list = lists_[i];
-      u = kFar;
-      for (int64_t q = 0; q < list.length && list.least[q] < u; ++q) u = std::min(u, list.cost[q] - p_.v[list.column[q]]);
-      if (!(list.bound < u - rounding_)) return true;
-      if (defer_) return flag(i), false;
-      extend(i, 2 * list.length);
-    }
+  void offer_open(const Limit& from, int64_t j) {
+    const double reached = std::max(from.distance, from.distance + (pair_cost(p_, from.row, j) - p_.v[j] - from.u));
+    if (reached < free_distance_) offer(j, reached, from.row);
+    ++steps_;
+  }
+
+  // Whether row i's list may be used for u; if not, lists are made of all rows like it, or it is flagged for the caller.
+  bool usable(int64_t i, double u) {
+    if (!(p_.bound[i] < u - rounding_)) return true;
+    if (defer_) return flag(i), false;
+    int64_t count = 0;
+    for (int64_t r = 0; r < p_.n; ++r)
+      if (r == i || (p_.match[r] >= 0 && p_.bound[r] < pair_cost_[r] - p_.v[p_.match[r]] - rounding_))
+        shared_.rows[count++] = r;
+    ask_(count, false);
+    return true;
+  }
+
+  // What the best column is worth to a free row.
+  double best(int64_t i) const {
+    const List list = list_of(p_, i);
+    double u = kFar;
+    for (int64_t q = 0; q < list.length && list.least[q] < u; ++q) u = std::min(u, list.cost[q] - p_.v[list.column[q]]);
+    return u;
   }
 
   void flag(int64_t i) {
-    if (!flagged_[i]) stale_[stale_count_++] = i;
+    if (!flagged_[i]) shared_.rows[flagged_count_++] = i;
     flagged_[i] = true;
   }
 
@@ -148,7 +171,7 @@ class Paths {
   Reached nearest() {
     while (!heap_.empty()) {
       const Reached top = heap_.front();
-      if (!closed_[top.column] && !(top.distance > distance_[top.column])) break;
+      if (!shared_.closed[top.column] && !(top.distance > distance_[top.column])) break;
       std::pop_heap(heap_.begin(), heap_.end());
       heap_.pop_back();
     }
@@ -157,16 +180,22 @@ class Paths {
   }
 
   // One path; false if it was deferred.
+  bool find(int64_t row) {
+    const bool found = search(row);
+    for (const int64_t j : path_) shared_.closed[j] = 0;
+    path_.clear();
+    return found;
+  }
+
   bool search(int64_t row) {
-    heap_.clear(), limits_.clear(), path_.clear();
+    heap_.clear(), limits_.clear();
     ++number_, free_distance_ = kFar, crowd_column_ = kNotReached;
-    double u;
-    if (row == kNoRow)
+    if (row == kNoRow) {
       scan_crowd(0, kNoRow);
-    else if (settle(row, u))
-      scan(row, 0, u);
-    else
-      return false;
+    } else {
+      if (!usable(row, best(row))) return false;
+      scan(row, 0, best(row));
+    }
     for (;;) {
       const Reached next = nearest();
       if (!limits_.empty() && limits_.front().value < next.distance - rounding_) {
@@ -175,25 +204,22 @@ class Paths {
             if (limit.value < next.distance) flag(limit.row);
           return false;
         }
-        const Limit limit = limits_.front();
-        std::pop_heap(limits_.begin(), limits_.end());
-        limits_.pop_back();
-        extend(limit.row, 2 * lists_[limit.row].length);
-        scan(limit.row, limit.distance, limit.u);
+        offer_more(next.distance - rounding_);
         continue;
       }
       if (next.column == free_column_ && next.distance == free_distance_) break;
-      closed_[next.column] = true, path_.push_back(next.column);
+      shared_.closed[next.column] = 1, path_.push_back(next.column);
       const int32_t owner = p_.owner[next.column];
-      if (owner == kCrowd)
+      if (owner == kCrowd) {
         scan_crowd(next.distance, next.column);
-      else
-        scan(owner, next.distance, pair_cost_[owner] - p_.v[next.column]);
+        continue;
+      }
+      const double u = pair_cost_[owner] - p_.v[next.column];
+      if (!usable(owner, u)) return false;
+      scan(owner, next.distance, u);
     }
     lower();
     augment(row);
-    for (auto& kept : forget_) lists_[kept.row] = kept.list, longer_[kept.row] = std::move(kept.longer);
-    forget_.clear();
     return true;
   }
 
@@ -222,28 +248,18 @@ class Paths {
     }
   }
 
-  struct Kept {
-    int64_t row;
-    List list;
-    std::unique_ptr<Longer> longer;
-  };
-  static constexpr int64_t kNotReached = -2;
-
   const AssignLists<T> p_;
   const bool defer_;
-  int64_t* const stale_;
+  const AssignSearch shared_;
+  const AssignAsk& ask_;
   std::vector<double> distance_;
-  std::vector<int64_t> from_, search_;
-  std::vector<char> closed_, flagged_;
+  std::vector<int64_t> from_, search_, asked_;
+  std::vector<char> flagged_;
   std::vector<double> pair_cost_;
-  std::vector<std::unique_ptr<Longer>> longer_;
-  std::vector<List> lists_;
-  std::vector<Kept> forget_;
-  std::vector<Entry> entries_;
   std::vector<Reached> heap_;
-  std::vector<Limit> limits_;
+  std::vector<Limit> limits_, open_;
   std::vector<int64_t> path_;
-  int64_t number_ = 0, steps_ = 0, stale_count_ = 0, missing_ = 0, free_column_ = 0, crowd_column_ = kNotReached;
+  int64_t number_ = 0, steps_ = 0, flagged_count_ = 0, missing_ = 0, free_column_ = 0, crowd_column_ = kNotReached;
   double level_ = -kFar, crowd_distance_ = 0, rounding_ = 0, free_distance_ = 0;
 };
 

@@ -27,8 +27,7 @@ struct Candidates : Panels<T, Product> {
   // Packs rows row_at(0).. of x; their L_i follow from the values that they have.
   template <class RowAt>
   void pack_rows(RowAt&& row_at, int64_t count, const T* centre) {
-    Base::pack_rows(row_at, count, centre);
-    for (int64_t r = 0; r < count; ++r) raise(r, row_at(r));
+    Base::pack(row_at, count, centre, [&](int64_t r) { raise(r, row_at(r)); });
   }
 
   // L_i from the distance of the best pair so far: no larger than the true maximum of s_i.

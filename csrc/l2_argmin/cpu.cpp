@@ -1,10 +1,9 @@
 // cpu.cpp - l2_argmin on one instruction set (see l2_argmin.h for the bound that makes it exact).
 //
-// y is packed chunk by chunk (kChunkBytes, so memory stays bounded) in panels of kCols points; a task is a few panels of
-// kRows rows of x. Points of up to kLowDimension coordinates go their own way (low_dimension.h). Large problems are first
-// asked, by samples, for copies of points and for clusters (duplicates.h, groups.h); what is left is solved by candidates
-// (candidates.h). Where the machine multiplies bfloat16, these come from there: twice the rate. On clouds whose neighbours
-// lie closer than bfloat16 resolves, the first rows' candidates tell, and float32 takes over.
+// Points of up to kLowDimension coordinates go their own way (low_dimension.h). Large problems are first asked, by samples,
+// for copies of points and for clusters (duplicates.h, groups.h); what is left is solved by candidates (candidates.h) in
+// packed panels (panels.h). Where the machine multiplies bfloat16, these come from there: twice the rate. On clouds whose
+// neighbours lie closer than bfloat16 resolves, the first rows' candidates tell, and float32 takes over.
 //
 // 4096 x 4096 points on two threads of an AMD EPYC with AVX512_BF16, d = 128 and 512, in ms, with a bound of
 // 2^-8 (|x|^2 + |y|^2) and all columns -> with measured losses, settled pairs' bounds, copies and clusters left out: ten

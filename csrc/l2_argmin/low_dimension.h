@@ -33,6 +33,18 @@ bool finite(const Points<T>& p) {
   return all_finite(p.x, p.n * p.d) && all_finite(p.y, p.m * p.d) && (!p.potential || all_finite(p.potential, p.m));
 }
 
+// The costs of x [d] and a vector of columns, whose first plane is at `columns`. One place, so that all ops sum alike.
+template <int d, class T>
+inline vec<T> plane_costs(const T* x, const T* columns, int64_t plane, vec<T> taken) {
+  vec<T> cost{};
+#pragma GCC unroll 4
+  for (int k = 0; k < d; ++k) {
+    const vec<T> difference = x[k] - load<T>(columns + k * plane);
+    cost = k ? cost + difference * difference : difference * difference;
+  }
+  return cost - taken;
+}
+
 // The lowest cost of kLowRows rows over `count` columns, which start at column `start`; improves value and index.
 template <int d, class T>
 void scan_planes(const T* x, const T* planes, int64_t plane, const T* offset, int64_t start, int64_t count, T* value,
@@ -47,13 +59,7 @@ void scan_planes(const T* x, const T* planes, int64_t plane, const T* offset, in
     const vec<T> taken = load<T>(offset + j);
 #pragma GCC unroll 8
     for (int r = 0; r < kLowRows; ++r) {
-      vec<T> cost{};
-#pragma GCC unroll 4
-      for (int k = 0; k < d; ++k) {
-        const vec<T> difference = x[r * d + k] - load<T>(planes + k * plane + j);
-        cost = k ? cost + difference * difference : difference * difference;
-      }
-      cost -= taken;
+      const vec<T> cost = plane_costs<d, T>(x + r * d, planes + j, plane, taken);
       const auto lower = cost < best[r];
       best[r] = lower ? cost : best[r];
       where[r] = lower ? column : where[r];

@@ -142,9 +142,9 @@ struct Panels : Points<T> {
     fixed[panel] = unit * rest + absolute;
   }
 
-  // Packs rows row_at(0).. of x; knows nothing of their L_i yet.
-  template <class RowAt>
-  void pack_rows(RowAt&& row_at, int64_t count, const T* centre) {
+  // Packs rows row_at(0).. of x; start(r) may raise the L_i of row r.
+  template <class RowAt, class Start>
+  void pack(RowAt&& row_at, int64_t count, const T* centre, Start&& start) {
     const int64_t padded = (count + kRows - 1) / kRows * kRows;
     for (int64_t first = 0; first < padded; first += L) {
       const Norms<T> norms =
@@ -153,7 +153,10 @@ struct Panels : Points<T> {
       store<T>(x_norm + first, lengths(norms.squares));
       store<T>(x_lost + first, Product::kRounds ? lengths(norms.lost) : vec<T>{});
       store<T>(x_fixed + first, 2 * std::numeric_limits<T>::epsilon() * norms.squares);
-      for (int64_t r = first; r < first + L; ++r) lower[r] = r < count ? -kInf<T> : kInf<T>;
+      for (int64_t r = first; r < first + L; ++r) {
+        lower[r] = r < count ? -kInf<T> : kInf<T>;
+        if (r < count) start(r);
+      }
     }
   }
 

@@ -34,8 +34,7 @@ struct TopCandidates : Panels<T, Product> {
 
   template <class RowAt>
   void pack_rows(RowAt&& row_at, int64_t count, const T* centre) {
-    Base::pack_rows(row_at, count, centre);
-    for (int64_t r = 0; r < count; ++r) lower[r] = kept.bar[row_at(r) - kept.from];
+    Base::pack(row_at, count, centre, [&](int64_t r) { lower[r] = kept.bar[row_at(r) - kept.from]; });
   }
 
   // The negated costs, as l2_argmin sums them, of row i and these columns; whether none is NaN.

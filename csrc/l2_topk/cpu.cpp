@@ -2,6 +2,12 @@
 //
 // As l2_argmin: points of up to kLowDimension coordinates by differences (low_dimension.h), all others by candidates from
 // products (candidates.h), in bfloat16 where the machine has it and the first rows say that it pays. k = 1 is l2_argmin.
+// Rows are solved a block at a time, so that their buffers (room_for(k) columns each) take some 16 MiB whatever n is.
+//
+// One thread of a Xeon with AVX512_BF16, CPU time, k = 16, over l2_argmin's, and faiss 1.15's knn over it, normal points:
+// 64 x 64 x 128: 1.8 and 1.6; 1024 x 1024 x 128: 1.4 and 2.4; 2048 x 4096 x 128: 1.3 and 2.5; 2048 x 4096 x 2: 5.5 and 6.0.
+// 1024 x 4096 points, d = 2 to 128, k = 2 to 128, over normal points in random order: columns in ever better order up to 4
+// times, points that are all equal, whose every pair is summed from differences, up to 14 times.
 #include "l2_topk/l2_topk.h"
 
 #include "l2_argmin/l2_argmin.h"

@@ -7,13 +7,14 @@
 // Contract  n == 0 or batch == 0 is a no-op, 1 <= k <= min(m, kMostNeighbours), d >= 1. A row whose costs hold a NaN gets
 //           index -1 and value NaN throughout.
 //
-// Numerics. s_ij and e_ij are l2_argmin.h's: products whose distance from the true s_ij is at most e_ij, so that
-// fl(s_ij) - e_ij and fl(s_ij) + e_ij enclose it, and a settled pair (one whose cost was summed from differences) has a lower
-// bound of its own. A row's L_i is the k-th largest lower bound of some set of its columns, or less: k columns have
-// true s >= L_i, and L_i never falls. So a column with fl(s_ij) + e_ij < L_i has k columns strictly before it, in any order of
-// ties, and is dropped; all others are kept, among them every column whose lower bound is L_i or more, so the k that prove L_i
-// are never dropped by it. In the end all kept columns are settled, and the k least of their costs as summed, by (cost,
-// index), are the result: the true costs of the chosen exceed the k least true ones by no more than two such sums err by.
+// Numerics. s_ij and e_ij are l2_argmin.h's: products whose distance from the true s_ij is at most e_ij, with room for the
+// roundings of the two sums below and of comparisons with them. So fl(s_ij) - e_ij and fl(s_ij) + e_ij enclose it, and a
+// settled pair (one whose cost was summed from differences) has a lower bound of its own. A row's L_i is the k-th largest
+// lower bound of some set of its columns, or less: k columns have true s >= L_i, and L_i never falls. A column with
+// fl(s_ij) + e_ij < L_i has k columns strictly before it, however ties are ordered, and is dropped; all others are kept, among
+// them every column whose lower bound is L_i or more, so the k that prove L_i are never dropped by it. In the end all kept
+// columns are settled, and the k least of their costs as summed, by (cost, index), are the result: the c-th least true cost
+// of the chosen exceeds the c-th least of all by no more than two such sums err by.
 //
 // Comparisons are written so that NaN and infinity keep a column: a NaN score, or one with an infinite e_ij, has the
 // bounds -inf and +inf. So a NaN cost, whose score is NaN, is always settled, and marks its row.

@@ -55,12 +55,7 @@ void keep_from_planes(Kept<T>& kept, int64_t r0, int64_t rows, const T* x, const
     uint32_t mask[kLowRows], any = 0;
 #pragma GCC unroll 8
     for (int r = 0; r < kLowRows; ++r) {
-#pragma GCC unroll 4
-      for (int k = 0; k < d; ++k) {
-        const vec<T> difference = x[r * d + k] - load<T>(planes + k * plane + j);
-        cost[r] = k ? cost[r] + difference * difference : difference * difference;
-      }
-      cost[r] -= taken;
+      cost[r] = plane_costs<d, T>(x + r * d, planes + j, plane, taken);
       any |= mask[r] = all & ~not_less<T>(cost[r], bar[r]);
     }
     const int64_t due = kept.k - (start + j);  // of the first k columns

@@ -7,15 +7,7 @@ Paths     D <= 8 sums differences directly. Beyond, pass 1 takes lower bounds of
           keeps per row the lowest and second lowest. A row is decided when the second lies above the directly summed
           cost of the first. Pass 2 sums all costs of the rows that are not, from differences: rare, but all rows where
           the points lie much farther from the origin than from each other (centre them to be fast).
-Numerics  u = 2^-24, S = |x_i|^2 + |y_j|^2, p = potential_j, G = sum_d |x_d y_d| <= S / 2.
-          Dot product     |error| <= 4u (D + 16) G, as a tensor core's additions truncate at the last bit of the largest
-                          term (Fasi et al. 2021: with blocks of k >= 4 terms, (D / k)(k + 2) 2u G <= 3u D G).
-          tf32x3          operands as two tf32 parts cut at 2^-10 each: 3 * 2^-20 G = 48u G more. Halves: nothing more.
-          Norms           (D + 1) u S; the operations that join them: 8u (S + |p|).
-          Direct sum      (D + 2) u |x_i - y_j|^2 <= 2 (D + 2) u S, and u |p|.
-          A score holds -2 G: together at most (7D + 129) u S + 9u |p|. With S itself computed (D <= 2^20) that is below
-          (8D + 160) u (S + |p|); D 2^-120 more for what underflows. Every bound is lowered by this. Where a norm is
-          beyond 2^120, NaN or Inf, or D > 2^20, the bound is -inf or NaN, which never decides a row: pass 2 does.
+Numerics  Bounds are those of otkernels/_triton_distance.py. Where one is -inf or NaN it decides no row: pass 2 does.
           The value is summed from the differences of the winning pair. Equal costs leave no row decided, and pass 2
           sums them alike, so exact ties go to the lowest index.
 Copies    Rows of y that equal an earlier one of no lower potential are left out of pass 1, or they would leave no row
@@ -37,46 +29,31 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._triton import INTERPRETED, on_device, parts, strides, supports
+from .._triton import on_device, parts, strides, supports
+from .._triton_distance import (
+    DIRECT_MAX_D,
+    INF,
+    NORM_MAX,
+    VARYING,
+    column_bounds,
+    direct_costs,
+    error_bound,
+    load_resident,
+    place,
+    potential_strides,
+    score_config,
+    scores,
+    squared_distance,
+    squared_norm,
+)
 
 __all__ = ["l2_argmin", "supports"]
 
-DIRECT_MAX_D = 8
-_BOUND_MAX_D = 1 << 20
 _GOLDEN = 0x1E3779B1  # odd, and far from simple fractions of 2^32
 _COPIES_PAY = 1 << 30  # multiply-adds of pass 1 beyond which copies are looked for
 # maxnreg: without it the assembler spills a register or two to fit one more block on a multiprocessor.
 _DIRECT = {"BLOCK_N": 64, "BLOCK_M": 64, "num_warps": 8, "num_stages": 1, "maxnreg": 255}
-_COLUMN = {"BLOCK_M": 32, "BLOCK_D": 32, "num_warps": 4, "maxnreg": 128}
 _SETTLE = {"BLOCK_N": 16, "BLOCK_M": 128, "BLOCK_D": 32, "num_warps": 4, "num_stages": 1, "maxnreg": 152}
-_VARYING = ["B", "N", "M", "row_blocks", "splits"]  # from call to call: see _triton.strides
-_NORM_MAX = tl.constexpr(2.0**120)
-_INF = tl.constexpr(float("inf"))
-
-
-@triton.jit
-def _squared_norm(rows, row_ok, D, stride, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
-    """|v_i|^2 of BLOCK_N rows, given pointers to them."""
-    total = tl.zeros([BLOCK_N], tl.float32)
-    for start in range(0, D, BLOCK_D):
-        d = start + tl.arange(0, BLOCK_D).to(tl.int64)
-        v = tl.load(rows[:, None] + d[None, :] * stride, mask=row_ok[:, None] & (d < D)[None, :], other=0.0)
-        v = v.to(tl.float32)
-        total += tl.sum(v * v, axis=1)
-    return total
-
-
-@triton.jit
-def _squared_distance(x_rows, y_rows, row_ok, D, sxd, syd, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
-    """|x_i - y_i|^2 of BLOCK_N pairs, given pointers to both rows."""
-    total = tl.zeros([BLOCK_N], tl.float32)
-    for start in range(0, D, BLOCK_D):
-        d = start + tl.arange(0, BLOCK_D).to(tl.int64)
-        mask = row_ok[:, None] & (d < D)[None, :]
-        xv = tl.load(x_rows[:, None] + d[None, :] * sxd, mask=mask, other=0.0).to(tl.float32)
-        yv = tl.load(y_rows[:, None] + d[None, :] * syd, mask=mask, other=0.0).to(tl.float32)
-        total += tl.sum((xv - yv) * (xv - yv), axis=1)
-    return total
 
 
 @triton.jit
@@ -88,48 +65,27 @@ def _direct_tile(
     local = tl.arange(0, BLOCK_M)
     columns = start + local
     column_ok = columns < M
-    y_rows = y + columns * sym
-    cost = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-    for _ in range(D):
-        xv = tl.load(x_rows, mask=row_ok, other=0.0).to(tl.float32)
-        yv = tl.load(y_rows, mask=column_ok, other=0.0).to(tl.float32)
-        difference = xv[:, None] - yv[None, :]
-        cost += difference * difference
-        x_rows += sxd
-        y_rows += syd
-    if HAS_POTENTIAL:
-        cost -= tl.load(potential + columns * spm, mask=column_ok, other=0.0).to(tl.float32)[None, :]
+    cost = direct_costs(
+        x_rows, row_ok, y, potential, columns, column_ok, D, sxd, sym, syd, spm, HAS_POTENTIAL, BLOCK_N, BLOCK_M
+    )  # fmt: skip
     is_nan = (cost != cost) & column_ok[None, :]
     bad += tl.sum(is_nan.to(tl.int32), axis=1)
-    cost = tl.where(column_ok[None, :] & (cost == cost), cost, _INF)
+    cost = tl.where(column_ok[None, :] & (cost == cost), cost, INF)
     low, at = tl.min(cost, axis=1, return_indices=True)
     index = tl.where(low < best, start + at, index)
     return tl.minimum(low, best), index, bad
 
 
-@triton.jit
-def _place(row_blocks, splits, N, M, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr):
-    """The program's batch element, split, rows [BLOCK_N], and columns [begin, end)."""
-    program = tl.program_id(0).to(tl.int64)
-    split = program % splits
-    block = program // splits
-    rows = (block % row_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
-    tiles = tl.cdiv(M, BLOCK_M)
-    begin = split * tiles // splits * BLOCK_M
-    end = tl.minimum((split + 1) * tiles // splits * BLOCK_M, M)
-    return block // row_blocks, split, rows, begin, end
-
-
-@triton.jit(do_not_specialize=[*_VARYING, "D", "sxb", "syb", "spb"])
+@triton.jit(do_not_specialize=[*VARYING, "D", "sxb", "syb", "spb"])
 def _direct_kernel(
     x, y, potential, value, index, B, N, M, D, row_blocks, splits,
     sxb, sxn, sxd, syb, sym, syd, spb, spm,
     HAS_POTENTIAL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    batch, split, rows, begin, end = _place(row_blocks, splits, N, M, BLOCK_N, BLOCK_M)
+    batch, split, rows, begin, end = place(row_blocks, splits, N, M, BLOCK_N, BLOCK_M)
     row_ok = rows < N
     x_rows = x + batch * sxb + rows * sxn
-    best = tl.full([BLOCK_N], _INF, tl.float32)
+    best = tl.full([BLOCK_N], INF, tl.float32)
     at = tl.zeros([BLOCK_N], tl.int64) + begin
     bad = tl.zeros([BLOCK_N], tl.int32)
     for start in range(begin, end, BLOCK_M):
@@ -142,78 +98,33 @@ def _direct_kernel(
     tl.store(index + out, tl.where(bad == 0, at, -1), mask=row_ok)
 
 
-@triton.jit(do_not_specialize=["M", "column_blocks"])
-def _column_kernel(
-    y, potential, column, M, D, column_blocks, slack, syb, sym, syd, spb, spm,
-    HAS_POTENTIAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """column_j = |y_j|^2 - p_j - slack (|y_j|^2 + |p_j|), what column j adds to a bound; -inf where that is unsafe."""
-    program = tl.program_id(0).to(tl.int64)
-    batch = program // column_blocks
-    columns = (program % column_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
-    column_ok = columns < M
-    y_rows = y + batch * syb + columns * sym
-    norm = _squared_norm(y_rows, column_ok, D, syd, BLOCK_M, BLOCK_D)
-    size = norm
-    bound = norm
-    if HAS_POTENTIAL:
-        p = tl.load(potential + batch * spb + columns * spm, mask=column_ok, other=0.0).to(tl.float32)
-        never = p == -_INF  # its cost is +inf, whatever the norm's rounding
-        size = tl.where(never, norm, norm + tl.abs(p))
-        bound = norm - p
-    bound = tl.where(size < _NORM_MAX, bound - slack * size, -_INF)
-    tl.store(column + batch * M + columns, bound, mask=column_ok)
-
-
-@triton.jit
-def _dot(xv, yv, acc, PRECISION: tl.constexpr, OPERAND: tl.constexpr, WIDEN: tl.constexpr):
-    xv = xv.to(OPERAND)
-    yv = yv.to(OPERAND)
-    if WIDEN:  # Triton's interpreter multiplies the bit patterns of bfloat16
-        xv = xv.to(tl.float32)
-        yv = yv.to(tl.float32)
-    return tl.dot(xv, tl.trans(yv), acc, input_precision=PRECISION)
-
-
-@triton.jit(do_not_specialize=_VARYING)
+@triton.jit(do_not_specialize=VARYING)
 def _score_kernel(
     x, y, column, first, second, at, B, N, M, D, row_blocks, splits, sxb, sxn, sxd, syb, sym, syd,
     EXACT: tl.constexpr, PRECISION: tl.constexpr, OPERAND: tl.constexpr, WIDEN: tl.constexpr, ONE_CHUNK: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Pass 1. Over the split's columns: the lowest column_j - 2 x_i . y_j, its j, and the second lowest."""
-    batch, split, rows, begin, end = _place(row_blocks, splits, N, M, BLOCK_N, BLOCK_M)
+    batch, split, rows, begin, end = place(row_blocks, splits, N, M, BLOCK_N, BLOCK_M)
     row_ok = rows < N
     x_rows = x + batch * sxb + rows * sxn
     y += batch * syb
     column += batch * M
-    d = tl.arange(0, BLOCK_D).to(tl.int64)
-    if ONE_CHUNK:
-        x_tile = tl.load(x_rows[:, None] + d[None, :] * sxd, mask=row_ok[:, None] & (d < D)[None, :], other=0.0)
+    x_tile = load_resident(x_rows, row_ok, D, sxd, ONE_CHUNK, BLOCK_D)
     local = tl.arange(0, BLOCK_M)
-    low1 = tl.full([BLOCK_N], _INF, tl.float32)
-    low2 = tl.full([BLOCK_N], _INF, tl.float32)
+    low1 = tl.full([BLOCK_N], INF, tl.float32)
+    low2 = tl.full([BLOCK_N], INF, tl.float32)
     best = tl.zeros([BLOCK_N], tl.int64) + begin
     for start in range(begin, end, BLOCK_M):
         columns = start + local
         column_ok = columns < M
-        y_rows = y + columns * sym
-        product = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-        if ONE_CHUNK:
-            yv = tl.load(y_rows[:, None] + d[None, :] * syd, mask=column_ok[:, None] & (d < D)[None, :], other=0.0)
-            product = _dot(x_tile, yv, product, PRECISION, OPERAND, WIDEN)
-        else:
-            for chunk in range(0, D, BLOCK_D):
-                dc = chunk + d
-                d_ok = (dc < D)[None, :]
-                xv = tl.load(x_rows[:, None] + dc[None, :] * sxd, mask=row_ok[:, None] & d_ok, other=0.0)
-                yv = tl.load(y_rows[:, None] + dc[None, :] * syd, mask=column_ok[:, None] & d_ok, other=0.0)
-                product = _dot(xv, yv, product, PRECISION, OPERAND, WIDEN)
-        score = tl.load(column + columns, mask=column_ok, other=_INF)[None, :] - 2 * product
-        score = tl.where(score == score, score, -_INF)  # a NaN is a candidate
+        score = scores(
+            x_tile, x_rows, row_ok, y, column, columns, column_ok, D, sxd, sym, syd,
+            PRECISION, OPERAND, WIDEN, ONE_CHUNK, BLOCK_N, BLOCK_M, BLOCK_D,
+        )  # fmt: skip
         tile_low, tile_at = tl.min(score, axis=1, return_indices=True)
         if EXACT:
-            others = tl.where(local[None, :] == tile_at[:, None], _INF, score)
+            others = tl.where(local[None, :] == tile_at[:, None], INF, score)
             low2 = tl.minimum(tl.minimum(low2, tl.min(others, axis=1)), tl.maximum(low1, tile_low))
         best = tl.where(tile_low < low1, start + tile_at, best)
         low1 = tl.minimum(low1, tile_low)
@@ -223,7 +134,7 @@ def _score_kernel(
     tl.store(at + out, best, mask=row_ok)
 
 
-@triton.jit(do_not_specialize=_VARYING)
+@triton.jit(do_not_specialize=VARYING)
 def _settle_kernel(
     x, y, potential, first, second, at, value, index, B, N, M, D, row_blocks, splits, slack, direct_slack, tiny,
     sxb, sxn, sxd, syb, sym, syd, spb, spm,
@@ -236,13 +147,13 @@ def _settle_kernel(
     rows = (program % row_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
     row_ok = rows < N
     here = batch * N + rows
-    low1 = tl.load(first + here, mask=row_ok, other=_INF)
-    low2 = tl.load(second + here, mask=row_ok, other=_INF)
+    low1 = tl.load(first + here, mask=row_ok, other=INF)
+    low2 = tl.load(second + here, mask=row_ok, other=INF)
     best_at = tl.load(at + here, mask=row_ok, other=0)
     for split in range(1, splits):
         there = (split * B + batch) * N + rows
-        new1 = tl.load(first + there, mask=row_ok, other=_INF)
-        new2 = tl.load(second + there, mask=row_ok, other=_INF)
+        new1 = tl.load(first + there, mask=row_ok, other=INF)
+        new2 = tl.load(second + there, mask=row_ok, other=INF)
         new_at = tl.load(at + there, mask=row_ok, other=0)
         low2 = tl.minimum(tl.minimum(low2, new2), tl.maximum(low1, new1))
         best_at = tl.where(new1 < low1, new_at, best_at)
@@ -251,22 +162,22 @@ def _settle_kernel(
     x_rows = x + batch * sxb + rows * sxn
     y += batch * syb
     potential += batch * spb
-    norm = _squared_norm(x_rows, row_ok, D, sxd, BLOCK_N, BLOCK_D)
-    cost = _squared_distance(x_rows, y + best_at * sym, row_ok, D, sxd, syd, BLOCK_N, BLOCK_D)
+    norm = squared_norm(x_rows, row_ok, D, sxd, BLOCK_N, BLOCK_D)
+    cost = squared_distance(x_rows, y + best_at * sym, row_ok, D, sxd, syd, BLOCK_N, BLOCK_D)
     size = cost
     if HAS_POTENTIAL:
         p = tl.load(potential + best_at * spm, mask=row_ok, other=0.0).to(tl.float32)
         size = cost + tl.abs(p)
         cost = cost - p
-    safe = norm < _NORM_MAX
+    safe = norm < NORM_MAX
     if EXACT:  # every other bound lies above the direct cost of the first
         decided = safe & (low2 + (norm - slack * norm - tiny) > cost + (direct_slack * size + tiny))
     else:
-        decided = safe & (low1 > -_INF)
+        decided = safe & (low1 > -INF)
     pending = row_ok & (decided == 0)
     bad = tl.zeros([BLOCK_N], tl.int32)
     if tl.sum(pending.to(tl.int32), axis=0) > 0:
-        direct = tl.full([BLOCK_N], _INF, tl.float32)
+        direct = tl.full([BLOCK_N], INF, tl.float32)
         direct_at = tl.zeros([BLOCK_N], tl.int64)
         zero = program * 0
         for start in range(zero, zero + M, BLOCK_M):
@@ -328,7 +239,7 @@ def _direct(x: Tensor, y: Tensor, potential: Tensor | None, value: Tensor, index
     outs = (value, index) if splits == 1 else (value.new_empty(splits, batch, n), index.new_empty(splits, batch, n))
     _direct_kernel[(batch * row_blocks * splits,)](
         x, y, y if potential is None else potential, *outs, batch, n, m, d, row_blocks, splits,
-        *strides(x), *strides(y), *_strides(potential), HAS_POTENTIAL=potential is not None, **_DIRECT,
+        *strides(x), *strides(y), *potential_strides(potential), HAS_POTENTIAL=potential is not None, **_DIRECT,
     )  # fmt: skip
     if splits > 1:
         _merge_kernel[(triton.cdiv(batch * n, 128),)](*outs, value, index, batch * n, splits, BLOCK=128, num_warps=4)
@@ -341,9 +252,9 @@ def _tensor(x: Tensor, y: Tensor, potential: Tensor | None, precision: str, valu
     row_blocks = triton.cdiv(n, _SETTLE["BLOCK_N"])
     _settle_kernel[(batch * row_blocks,)](
         x, y, y if potential is None else potential, first, second, at, value, index,
-        batch, n, y.shape[1], d, row_blocks, first.shape[0], *_error_bound(d, precision),
-        *strides(x), *strides(y), *_strides(potential), HAS_POTENTIAL=potential is not None, EXACT=precision == "exact",
-        **_SETTLE,
+        batch, n, y.shape[1], d, row_blocks, first.shape[0], *error_bound(d, precision),
+        *strides(x), *strides(y), *potential_strides(potential),
+        HAS_POTENTIAL=potential is not None, EXACT=precision == "exact", **_SETTLE,
     )  # fmt: skip
 
 
@@ -374,15 +285,10 @@ def _scores(
     """
     batch, n, d = x.shape
     m = y.shape[1]
-    column = torch.empty(batch, m, dtype=torch.float32, device=x.device)
-    column_blocks = triton.cdiv(m, _COLUMN["BLOCK_M"])
-    _column_kernel[(batch * column_blocks,)](
-        y, y if potential is None else potential, column, m, d, column_blocks, _error_bound(d, precision)[0],
-        *strides(y), *_strides(potential), HAS_POTENTIAL=potential is not None, **_COLUMN,
-    )  # fmt: skip
+    column = column_bounds(y, potential, error_bound(d, precision)[0])
     if left_out is not None:
         column.masked_fill_(left_out, torch.inf)
-    config = _score_config(x.dtype, d, precision)
+    config = score_config(x.dtype, d, precision)
     row_blocks = triton.cdiv(n, config["BLOCK_N"])
     splits = parts(batch * row_blocks, triton.cdiv(m, config["BLOCK_M"]), x.device)
     first = torch.empty(splits, batch, n, dtype=torch.float32, device=x.device)
@@ -393,36 +299,3 @@ def _scores(
         EXACT=precision == "exact", **config,
     )  # fmt: skip
     return first, second, at
-
-
-def _strides(potential: Tensor | None) -> tuple[int, ...]:
-    return (0, 0) if potential is None else strides(potential)
-
-
-def _error_bound(d: int, precision: str) -> tuple[float, float, float]:
-    """The header's relative bound of a score, four times that of a direct sum, and the absolute bound of underflow."""
-    if precision != "exact":
-        return 0.0, 0.0, 0.0
-    slack = (8 * d + 160) * 2.0**-24 if d <= _BOUND_MAX_D else float("inf")
-    return slack, 4 * (d + 4) * 2.0**-24, d * 2.0**-120
-
-
-def _score_config(dtype: torch.dtype, d: int, precision: str) -> dict[str, object]:
-    half = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}.get(dtype)
-    operand = half or (tl.bfloat16 if precision == "bf16" else tl.float32)
-    split = operand == tl.float32 and precision == "exact"  # three products of two parts: smaller pieces, more warps
-    rounded = half is None and operand == tl.bfloat16  # float32 in memory, bfloat16 in the product
-    resident = d <= (16 if split else 64 if rounded else 128)  # x's rows stay on the chip
-    chunk = 16 if split else 32  # else features of x and y read at a time
-    return {
-        "OPERAND": operand,
-        "PRECISION": "tf32x3" if split else "tf32",
-        "WIDEN": INTERPRETED and operand == tl.bfloat16,
-        "ONE_CHUNK": resident,
-        "BLOCK_N": 128 if split else 64,
-        "BLOCK_M": 64,
-        "BLOCK_D": max(16, triton.next_power_of_2(d)) if resident else chunk,
-        "num_warps": 8 if split else 4,
-        "num_stages": 2,
-        "maxnreg": 255,
-    }

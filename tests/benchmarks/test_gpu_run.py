@@ -66,7 +66,7 @@ def first_lines(output_dir, op):
 def test_cases_with_targets_come_first_and_every_case_once(chosen):
     cases, head = run.plan(chosen)
     labels = [f"{suite.op} {case.label()}" for suite, case in cases]
-    assert len(set(labels)) == len(labels) == 4 + 8 + 7 * 4 * 2 + 5
+    assert len(set(labels)) == len(labels) == 4 + 8 + 7 * 4 * 2 + 5 + 4 * 3
     assert labels[:5] == [
         "fit_transport d = 128, T = 18, N = 64",
         "soft_forest forward, N = 65536",
@@ -86,7 +86,7 @@ def test_the_run_ends_with_its_time_and_says_what_it_did_not_reach(chosen, capsy
     assert run.run(chosen, child, clock) == 0
     assert len(child.asked) == 9  # the ninth starts at 56 s of 60
     assert child.closed
-    assert "time is over: 64 cases are not measured" in capsys.readouterr().out
+    assert "time is over: 76 cases are not measured" in capsys.readouterr().out
     whole = json.loads((chosen.output / "l2_argmin-pretend-gpu-9000.json").read_text())
     assert len(whole["not_reached"]) == 56 + 5 - 6
     assert "Not reached in the time that the run had: " in (chosen.output / "l2_argmin-pretend-gpu-9000.md").read_text()
@@ -96,11 +96,11 @@ def test_time_is_divided_among_the_cases_left(chosen):
     clock = Clock()
     child = PretendChild(clock, seconds=0.5)
     run.run(chosen, child, clock)
-    assert len(child.asked) == 73
+    assert len(child.asked) == 85
     head = run.plan(chosen)[1]
     assert all(run.LEAST <= request["budget"] <= run.MOST for request in child.asked)
     assert child.asked[head - 1]["allow"] == pytest.approx(60 - 0.5 * (head - 1))  # all that is left, to compile
-    assert child.asked[head]["allow"] == pytest.approx((60 - 0.5 * head) / (73 - head))
+    assert child.asked[head]["allow"] == pytest.approx((60 - 0.5 * head) / (85 - head))
 
 
 def test_a_run_that_is_interrupted_reports_the_finished_cases(chosen, monkeypatch):
@@ -114,7 +114,7 @@ def test_a_run_that_is_interrupted_reports_the_finished_cases(chosen, monkeypatc
     stems = ("fit_transport-pretend-gpu-9000", "soft_forest-pretend-gpu-9000")
     assert names == sorted(
         [f"{stem}.{ending}" for stem in stems for ending in ("json", "jsonl", "md", "png")]
-        + ["l2_argmin-pretend-gpu-9000.jsonl"]  # nothing to report yet
+        + [f"{op}-pretend-gpu-9000.jsonl" for op in ("l2_argmin", "l2_topk")]  # nothing to report yet
     )
 
 

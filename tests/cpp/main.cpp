@@ -7,6 +7,7 @@
 
 void test_fit_transport();
 void test_l2_argmin();
+void test_l2_topk();
 void test_soft_forest();
 
 int main() {
@@ -18,6 +19,7 @@ int main() {
   }
   test_fit_transport();
   test_l2_argmin();
+  test_l2_topk();
   test_soft_forest();
   std::printf("%d failures\n", failures);
   return failures != 0;

@@ -40,7 +40,7 @@ def test_reasons_are_given():
     if not _native.has_cuda():
         assert "built without CUDA" in _dispatch.why_not("l2_argmin", "cuda", cuda, torch.float32)
     with pytest.raises(
-        ValueError, match="available_impls: op must be one of l2_argmin, soft_forest, fit_transport, got"
+        ValueError, match="available_impls: op must be one of l2_argmin, l2_topk, soft_forest, fit_transport, got"
     ):
         available_impls("matmul")
 
@@ -61,6 +61,7 @@ print(_dispatch.choose("l2_argmin", "auto", torch.zeros(1))[0], _dispatch.choose
     ("call", "choices"),
     [
         ("l2_argmin(x, x)", "l2_argmin: {} auto or one of cpu, triton, cuda, reference"),
+        ("l2_topk(x, x, 2)", "l2_topk: {} auto or one of cpu, triton, reference"),
         ("soft_forest(x, x[:, :1], x.view(4, 2, 2))", "soft_forest: {} auto or one of cpu, cuda, triton, reference"),
         (
             "fit_transport(x, x, x[:1, :3], x[None], AdamState.zeros_like(x[None]))",

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import grad, grad_and_value, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
-from otkernels import AdamState, fit_transport, l2_argmin, soft_forest
+from otkernels import AdamState, fit_transport, l2_argmin, l2_topk, soft_forest
 from otkernels.soft_forest import reference as trees
 
 Call = Callable[..., Tensor]
@@ -25,6 +25,15 @@ def plain_pairing(x: Tensor, y: Tensor, potential: Tensor | None = None) -> Tens
     return (cost if potential is None else cost - potential[..., None, :]).amin(-1)
 
 
+def nearest_three(x: Tensor, y: Tensor, potential: Tensor | None = None) -> Tensor:
+    return l2_topk(x, y, 3, potential).value
+
+
+def plain_nearest_three(x: Tensor, y: Tensor, potential: Tensor | None = None) -> Tensor:
+    cost = (x[..., :, None, :] - y[..., None, :, :]).square().sum(-1)
+    return (cost if potential is None else cost - potential[..., None, :]).topk(3, largest=False).values
+
+
 def plain_forest(z: Tensor, thresholds: Tensor, leaves: Tensor) -> Tensor:
     if leaves.dim() > 3:
         return trees.soft_forest(z, thresholds, leaves)
@@ -35,6 +44,8 @@ CASES: dict[str, tuple[Call, Call, tuple[tuple[int, ...], ...]]] = {
     "l2_argmin": (pairing, plain_pairing, ((9, 3), (5, 3))),
     "l2_argmin_potential": (pairing, plain_pairing, ((9, 3), (5, 3), (5,))),
     "l2_argmin_batch": (pairing, plain_pairing, ((2, 6, 3), (2, 5, 3), (2, 5))),
+    "l2_topk": (nearest_three, plain_nearest_three, ((9, 3), (5, 3))),
+    "l2_topk_batch": (nearest_three, plain_nearest_three, ((2, 6, 3), (2, 5, 3), (2, 5))),
     "soft_forest": (soft_forest, plain_forest, ((6, 4), (2, 3), (2, 4, 3))),
     "soft_forest_batch": (soft_forest, plain_forest, ((2, 4, 3), (2, 2, 1), (2, 2, 2, 3))),
 }

@@ -21,13 +21,18 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from otkernels import AdamState, FitTransport, fit_transport, l2_argmin, soft_forest
+from otkernels import AdamState, FitTransport, fit_transport, l2_argmin, l2_topk, soft_forest
 
 Call = Callable[..., tuple[Tensor, ...]]
 
 
 def pairing(x: Tensor, y: Tensor, potential: Tensor | None = None) -> tuple[Tensor, ...]:
     result = l2_argmin(x, y, potential)
+    return result.value * 2, result.index
+
+
+def nearest_three(x: Tensor, y: Tensor, potential: Tensor | None = None) -> tuple[Tensor, ...]:
+    result = l2_topk(x, y, 3, potential)
     return result.value * 2, result.index
 
 
@@ -40,6 +45,7 @@ SHAPES: dict[str, tuple[Call, tuple[tuple[int, ...], ...]]] = {
     "l2_argmin_low": (pairing, ((50, 4), (7, 4))),
     "l2_argmin_potential": (pairing, ((50, 6), (7, 6), (7,))),
     "l2_argmin_batch": (pairing, ((2, 50, 6), (2, 7, 6), (2, 7))),
+    "l2_topk_potential": (nearest_three, ((50, 6), (7, 6), (7,))),
     "soft_forest": (forest, ((9, 5), (2, 3), (2, 4, 6))),
     "soft_forest_batch": (forest, ((2, 9, 5), (2, 2, 3), (2, 2, 4, 6))),
 }

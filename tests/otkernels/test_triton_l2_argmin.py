@@ -145,7 +145,7 @@ def test_bounds_lie_below_the_true_costs_and_decide_ordinary_rows() -> None:
         assert (first[split] <= second[split]).all()
     bounds = torch.cat((first, second)).double().sort(dim=0).values[:2] + norm
     lowest = exact_cost(x, y, potential).sort(dim=2).values[..., :2].movedim(2, 0)
-    slack = triton_impl._error_bound(20, "exact")[0]
+    slack = triton_impl.error_bound(20, "exact")[0]
     size = norm + y.double().square().sum(-1).amax() + potential.double().abs().amax()
     assert (bounds[0] <= lowest[0]).all()
     assert (bounds[1] <= lowest[1]).all()

@@ -9,10 +9,12 @@ from otkernels import (
     AdamState,
     FitTransport,
     L2Argmin,
+    L2TopK,
     Semidiscrete,
     balanced,
     fit_transport,
     l2_argmin,
+    l2_topk,
     semidiscrete,
     soft_forest,
 )
@@ -27,6 +29,8 @@ def nearest(x: Tensor, y: Tensor) -> None:
         assert_type(tensor, Tensor)
     l2_argmin(x, y, potential=0.0)  # type: ignore[arg-type]
     assert_type(otkernels.available_impls("l2_argmin"), list[str])
+    assert_type(l2_topk(x, y, 5), L2TopK)
+    l2_topk(x, y, 5, impl=None)  # type: ignore[arg-type]
 
 
 def matchings(x: Tensor, y: Tensor) -> None:

@@ -25,6 +25,10 @@ def nearest(impl: str) -> tuple[torch.Tensor, ...]:
     return otkernels.l2_argmin(randn(70, 20), randn(50, 20), randn(50), impl=impl)
 
 
+def nearest_three(impl: str) -> tuple[torch.Tensor, ...]:
+    return otkernels.l2_topk(randn(70, 20), randn(50, 20), 3, randn(50), impl=impl)
+
+
 def forest(impl: str) -> tuple[torch.Tensor, ...]:
     inputs = [randn(*shape).requires_grad_() for shape in ((30, 6), (5, 7), (5, 8, 4))]
     out = otkernels.soft_forest(*inputs, impl=impl)
@@ -50,7 +54,8 @@ def main() -> None:
     check("otkernels/py.typed" in map(str, files), "its types are declared")
     check({file.parts[0].split("-")[0] for file in files} <= {"otkernels", "otkernels.libs"}, "it is otkernels alone")
     check(not any(map(shutil.which, ("c++", "cc", "g++", "gcc", "clang", "clang++"))), "no compiler is on the PATH")
-    for name, call in {"l2_argmin": nearest, "soft_forest": forest, "fit_transport": transport}.items():
+    calls = {"l2_argmin": nearest, "l2_topk": nearest_three, "soft_forest": forest, "fit_transport": transport}
+    for name, call in calls.items():
         results = []
         for impl in ("cpu", "reference"):
             torch.manual_seed(SEED)

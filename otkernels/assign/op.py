@@ -1,0 +1,162 @@
+"""assign as a torch op: public function, checks, fake, vmap, and the certificate."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from .. import _checks, _dispatch
+from ..l2_argmin.reference import widen
+
+LARGEST = 1e150  # of a coordinate: squares beyond it leave float64
+
+
+class Assignment(NamedTuple):
+    """What assign returns, with any leading dimensions [...]; unpacks as a tuple."""
+
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody misses here
+    """[..., N] int64: sigma(i), the column of each row; -1 where the problem has a NaN or an infinity."""
+    u: Tensor
+    """[..., N] float64: the rows' dual potential."""
+    v: Tensor
+    """[..., M] float64: the columns' dual potential."""
+    primal: Tensor
+    """[...] float64: sum_i |x_i - y_sigma(i)|^2 - potential_sigma(i). Differentiable in x, y and potential."""
+    dual: Tensor
+    """[...] float64: sum_i u_i + sum_j v_j, which no matching's cost is below."""
+    gap: Tensor
+    """[...] float64: primal - dual; optimal when it is at rounding size."""
+
+
+torch.serialization.add_safe_globals([Assignment])
+pytree._register_namedtuple(Assignment, serialized_type_name="otkernels.Assignment")
+
+
+def assign(
+    x: Tensor, y: Tensor, *, potential: Tensor | None = None, tolerance: float = 0.0, impl: str = "auto"
+) -> Assignment:
+    """The one-to-one matching of least total cost, with a proof, without the N x M matrix (Peyre & Cuturi 2019, ch. 3).
+
+        sigma = argmin sum_i c_{i sigma(i)} over injective sigma,   c_ij = |x_i - y_j|^2 - potential_j
+        u_i + v_j <= c_ij for all pairs, = for matched ones;  where N < M also v <= 0, and v_j = 0 for unmatched columns
+
+    Args:
+        x: [..., N, D]; float32, float64, float16 or bfloat16.
+        y: [..., M, D], N <= M, the same leading dimensions, dtype and device. Leading dimensions are problems of their
+            own.
+        potential: [..., M], or None for zeros.
+        tolerance: 0 (default): optimal to the rounding of float64. Larger: any matching with gap <= tolerance * primal.
+        impl: "auto", "cpu", "cuda" or "reference"; one that cannot run raises and says why.
+
+    Returns:
+        An Assignment: index [..., N], the potentials u [..., N] and v [..., M], and the certificate primal, dual and gap
+        [...], in float64 from the coordinates. Where N = M, v has mean 0. ``verify`` checks it by two l2_argmin calls. A
+        problem that holds a NaN, an infinity or a coordinate beyond 1e150 has index -1 and NaN everywhere else.
+
+    Everything is deterministic, whatever the number of threads. No gradient passes through sigma; ``primal`` is
+    differentiable at the sigma that was found, which is the gradient of the least cost itself (Danskin's theorem).
+    Memory is O((N + M) k) with k <= 128, O(N M) up to 2^21 pairs, where the matrix is faster. On a GPU the lists of
+    candidates are made there and matched on the host.
+
+    Raises:
+        ValueError: a shape, dtype, device or option is wrong; the message names it.
+        RuntimeError: the named impl cannot run here.
+    """
+    x, y, potential = _checks.autocast(x, y, potential)
+    check("assign", x, y, potential)
+    tolerance = _checks.number("assign", "tolerance", tolerance)
+    _dispatch.check("assign", impl)
+    lead, (n, d), m = x.shape[:-2], x.shape[-2:], y.shape[-2]
+    offsets = None if potential is None else potential.detach().reshape(-1, m)
+    index, u, v = torch.ops.otkernels.assign(
+        x.detach().reshape(-1, n, d), y.detach().reshape(-1, m, d), offsets, tolerance, impl
+    )
+    index, u, v = index.view(*lead, n), u.view(*lead, n), v.view(*lead, m)
+    primal, dual = primal_cost(x, y, potential, index), u.sum(-1) + v.sum(-1)
+    return Assignment(index, u, v, primal, dual, primal.detach() - dual)
+
+
+def primal_cost(x: Tensor, y: Tensor, potential: Tensor | None, index: Tensor) -> Tensor:
+    """sum_i |x_i - y_sigma(i)|^2 - potential_sigma(i) in float64 [...]; NaN where an index is -1."""
+    seen = index.clamp_min(0)
+    cost = (x.double() - y.double().take_along_dim(seen[..., None], -2)).square().sum(-1)  # [..., N]
+    if potential is not None:
+        cost = cost - potential.double().take_along_dim(seen, -1)
+    return torch.where(index < 0, torch.nan, cost).sum(-1)
+
+
+def check(op: str, x: Tensor, y: Tensor, potential: Tensor | None) -> None:
+    if potential is None:
+        _checks.alike(op, x=x, y=y)
+    else:
+        _checks.alike(op, x=x, y=y, potential=potential)
+    if x.dim() < 2 or x.shape[-1] < 1:
+        raise ValueError(f"{op}: x must be [..., N, D] with D >= 1, got {_checks.shape(x)}")
+    lead, (n, d) = x.shape[:-2], x.shape[-2:]
+    if y.dim() != x.dim() or y.shape[:-2] != lead or y.shape[-1] != d:
+        raise ValueError(f"{op}: y must be {_checks.named(lead, 'M, D')} with D={d}, got {_checks.shape(y)}")
+    m = y.shape[-2]
+    if m < n:
+        raise ValueError(f"{op}: y must hold at least as many points as x (M >= N={n}), got {_checks.shape(y)}")
+    if potential is not None and potential.shape != y.shape[:-1]:
+        raise ValueError(
+            f"{op}: potential must be {_checks.named(lead, 'M')} with M={m}, got {_checks.shape(potential)}"
+        )
+
+
+def _forward(
+    x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float, impl: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Solves the problems of a batch that are finite."""
+    _, module = _dispatch.choose("assign", impl, x)
+    batch, n, m = x.shape[0], x.shape[1], y.shape[1]
+    index = torch.full((batch, n), -1, device=x.device)
+    u, v = x.new_full((batch, n), torch.nan, dtype=torch.float64), x.new_full((batch, m), torch.nan, dtype=torch.float64)
+    if index.numel() == 0:  # nothing to match: all v are 0
+        return index, u, torch.zeros_like(v)
+    solvable = torch.ones(batch, dtype=torch.bool, device=x.device)
+    for tensor in (x, y, potential):
+        if tensor is not None:  # False for NaN
+            solvable &= (widen(tensor).flatten(1).abs() <= LARGEST).all(1)
+    if solvable.all():
+        return module.assign(x, y, potential, tolerance)
+    if solvable.any():
+        offsets = None if potential is None else potential[solvable]
+        index[solvable], u[solvable], v[solvable] = module.assign(x[solvable], y[solvable], offsets, tolerance)
+    return index, u, v
+
+
+def _fake(
+    x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float, impl: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    index = x.new_empty(x.shape[:2], dtype=torch.int64)
+    return index, x.new_empty(x.shape[:2], dtype=torch.float64), x.new_empty(y.shape[:2], dtype=torch.float64)
+
+
+def _vmap(
+    info: Any,
+    in_dims: tuple[int | None, ...],
+    x: Tensor,
+    y: Tensor,
+    potential: Tensor | None,
+    tolerance: float,
+    impl: str,
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[int, int, int]]:
+    def front(tensor: Tensor, dim: int | None) -> Tensor:
+        return tensor.movedim(dim, 0) if dim is not None else tensor.expand(info.batch_size, *tensor.shape)
+
+    x, y = front(x, in_dims[0]), front(y, in_dims[1])
+    offsets = None if potential is None else front(potential, in_dims[2]).flatten(0, 1)
+    solved = torch.ops.otkernels.assign(x.flatten(0, 1), y.flatten(0, 1), offsets, tolerance, impl)
+    index, u, v = (part.unflatten(0, x.shape[:2]) for part in solved)
+    return (index, u, v), (0, 0, 0)
+
+
+NAME = "otkernels::assign"
+torch.library.define(NAME, "(Tensor x, Tensor y, Tensor? potential, float tolerance, str impl) -> (Tensor, Tensor, Tensor)")
+torch.library.impl(NAME, ("cpu", "cuda"), _forward)
+torch.library.register_fake(NAME, _fake)
+torch.library.register_vmap(NAME, _vmap)

@@ -1,0 +1,237 @@
+"""Assignment without the cost matrix: each row knows its k best columns and a bound of what the others cost.
+
+Levels: a random quarter of the points is solved first, and a quarter of that before, down to what a matrix solves fast.
+Its potentials, carried to all points by a c-transform, start the next level. There an auction with falling epsilon runs on
+the rows' lists (l2_topk under the current v); rows whose list is used up are listed anew, many at a time. At last all rows
+are listed once more, pairs that are tight are kept, and shortest augmenting paths find the rest, exactly, in float64.
+
+The proof needs no pass over all pairs of its own: v has only fallen since the last lists were made, so their bounds hold
+for every pair outside them, and pairs inside are priced in float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import _native
+from ..l2_argmin import l2_argmin
+from ..l2_topk import l2_topk
+
+Array = np.ndarray[Any, Any]
+RATIO = 4  # points of one level to those of the next coarser
+COARSEST = 256  # rows that are solved by the matrix
+PHASES, DIVISOR = 4, 5.0  # of epsilon
+MOST_PHASES = 13
+FIRST_EPSILON = 0.5  # in widths of a list
+REACH = 4.0  # widths beyond a list's bound that an auction may use it for
+MOST_BIDS = 25  # a row, in one phase; beyond, epsilon is too small for how far prices must move
+STALE = 0.02  # share of the rows that are listed anew together
+LOW = 4  # dimensions up to which neighbours are many and lists are long
+LONGEST = 128  # what l2_topk can find
+SEVERAL = 64  # rows for which it pays to list many rows together
+MORE = 16  # open columns that a row in the way of a search offers: kAssignMore of assign.h
+
+
+def solve(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
+    """x [N, D], y [M, D], potential [M] or None -> index [N], u [N], v [M] on the CPU."""
+    lists = _level(x, y, potential, tolerance)
+    lists.finish()
+    return lists.result()
+
+
+def _level(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float = 0.0) -> Lists:
+    """Lists of all rows, whose v an auction has brought near the optimum."""
+    lists = Lists(x, y, potential)
+    lists.start(*_coarse(x, y, potential))
+    lists.list_rows(np.arange(lists.n))
+    last = FIRST_EPSILON * float(np.median(lists.width())) / DIVISOR ** (PHASES - 1)
+    phases = PHASES - 1
+    while not lists.auction(last * DIVISOR**phases) and phases < MOST_PHASES and lists.listed < lists.budget:
+        phases += 2
+    for phase in reversed(range(phases)):
+        lists.auction(last * DIVISOR**phase)
+    return lists
+
+
+def _coarse(x: Tensor, y: Tensor, potential: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A random part of x [N', D] and its dual potentials u [N'] for the part of y that goes with it."""
+    n, m = len(x) // RATIO, len(y) // RATIO
+    rows, columns = _draw(len(x), n, x.device), _draw(len(y), m, x.device)
+    x, y = x[rows], y[columns]
+    potential = None if potential is None else potential[columns]
+    if n > COARSEST:
+        lists = _level(x, y, potential)
+        return x, torch.from_numpy(lists.least()).to(x.device)
+    from .native import _dense
+
+    host = None if potential is None else potential[None].cpu()
+    _, u, _ = _dense(x[None].cpu(), y[None].cpu(), host)
+    return x, u[0].to(x.device)
+
+
+def _draw(count: int, drawn: int, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(count)
+    return torch.randperm(count, generator=generator)[:drawn].to(device)
+
+
+class Lists:
+    """The state of one problem: what the compiled solvers read and write lies in arrays on the host."""
+
+    def __init__(self, x: Tensor, y: Tensor, potential: Tensor | None) -> None:
+        self.x, self.y, self.potential = x.contiguous(), y.contiguous(), potential
+        self.n, self.m, self.d = len(x), len(y), x.shape[1]
+        self.k = min(self.m, LONGEST if self.d <= LOW else 32)
+        self.capacity = min(self.m, LONGEST)
+        self.host = [None if t is None else t.contiguous().cpu() for t in (self.x, self.y, potential)]
+        shape = (self.n, self.capacity)
+        self.column, self.length = np.zeros(shape, np.int32), np.zeros(self.n, np.int32)
+        self.cost, self.floor = np.zeros(shape), np.zeros(shape)
+        self.bound, self.u, self.v = np.zeros(self.n), np.zeros(self.n), np.zeros(self.m)
+        self.owner, self.match = np.full(self.m, -1, np.int32), np.full(self.n, -1, np.int32)
+        self.budget = (12 if self.d <= LOW else 3) * self.n
+        self.listed = self.steps = self.scans = 0  # for reports: rows listed, bids made, rows scanned
+
+    def start(self, x: Tensor, u: Tensor) -> None:
+        """v_j = min_i |x_i - y_j|^2 - u_i, less the column's potential: the c-transform of coarser points' u."""
+        v = l2_argmin(self.y, x, u.to(x.dtype)).value.double().cpu()
+        v = v if self.potential is None else v - self.host[2].double()
+        self.v[:] = v.numpy()
+        self.v -= np.median(self.v)
+
+    def list_rows(self, rows: Array, k: int | None = None) -> None:
+        """The k best columns of these rows under v, in the points' precision; in float64 where that tells too little."""
+        k = k or self.k
+        self._list(rows, k, self.x.dtype)
+        if self.x.dtype != torch.float64:
+            unsure = rows[self.bound[rows] < self.u[rows]]
+            if len(unsure):
+                self._list(unsure, k, torch.float64)
+
+    def _list(self, rows: Array, k: int, dtype: torch.dtype) -> None:
+        found, unlisted = self._find(rows, k, dtype)
+        self._call("list", rows.ctypes.data, len(rows), found.ctypes.data, k, unlisted.ctypes.data, self.u.ctypes.data,
+                   torch.get_num_threads())  # fmt: skip
+        self.listed += len(rows)
+
+    def _find(self, rows: Array, k: int, dtype: torch.dtype, closed: Array | None = None) -> tuple[Array, Array]:
+        """Columns [rows, k] of least c_ij - v_j among those that are not closed, and what all others cost at least."""
+        potential = torch.from_numpy(self.v)
+        if self.potential is not None:
+            potential = potential + self.host[2].double()
+        largest = float(potential.abs().max())
+        if closed is not None:
+            potential = potential.masked_fill(torch.from_numpy(closed), -torch.inf)
+        potential = potential.to(self.x.device, dtype)
+        x = self.x if len(rows) == self.n else self.x[torch.from_numpy(rows).to(self.x.device)]
+        value, index = l2_topk(x.to(dtype), self.y.to(dtype), k, potential)
+        found, last = index.cpu().numpy(), value[:, -1].double().cpu().numpy()
+        if closed is not None:
+            found[value.isposinf().cpu().numpy()] = -1
+        # a distance summed from differences, less its potential, errs by (D + 3) units of both; potentials are rounded
+        unit = torch.finfo(dtype).eps / 2
+        error = 2 * (self.d + 4) * unit * (np.abs(last) + 2 * largest)
+        unlisted = np.subtract(last, error, out=np.full(len(rows), np.inf), where=np.isfinite(last) & (k < self.m))
+        return found, unlisted
+
+    def _call(self, step: str, *arguments: Any) -> Any:
+        addresses = [0 if tensor is None else tensor.data_ptr() for tensor in self.host]
+        state = (self.column, self.cost, self.floor, self.bound, self.length, self.v, self.owner, self.match)
+        function = getattr(_native.extension, f"assign_{step}_cpu_{_native.suffix(self.x)}")
+        return function(
+            *addresses, *(array.ctypes.data for array in state), self.n, self.m, self.d, self.capacity, *arguments
+        )
+
+    def width(self) -> Array:
+        """How far a list's last entry is from its first [N]."""
+        return self.floor[np.arange(self.n), self.length - 1] - self.floor[:, 0]
+
+    def least(self) -> Array:
+        """min_j c_ij - v_j over each row's list [N]."""
+        least = np.full(self.n, np.inf)
+        for start in range(0, self.n, 4096):
+            part = slice(start, start + 4096)
+            value = self.cost[part] - self.v[self.column[part]]
+            value[np.arange(self.capacity) >= self.length[part, None]] = np.inf
+            least[part] = value.min(1)
+        return least
+
+    def auction(self, epsilon: float) -> bool:
+        """One phase; whether every row has found a column."""
+        self.owner.fill(-1)
+        self.match.fill(-1)
+        queue, stale = np.arange(self.n), np.empty(self.n, np.int64)
+        waiting, bids = self.n, 0
+        most_stale = max(4 * SEVERAL, int(STALE * self.n))
+        while bids < MOST_BIDS * self.n and self.listed < self.budget:
+            rest = self._call("auction", epsilon, REACH, queue.ctypes.data, waiting, stale.ctypes.data, most_stale,
+                              MOST_BIDS * self.n - bids)  # fmt: skip
+            bids += rest.steps
+            if rest.stale == 0:
+                break
+            self.list_rows(stale[: rest.stale].copy())
+            queue[rest.rows : rest.rows + rest.stale] = stale[: rest.stale]
+            waiting = rest.rows + rest.stale
+        self.steps += bids
+        return bool((self.match >= 0).all())
+
+    def finish(self) -> None:
+        """Exact: lists anew, pairs that are tight, augmenting paths for the others."""
+        self.list_rows(np.arange(self.n))
+        self.owner.fill(-1)
+        self.match.fill(-1)
+        best = self.column[:, 0]
+        self.owner[best[::-1]] = np.arange(self.n - 1, -1, -1)  # the lowest row of those that share a column
+        kept = self.owner[best] == np.arange(self.n)
+        self.match[kept] = best[kept]
+        if self.n < self.m:
+            left = np.flatnonzero((self.owner < 0) & (self.v == self.v.max()))[: self.m - self.n]
+            self.owner[left] = -2
+        queue = np.empty(self.n, np.int64)
+        count = self.n - int(kept.sum())
+        queue[:count] = np.flatnonzero(~kept)
+        self._paths(queue, count)
+
+    def _paths(self, queue: Array, count: int) -> None:
+        """Augmenting paths from ``count`` rows; rows that many searches lack lists of are listed together first."""
+        rows, closed = np.empty(self.n, np.int64), np.zeros(self.m, np.uint8)
+        found, unlisted = np.empty((self.n, MORE), np.int64), np.empty(self.n)
+        arrays = [array.ctypes.data for array in (rows, closed, found, unlisted)]
+
+        def ask(asked: int, is_open: bool) -> None:
+            if is_open:
+                index, bound = self._find(rows[:asked], min(MORE, self.m), self.x.dtype, closed != 0)
+                found[:asked], unlisted[:asked] = -1, bound
+                found[:asked, : index.shape[1]] = index
+            else:
+                self.list_rows(rows[:asked].copy(), self.capacity)
+
+        stuck = False
+        while count:
+            defer = count > SEVERAL and not stuck
+            rest = self._call("paths", defer, queue.ctypes.data, count, *arrays, ask)
+            self.scans += rest.steps
+            stale = rows[: rest.stale].copy()
+            lengths = self.length[stale]
+            stuck = rest.rows == count and bool((lengths == self.capacity).all())
+            for k in np.unique(lengths).tolist():
+                self.list_rows(stale[lengths == k], min(2 * k, self.capacity))
+            count = rest.rows
+
+    def result(self) -> tuple[Tensor, Tensor, Tensor]:
+        """index [N], u [N], v [M]; u_i = min_j c_ij - v_j over all columns."""
+        shift = self.v.mean() if self.n == self.m else self.v.max()
+        self.v -= shift
+        self.bound += shift
+        self.u = self.least()
+        unsure = np.flatnonzero(self.bound < self.u)  # rows whose lists a search has extended
+        if len(unsure):
+            v = torch.from_numpy(self.v)
+            potential = v if self.potential is None else v + self.host[2].double()
+            x = self.x[torch.from_numpy(unsure).to(self.x.device)]
+            value, _ = l2_argmin(x.double(), self.y.double(), potential.to(x.device))
+            self.u[unsure] = value.cpu().numpy()
+        return torch.from_numpy(self.match.astype(np.int64)), torch.from_numpy(self.u), torch.from_numpy(self.v)

@@ -1,0 +1,64 @@
+"""Whether an assignment is optimal, from its potentials alone: weak duality, two calls of l2_argmin."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..l2_argmin import l2_argmin
+from .op import Assignment, check, primal_cost
+
+
+class Verification(NamedTuple):
+    """What verify finds, per problem [...]."""
+
+    valid: Tensor
+    """bool: the index is injective and the potentials are feasible and tight, all within ``rounding``."""
+    primal: Tensor
+    """sum_i |x_i - y_sigma(i)|^2 - potential_sigma(i)."""
+    dual: Tensor
+    """sum_i u_i + sum_j v_j: no matching costs less, but for ``violation`` a row."""
+    violation: Tensor
+    """How far the worst pair is from u_i + v_j <= c_ij, or v_j from <= 0 where N < M; 0 when all hold."""
+    rounding: Tensor
+    """What float64 allows ``violation``, and (primal - dual) / N, to be."""
+
+
+@torch.no_grad()
+def verify(x: Tensor, y: Tensor, result: Assignment, potential: Tensor | None = None) -> Verification:
+    """Checks the certificate of ``assign(x, y, potential=potential)`` from the coordinates, in float64.
+
+    Every pair is priced, by rows and by columns, in memory O(N + M): u_i <= min_j c_ij - v_j and
+    v_j <= min_i c_ij - u_i, with c_ij = |x_i - y_j|^2 - potential_j. Where both hold, dual <= the cost of any matching
+    (weak duality, Peyre & Cuturi 2019, section 2.5), so a matching whose cost equals dual is optimal.
+
+    Args:
+        x: [..., N, D], y: [..., M, D], potential: [..., M] or None, as they were given to assign.
+        result: what it returned.
+
+    Returns:
+        A Verification of tensors [...]. Problems that were not solved (index -1) are not valid.
+
+    Raises:
+        ValueError: a shape, dtype or device is wrong.
+    """
+    check("verify", x, y, potential)
+    n, m, d = x.shape[-2], y.shape[-2], x.shape[-1]
+    x, y = x.double(), y.double()
+    offsets = torch.zeros_like(y[..., 0]) if potential is None else potential.double()
+    index, u, v = result.index, result.u, result.v
+    by_rows = u - l2_argmin(x, y, offsets + v).value  # [..., N]
+    by_columns = v + offsets - l2_argmin(y, x, u).value  # [..., M]
+    violation = torch.maximum(by_rows.amax(-1), by_columns.amax(-1)).clamp_min(0)
+    if n < m:
+        violation = torch.maximum(violation, v.amax(-1))
+    primal, dual = primal_cost(x, y, potential, index), u.sum(-1) + v.sum(-1)
+    matched = index.clamp_min(0)
+    distance = (x - y.take_along_dim(matched[..., None], -2)).square().sum(-1)
+    scale = torch.stack([t.abs().amax(-1) for t in (distance, u, v, offsets)]).sum(0)
+    rounding = 4 * (d + 16) * torch.finfo(torch.float64).eps * scale
+    count = torch.zeros_like(v).scatter_add(-1, matched, torch.ones_like(u))
+    valid = (index >= 0).all(-1) & (count <= 1).all(-1) & (violation <= rounding)
+    return Verification(valid & ((primal - dual).abs() <= n * rounding), primal, dual, violation, rounding)
