@@ -9,7 +9,6 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from .. import _checks, _dispatch
-from ..l2_argmin.reference import widen
 
 LARGEST = 1e150  # of a coordinate: squares beyond it leave float64
 
@@ -52,9 +51,9 @@ def assign(
         impl: "auto", "cpu", "cuda" or "reference"; one that cannot run raises and says why.
 
     Returns:
-        An Assignment: index [..., N], the potentials u [..., N] and v [..., M], and the certificate primal, dual and gap
-        [...], in float64 from the coordinates. Where N = M, v has mean 0. ``verify`` checks it by two l2_argmin calls. A
-        problem that holds a NaN, an infinity or a coordinate beyond 1e150 has index -1 and NaN everywhere else.
+        An Assignment: index [..., N], the potentials u [..., N] and v [..., M], and the certificate primal, dual and
+        gap [...], in float64 from the coordinates. Where N = M, v has mean 0. ``verify`` checks it by two l2_argmin
+        calls. A problem that holds a NaN, an infinity or a number beyond 1e150 has index -1 and NaN everywhere else.
 
     Everything is deterministic, whatever the number of threads. No gradient passes through sigma; ``primal`` is
     differentiable at the sigma that was found, which is the gradient of the least cost itself (Danskin's theorem).
@@ -114,13 +113,16 @@ def _forward(
     _, module = _dispatch.choose("assign", impl, x)
     batch, n, m = x.shape[0], x.shape[1], y.shape[1]
     index = torch.full((batch, n), -1, device=x.device)
-    u, v = x.new_full((batch, n), torch.nan, dtype=torch.float64), x.new_full((batch, m), torch.nan, dtype=torch.float64)
+    u, v = (
+        x.new_full((batch, n), torch.nan, dtype=torch.float64),
+        x.new_full((batch, m), torch.nan, dtype=torch.float64),
+    )
     if index.numel() == 0:  # nothing to match: all v are 0
         return index, u, torch.zeros_like(v)
     solvable = torch.ones(batch, dtype=torch.bool, device=x.device)
     for tensor in (x, y, potential):
-        if tensor is not None:  # False for NaN
-            solvable &= (widen(tensor).flatten(1).abs() <= LARGEST).all(1)
+        if tensor is not None:
+            solvable &= (tensor.flatten(1).abs().double() <= LARGEST).all(1)  # False for NaN
     if solvable.all():
         return module.assign(x, y, potential, tolerance)
     if solvable.any():
@@ -129,9 +131,7 @@ def _forward(
     return index, u, v
 
 
-def _fake(
-    x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float, impl: str
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float, impl: str) -> tuple[Tensor, Tensor, Tensor]:
     index = x.new_empty(x.shape[:2], dtype=torch.int64)
     return index, x.new_empty(x.shape[:2], dtype=torch.float64), x.new_empty(y.shape[:2], dtype=torch.float64)
 
@@ -156,7 +156,9 @@ def _vmap(
 
 
 NAME = "otkernels::assign"
-torch.library.define(NAME, "(Tensor x, Tensor y, Tensor? potential, float tolerance, str impl) -> (Tensor, Tensor, Tensor)")
+torch.library.define(
+    NAME, "(Tensor x, Tensor y, Tensor? potential, float tolerance, str impl) -> (Tensor, Tensor, Tensor)"
+)
 torch.library.impl(NAME, ("cpu", "cuda"), _forward)
 torch.library.register_fake(NAME, _fake)
 torch.library.register_vmap(NAME, _vmap)
