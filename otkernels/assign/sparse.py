@@ -182,8 +182,8 @@ class Lists:
     def phases(self, count: int) -> bool:
         """``count`` phases down to the last epsilon; none but the first if that leaves rows without a column."""
         last = LAST_EPSILON * float(np.median(self.width()))
-        if last == 0:  # ties wherever one looks: searches alone will do
-            return True
+        if last == 0:  # ties wherever a list looks; where none can look farther, searches alone will do
+            return self.k == self.capacity
         if not self.auction(last * DIVISOR ** (count - 1)):
             return False
         for phase in reversed(range(count - 1)):
