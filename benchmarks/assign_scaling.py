@@ -45,7 +45,7 @@ WORK = {
 ABOUT = (
     "Normal clouds in float32, N = M. Median of several calls, or one call that takes more than a second; excess cost "
     "as in [assign](assign-cpu.md). Work of otkernels, of all levels: pairs whose cost l2_topk has computed, edges "
-    "that it has listed, bids of the auctions, rows scanned by augmenting paths; a dash where the whole matrix is solved."
+    "that it has listed, bids of the auctions, rows scanned by augmenting paths; a dash where the matrix is solved."
 )
 
 
