@@ -94,6 +94,11 @@ class Suite:
     """Inner steps of one call."""
     targets: int = 0
     """How many cases, from the first, have targets of their own."""
+    packages: tuple[str, ...] = ()
+    """Peers whose versions a table names, beside those that every table names."""
+    rounds: Callable[[Case], int | None] = lambda case: None
+    """On the CPU, where calls take seconds: rounds of turns on one input set, 0 for the judged call's own time alone;
+    None for several sets and as many rounds as the time allows."""
 
 
 def speed(suite: Suite, case: Case, seconds: float) -> dict[str, float]:

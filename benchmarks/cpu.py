@@ -41,6 +41,7 @@ def run_suite(suite: Suite, options: Options, machine: dict[str, Any], peak: Fma
     """Measures every case at every thread count; whether a result of ours was not right."""
     cases = suite.quick if options.quick else suite.cases
     wrong = False
+    machine = machine | {name: provenance.version(name) for name in suite.packages}
     with output.Rows(options.output / f"{suite.op}-{DEVICE}.jsonl", suite, cases, machine) as rows:
         try:
             for threads in options.threads:
@@ -62,7 +63,9 @@ def run_threads(
         for case in cases:
             before = [peak.sample(threads) for _ in range(PEAK_SAMPLES)]
             expected = expectations(suite, case, scratch)
-            rows = measure(case, suited(suite, case, workers), expected, *(QUICK if options.quick else FULL))
+            rounds = suite.rounds(case)
+            budget = (QUICK if options.quick else FULL) if rounds is None else (0.0, rounds)
+            rows = measure(case, suited(suite, case, workers), expected, *budget)
             rates = [rate for rate in before + [peak.sample(threads) for _ in range(PEAK_SAMPLES)] if rate]
             for row in rows:
                 bytes_ = memory[case, row["contestant"]]
@@ -90,7 +93,8 @@ def suited(suite: Suite, case: Case, workers: Sequence[Worker]) -> list[Worker]:
 def expectations(suite: Suite, case: Case, scratch: Path) -> list[str]:
     """Files with what the judge of each input set needs; computed once per case, whatever the thread count."""
     name = "-".join(str(field) for field in dataclasses.astuple(case))
-    paths = [scratch / f"{name}-{number}.pt" for number in range(SETS)]
+    sets = SETS if suite.rounds(case) is None else 1
+    paths = [scratch / f"{name}-{number}.pt" for number in range(sets)]
     for number, path in enumerate(paths):
         if not path.exists():
             torch.save(suite.expect(suite.draw(case, number), case), path)

@@ -42,8 +42,9 @@ def measure(
 ) -> list[dict]:
     """One row per worker. Only contestants whose results are right are timed; the others' rows say what was wrong.
 
-    budget is the seconds of timed calls of all contestants together, spent on at least `fewest` rounds. baseline names,
-    of the timed contestants, the one that another's time is divided by.
+    budget is the seconds of timed calls of all contestants together, spent on at least `fewest` rounds; where that
+    makes no round at all, the fastest judged call is the measurement. baseline names, of the timed contestants, the one
+    that another's time is divided by.
     """
     rows, timed = {}, []
     for worker in workers:
@@ -61,6 +62,8 @@ def measure(
             if "failed" in answer:
                 raise RuntimeError(f"{worker.contestant} failed while it was timed: {answer['failed']}")
             samples[worker.contestant].append(answer["seconds"])
+    if rounds == 0:
+        samples = {worker.contestant: [seconds] for worker, _, seconds in timed}
     for worker, calls, _ in timed:
         name = worker.contestant
         ours = samples.get(baseline(name, list(samples)) or "")
@@ -86,7 +89,7 @@ def rounds_within(budget: float, seconds_per_round: float, fewest: int) -> int:
 
 def summary(samples: Sequence[float], ours: Sequence[float] | None) -> dict[str, Any]:
     """Median and quartiles in seconds, and the median over rounds of this time / our time (None without ours)."""
-    first, median, third = statistics.quantiles(samples, n=4, method="inclusive")
+    first, median, third = statistics.quantiles(samples, n=4, method="inclusive") if samples[1:] else 3 * samples
     ratio = None
     if ours is not None:
         ratio = statistics.median(mine / other for mine, other in zip(samples, ours, strict=True))

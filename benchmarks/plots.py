@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from .contestants import OURS
-from .l2_argmin import DATA_SUITE
 
 Row = dict[str, Any]
 MARKERS = "os^Dvx*P<>hp"
@@ -51,7 +50,7 @@ def _panel(ax: Any, rows: list[Row], names: list[str], roofline: dict[str, Any] 
 
     ordered = sorted(rows, key=lambda row: row["n"] * max(1, row["m"]))
     sizes = list(dict.fromkeys(_tick(row) for row in ordered))
-    by_data = bool(rows) and rows[0]["op"] == DATA_SUITE.op  # kinds have no order that a line could follow
+    by_data = bool(rows) and _by_data(rows[0])  # kinds have no order that a line could follow
     if roofline is None:
         ax.axhline(1, color="black", linewidth=1.5, label=OURS)
     else:
@@ -102,10 +101,17 @@ def _line(row: Row) -> str:
 
 
 def _kind(row: Row) -> str:
-    return row["mode"] if row["m"] == 0 else f"d = {row['d']}"
+    if row["m"] == 0:
+        return str(row["mode"])
+    return f"{row['n']} x {row['m']}, d = {row['d']}" if _by_data(row) else f"d = {row['d']}"
 
 
 def _tick(row: Row) -> str:
-    if row["op"] == DATA_SUITE.op:
+    if _by_data(row):
         return str(row["data"])
     return f"N = {row['n']}" if row["m"] == 0 else f"{row['n']} x {row['m']}"
+
+
+def _by_data(row: Row) -> bool:
+    """Whether the suite varies the kind of data at a fixed size."""
+    return str(row["op"]).endswith("_data")

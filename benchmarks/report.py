@@ -104,7 +104,7 @@ def document(
 ) -> str:
     """The table with what it was measured on and how, the targets, and the cases that the time did not suffice for."""
     on_gpu = rows[0]["device"] == "cuda"
-    names = GPU_FACTS if on_gpu else CPU_FACTS
+    names = GPU_FACTS if on_gpu else (*CPU_FACTS[:-2], *suite.packages, *CPU_FACTS[-2:])
     facts = ", ".join(str(machine[name]) if name in UNNAMED else f"{name} {machine[name]}" for name in names)
     unknown = {"skipped": "the run did not come to its end"}
     limits = roofline_sentence(machine["roofline"]) if on_gpu else peak_sentence(machine.get("fma_peak", unknown))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import fit_transport, l2_argmin, l2_topk, soft_forest
+from . import assign, fit_transport, l2_argmin, l2_topk, soft_forest
 from .contestants import Suite
 
 SUITES: dict[str, Suite] = {
@@ -14,5 +14,7 @@ SUITES: dict[str, Suite] = {
         l2_topk.DATA_SUITE,
         soft_forest.SUITE,
         fit_transport.SUITE,
+        assign.SUITE,
+        assign.DATA_SUITE,
     )
 }

@@ -15,6 +15,9 @@ PEER_FACTOR, PEER_FROM = 1.5, 1024
 DATA_FACTORS = {"faiss.knn": 1.5, "torch.cdist + argmin": 2.0}  # of the peer's time, from DATA_FROM dimensions on
 DATA_FROM = 128
 STEP_SECONDS, STEP_FACTOR, CPU_STEP_FACTOR = 10e-6, 10.0, 5.0
+ASSIGN_PEER = "scipy"  # for 64 points
+ASSIGN_FACTORS = {(64, 128): 1.0, (1024, 2): 3.0, (1024, 128): 3.0, (4096, 2): 10.0, (4096, 128): 10.0}  # by n and d
+ASSIGN_LIMITS = {(16384, 2): (15, 1), (16384, 128): (15, 1), (65536, 2): (360, 2), (65536, 128): (180, 2)}  # s, GiB
 ACCURACY = ("exact", "float32", "tf32", "bf16")  # best first
 
 
@@ -35,6 +38,7 @@ def check(rows: Sequence[Row], machine: dict[str, Any]) -> list[Target]:
         ("fit_transport", "cuda"): fit_on_gpu,
         ("fit_transport", "cpu"): fit_on_cpu,
         ("l2_argmin_data", "cpu"): nearest_by_data,
+        ("assign", "cpu"): one_to_one,
     }
     chosen = checks.get((rows[0]["op"], rows[0]["device"]))
     return list(chosen(timed)) if chosen else []
@@ -166,6 +170,33 @@ def nearest_by_data(rows: list[Row]) -> Iterator[Target]:
                 value(row, "ratio_to_ours"), "{:.2f}x", lambda times, least=least: times >= least,
                 f" ({row['data']})" if row else "",
             )  # fmt: skip
+
+
+def one_to_one(rows: list[Row]) -> Iterator[Target]:
+    """On the most threads that were measured: times of the fastest peer, and limits where no peer goes."""
+    most = max(row["threads"] for row in rows)
+    on = f"{most} thread{'s' * (most > 1)}"
+    rows = [row for row in rows if row["threads"] == most]
+    for (n, d), factor in ASSIGN_FACTORS.items():
+        peers = [ASSIGN_PEER] if n == 64 else {row["contestant"] for row in rows} - {OURS}
+        peer = fastest(row for row in rows if (row["n"], row["d"]) == (n, d) and row["contestant"] in peers)
+        who = ASSIGN_PEER if n == 64 else "the fastest peer"
+        yield judged(
+            f"{n} x {d}, {on}: {who} takes at least {factor:g} times as long",
+            value(peer, "ratio_to_ours"), "{:.2f}x", lambda times, least=factor: times >= least,
+            f" ({peer['contestant']})" if peer else "",
+        )  # fmt: skip
+    for (n, d), (most_seconds, most_gib) in ASSIGN_LIMITS.items():
+        mine = fastest(row for row in ours(rows) if (row["n"], row["d"]) == (n, d))
+        size = f"{n} x {d}, {on}"
+        yield judged(
+            f"{size}: at most {most_seconds} s",
+            value(mine, "median_s"), "{:.1f} s", lambda time, limit=most_seconds: time <= limit,
+        )  # fmt: skip
+        yield judged(
+            f"{size}: at most {most_gib} GiB of extra memory",
+            value(mine, "extra_bytes", 2.0**-30), "{:.2f} GiB", lambda memory, limit=most_gib: memory <= limit,
+        )  # fmt: skip
 
 
 def ours(rows: Iterable[Row]) -> list[Row]:

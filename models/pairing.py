@@ -9,19 +9,14 @@ cannot hold.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from otkernels import l2_argmin
+from otkernels import assign, l2_argmin
 
-Array = np.ndarray[Any, Any]
 PairingName = Literal["cover", "literal", "assignment", "sinkhorn"]
 MARGINAL_TOLERANCE = 1e-3
 MOST_ITERATIONS = 1000
@@ -115,29 +110,20 @@ def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
 
 
 def assignment(z_r: Tensor, transformed: Tensor) -> Pairs:
-    """The one-to-one pairs of least total cost, sigma of Eq. 11 and 14, by scipy on the CPU in float64.
+    """The one-to-one pairs of least total cost, sigma of Eq. 11 and 14, by otkernels.assign.
 
-    With N != M the smaller set is matched. Several problems are solved on PyTorch's number of threads (scipy releases
-    the GIL). Memory N * M per thread; on a GPU it waits for the device.
+    With N != M the smaller set is matched; real indices ascend. Costs are weighed in float64, whatever the dtype.
+    Memory O(N + M). On a GPU it waits for the device.
     """
-    scaled = _scaled("assignment", z_r, transformed)
-    lead, (n, m) = z_r.shape[:-2], (z_r.shape[-2], transformed.shape[-2])
-    x, y = (z.double().cpu().numpy().reshape(-1, *z.shape[-2:]) for z in scaled)
-    if len(x) > 1:
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            matched = list(pool.map(_matched, x, y))
-    else:  # a thread costs twice what 64 points do
-        matched = list(map(_matched, x, y))
-    pairs = np.array(matched, dtype=np.int64).reshape(len(x), 2, min(n, m))
-    real, generated = (index.to(z_r.device).view(*lead, min(n, m)) for index in torch.from_numpy(pairs).unbind(1))
+    x, y = _scaled("assignment", z_r, transformed)
+    if x.shape[-2] <= y.shape[-2]:
+        generated = assign(x, y).index
+        real = _each(generated)
+    else:
+        real, generated = assign(y, x).index.sort(-1)
+    solved = torch.minimum(real, generated).amin(-1, keepdim=True) >= 0
+    real, generated = (index.where(solved, -1) for index in (real, generated))
     return _uniform(real, generated, generated, z_r, transformed)
-
-
-def _matched(x: Array, y: Array) -> Array:
-    """Indices [2, min(N, M)] into x [N, d] and y [M, d]; -1 where a point is NaN or infinite."""
-    if np.isfinite(x).all() and np.isfinite(y).all():
-        return np.stack(linear_sum_assignment(cdist(x, y, "sqeuclidean")))
-    return np.full((2, min(len(x), len(y))), -1)
 
 
 @torch.no_grad()

@@ -66,7 +66,7 @@ def _in_single(x: Tensor, y: Tensor) -> bool:
 def _level(x: Tensor, y: Tensor, potential: Tensor | None) -> Lists:
     """Lists of all rows, whose v an auction has brought near the optimum."""
     lists = Lists(x, y, potential)
-    phases = PHASES
+    phases = PHASES + (lists.d <= LOW)  # where points have many neighbours prices travel far
     if lists.m < SPARE * lists.n:
         lists.start(*_coarse(x, y, potential))
     else:
