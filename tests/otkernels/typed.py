@@ -5,7 +5,20 @@ from typing import assert_type
 from torch import Tensor
 
 import otkernels
-from otkernels import AdamState, FitTransport, L2Argmin, L2TopK, fit_transport, l2_argmin, l2_topk, soft_forest
+from otkernels import (
+    AdamState,
+    Assignment,
+    FitTransport,
+    L2Argmin,
+    L2TopK,
+    Verification,
+    assign,
+    fit_transport,
+    l2_argmin,
+    l2_topk,
+    soft_forest,
+    verify,
+)
 from otkernels.nn import SoftForest
 
 
@@ -18,6 +31,17 @@ def nearest(x: Tensor, y: Tensor) -> None:
     assert_type(otkernels.available_impls("l2_argmin"), list[str])
     assert_type(l2_topk(x, y, 5), L2TopK)
     l2_topk(x, y, 5, impl=None)  # type: ignore[arg-type]
+
+
+def matching(x: Tensor, y: Tensor) -> None:
+    index, u, v, primal, dual, gap = found = assign(x, y, potential=None, tolerance=1e-3)
+    assert_type(found, Assignment)
+    for tensor in (index, u, v, primal, dual, gap, found.index, found.gap):
+        assert_type(tensor, Tensor)
+    assert_type(verify(x, y, found), Verification)
+    assert_type(verify(x, y, found).valid, Tensor)
+    assign(x, y, tolerance=None)  # type: ignore[arg-type]
+    assign(x, y, None)  # type: ignore[call-arg]
 
 
 def transport(x: Tensor, z: Tensor) -> None:
