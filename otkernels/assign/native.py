@@ -9,6 +9,7 @@ from .._checks import widen
 from . import matrix, sparse
 
 MOST_DENSE = 1 << 17  # entries of a cost matrix beyond which lists are faster
+FEW, MOST_OF_FEW = 256, 1 << 24  # rows for which lists are not, and entries (128 MiB) that their matrix may have
 
 
 def assign(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -18,7 +19,7 @@ def assign(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float) -> 
     """
     x, y = widen(x), widen(y)
     potential = None if potential is None else widen(potential)
-    if x.shape[1] * y.shape[1] <= MOST_DENSE:
+    if x.shape[1] * y.shape[1] <= MOST_DENSE or (x.shape[1] <= FEW and x.shape[1] * y.shape[1] <= MOST_OF_FEW):
         return matrix.solve(x, y, potential)
     parts = [
         sparse.solve(x[entry], y[entry], None if potential is None else potential[entry], tolerance)

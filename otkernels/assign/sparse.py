@@ -211,7 +211,7 @@ class Lists:
 
     def finish(self) -> None:
         """Exact: lists anew, pairs that are tight, augmenting paths for the others."""
-        self.list_rows(np.arange(self.n))
+        self.list_rows(np.arange(self.n), self.capacity)
         self.owner.fill(-1)
         self.match.fill(-1)
         best = self.column[:, 0]
@@ -261,9 +261,10 @@ class Lists:
 
     def result(self) -> tuple[Tensor, Tensor, Tensor]:
         """index [N], u [N], v [M]; u_i = min_j c_ij - v_j over all columns."""
-        shift = self.v.mean() if self.n == self.m else self.v.max()
-        self.v -= shift
-        self.bound += shift
+        for _ in range(2):  # the second time for what the first one's rounding left, where v was large
+            shift = self.v.mean() if self.n == self.m else self.v.max()
+            self.v -= shift
+            self.bound += shift
         self.u = self.least()
         unsure = np.flatnonzero(self.bound < self.u)  # rows whose lists a search has extended
         if len(unsure):

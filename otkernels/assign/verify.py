@@ -49,6 +49,9 @@ def verify(x: Tensor, y: Tensor, result: Assignment, potential: Tensor | None = 
     x, y = x.double(), y.double()
     offsets = torch.zeros_like(y[..., 0]) if potential is None else potential.double()
     index, u, v = result.index, result.u, result.v
+    if n == 0:
+        nothing = v.new_zeros(v.shape[:-1])
+        return Verification(torch.ones_like(nothing, dtype=torch.bool), nothing, nothing, nothing, nothing)
     by_rows = u - l2_argmin(x, y, offsets + v).value  # [..., N]
     by_columns = v + offsets - l2_argmin(y, x, u).value  # [..., M]
     violation = torch.maximum(by_rows.amax(-1), by_columns.amax(-1)).clamp_min(0)

@@ -25,6 +25,7 @@ def test_the_compiled_extension_is_here():
     assert _native.extension is not None, _native.missing_reason
     assert available_impls("l2_argmin")[0] == "cpu"
     assert available_impls("soft_forest")[0] == "cpu"
+    assert available_impls("assign")[0] == "cpu"
 
 
 def test_auto_takes_the_first_that_runs():
@@ -39,9 +40,8 @@ def test_reasons_are_given():
     assert _dispatch.why_not("l2_argmin", "cuda", cpu, torch.float32) == "the tensors are on cpu"
     if not _native.has_cuda():
         assert "built without CUDA" in _dispatch.why_not("l2_argmin", "cuda", cuda, torch.float32)
-    with pytest.raises(
-        ValueError, match="available_impls: op must be one of l2_argmin, l2_topk, soft_forest, fit_transport, got"
-    ):
+    ops = "l2_argmin, l2_topk, soft_forest, fit_transport, assign"
+    with pytest.raises(ValueError, match=f"available_impls: op must be one of {ops}, got"):
         available_impls("matmul")
 
 
@@ -62,6 +62,7 @@ print(_dispatch.choose("l2_argmin", "auto", torch.zeros(1))[0], _dispatch.choose
     [
         ("l2_argmin(x, x)", "l2_argmin: {} auto or one of cpu, triton, cuda, reference"),
         ("l2_topk(x, x, 2)", "l2_topk: {} auto or one of cpu, triton, reference"),
+        ("assign(x, x)", "assign: {} auto or one of cpu, cuda, reference"),
         ("soft_forest(x, x[:, :1], x.view(4, 2, 2))", "soft_forest: {} auto or one of cpu, cuda, triton, reference"),
         (
             "fit_transport(x, x, x[:1, :3], x[None], AdamState.zeros_like(x[None]))",
@@ -87,6 +88,7 @@ for _ in range(3):
     value, index = otkernels.l2_argmin(x, x)
 assert index.tolist() == [0, 1, 2, 3, 4]
 assert otkernels.soft_forest(x, torch.zeros(1, 1), torch.ones(1, 2, 4)).shape == (5, 4)
+assert otkernels.assign(x, x.flip(0)).index.tolist() == [4, 3, 2, 1, 0]
 print(otkernels.available_impls("l2_argmin"))
 try:
     otkernels.l2_argmin(x, x, impl="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import grad, grad_and_value, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
-from otkernels import AdamState, fit_transport, l2_argmin, l2_topk, soft_forest
+from otkernels import AdamState, assign, fit_transport, l2_argmin, l2_topk, soft_forest
 from otkernels.soft_forest import reference as trees
 
 Call = Callable[..., Tensor]
@@ -34,6 +35,17 @@ def plain_nearest_three(x: Tensor, y: Tensor, potential: Tensor | None = None) -
     return (cost if potential is None else cost - potential[..., None, :]).topk(3, largest=False).values
 
 
+def matching(x: Tensor, y: Tensor, potential: Tensor | None = None) -> Tensor:
+    return assign(x, y, potential=potential).primal
+
+
+def plain_matching(x: Tensor, y: Tensor, potential: Tensor | None = None) -> Tensor:
+    """The least of the costs of all matchings."""
+    sigma = torch.tensor(list(itertools.permutations(range(y.shape[-2]), x.shape[-2])))  # [matchings, N]
+    cost = (x[..., None, :, :] - y[..., sigma, :]).square().sum((-1, -2))
+    return (cost if potential is None else cost - potential[..., sigma].sum(-1)).amin(-1)
+
+
 def plain_forest(z: Tensor, thresholds: Tensor, leaves: Tensor) -> Tensor:
     if leaves.dim() > 3:
         return trees.soft_forest(z, thresholds, leaves)
@@ -46,6 +58,7 @@ CASES: dict[str, tuple[Call, Call, tuple[tuple[int, ...], ...]]] = {
     "l2_argmin_batch": (pairing, plain_pairing, ((2, 6, 3), (2, 5, 3), (2, 5))),
     "l2_topk": (nearest_three, plain_nearest_three, ((9, 3), (5, 3))),
     "l2_topk_batch": (nearest_three, plain_nearest_three, ((2, 6, 3), (2, 5, 3), (2, 5))),
+    "assign_batch": (matching, plain_matching, ((2, 3, 2), (2, 4, 2), (2, 4))),
     "soft_forest": (soft_forest, plain_forest, ((6, 4), (2, 3), (2, 4, 3))),
     "soft_forest_batch": (soft_forest, plain_forest, ((2, 4, 3), (2, 2, 1), (2, 2, 2, 3))),
 }
@@ -167,7 +180,7 @@ def test_the_compiler_traces_gradients(name, randn):
     assert_alike(compiled(*tensors), grad(squares(op), numbers)(*tensors))
 
 
-@every_case
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("assign")])  # primal is PyTorch's own
 def test_what_would_be_wrong_is_refused(name, randn):
     """PyTorch drops the outer tangent where an autograd.Function's jvp runs, and compiles no Function that has one."""
     torch._dynamo.reset()

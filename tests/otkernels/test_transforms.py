@@ -21,7 +21,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from otkernels import AdamState, FitTransport, fit_transport, l2_argmin, l2_topk, soft_forest
+from otkernels import AdamState, FitTransport, assign, fit_transport, l2_argmin, l2_topk, soft_forest
 
 Call = Callable[..., tuple[Tensor, ...]]
 
@@ -36,6 +36,11 @@ def nearest_three(x: Tensor, y: Tensor, potential: Tensor | None = None) -> tupl
     return result.value * 2, result.index
 
 
+def matching(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    result = assign(x, y)
+    return result.primal * 2, result.index, result.u, result.v, result.gap
+
+
 def forest(z: Tensor, thresholds: Tensor, leaves: Tensor) -> tuple[Tensor, ...]:
     return (soft_forest(z, thresholds, leaves) * 2,)
 
@@ -46,6 +51,7 @@ SHAPES: dict[str, tuple[Call, tuple[tuple[int, ...], ...]]] = {
     "l2_argmin_potential": (pairing, ((50, 6), (7, 6), (7,))),
     "l2_argmin_batch": (pairing, ((2, 50, 6), (2, 7, 6), (2, 7))),
     "l2_topk_potential": (nearest_three, ((50, 6), (7, 6), (7,))),
+    "assign_batch": (matching, ((2, 7, 6), (2, 100, 6))),
     "soft_forest": (forest, ((9, 5), (2, 3), (2, 4, 6))),
     "soft_forest_batch": (forest, ((2, 9, 5), (2, 2, 3), (2, 2, 4, 6))),
 }
@@ -161,7 +167,7 @@ class Module(torch.nn.Module):
 def test_exported(name, needed, strict, randn):
     torch._dynamo.reset()
     call, tensors = inputs(randn, name, needed)
-    rows = torch.export.Dim("rows", min=2)
+    rows = torch.export.Dim("rows", min=2, max=100)  # assign's N <= M
     dynamic = ({tensors[0].dim() - 2: rows}, *({} for _ in tensors[1:]))
     program = torch.export.export(
         Module(call), tuple(tensors), dynamic_shapes={"tensors": dynamic}, strict=strict
@@ -345,7 +351,11 @@ def test_a_state_is_an_argument_like_a_tensor(way, randn):
 
 
 def named_results(randn: Callable[..., Tensor]) -> list[tuple[Call, list[Tensor]]]:
-    return [(l2_argmin, [randn(5, 3), randn(4, 3)]), (fit, transport_problem(randn))]
+    return [
+        (l2_argmin, [randn(5, 3), randn(4, 3)]),
+        (fit, transport_problem(randn)),
+        (assign, [randn(4, 3), randn(5, 3)]),
+    ]
 
 
 def through_a_file(value: object) -> object:
@@ -362,7 +372,7 @@ def through_an_export(call: Call, tensors: list[Tensor]) -> tuple[Tensor, ...]:
     return torch.export.load(file).module()(*copies(tensors))
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["L2Argmin", "FitTransport"])
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["L2Argmin", "FitTransport", "Assignment"])
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_named_results_keep_their_names(which, randn):
     torch._dynamo.reset()

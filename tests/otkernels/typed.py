@@ -7,16 +7,20 @@ from torch import Tensor
 import otkernels
 from otkernels import (
     AdamState,
+    Assignment,
     FitTransport,
     L2Argmin,
     L2TopK,
     Semidiscrete,
+    Verification,
+    assign,
     balanced,
     fit_transport,
     l2_argmin,
     l2_topk,
     semidiscrete,
     soft_forest,
+    verify,
 )
 from otkernels.coupling import ExactOT, SemidiscreteOT
 from otkernels.nn import SoftForest
@@ -41,6 +45,17 @@ def matchings(x: Tensor, y: Tensor) -> None:
     assert_type(ExactOT().sample_plan(x, y), tuple[Tensor, Tensor])
     assert_type(SemidiscreteOT(y).fit(x, tolerance=0.1), Semidiscrete)
     semidiscrete(x, y, y, batch="all")  # type: ignore[arg-type]
+
+
+def matching(x: Tensor, y: Tensor) -> None:
+    index, u, v, primal, dual, gap = found = assign(x, y, potential=None, tolerance=1e-3)
+    assert_type(found, Assignment)
+    for tensor in (index, u, v, primal, dual, gap, found.index, found.gap):
+        assert_type(tensor, Tensor)
+    assert_type(verify(x, y, found), Verification)
+    assert_type(verify(x, y, found).valid, Tensor)
+    assign(x, y, tolerance=None)  # type: ignore[arg-type]
+    assign(x, y, None)  # type: ignore[call-arg]
 
 
 def transport(x: Tensor, z: Tensor) -> None:

@@ -29,6 +29,12 @@ def nearest_three(impl: str) -> tuple[torch.Tensor, ...]:
     return otkernels.l2_topk(randn(70, 20), randn(50, 20), 3, randn(50), impl=impl)
 
 
+def matching(impl: str) -> tuple[torch.Tensor, ...]:
+    x, y = randn(30, 20), randn(40, 20)
+    found = otkernels.assign(x, y, potential=randn(40), impl=impl)
+    return found.index, found.primal, found.dual
+
+
 def forest(impl: str) -> tuple[torch.Tensor, ...]:
     inputs = [randn(*shape).requires_grad_() for shape in ((30, 6), (5, 7), (5, 8, 4))]
     out = otkernels.soft_forest(*inputs, impl=impl)
@@ -54,7 +60,8 @@ def main() -> None:
     check("otkernels/py.typed" in map(str, files), "its types are declared")
     check({file.parts[0].split("-")[0] for file in files} <= {"otkernels", "otkernels.libs"}, "it is otkernels alone")
     check(not any(map(shutil.which, ("c++", "cc", "g++", "gcc", "clang", "clang++"))), "no compiler is on the PATH")
-    calls = {"l2_argmin": nearest, "l2_topk": nearest_three, "soft_forest": forest, "fit_transport": transport}
+    calls = {"l2_argmin": nearest, "l2_topk": nearest_three, "assign": matching, "soft_forest": forest}
+    calls["fit_transport"] = transport
     for name, call in calls.items():
         results = []
         for impl in ("cpu", "reference"):
