@@ -67,4 +67,5 @@ clean:
 $(READY): pyproject.toml setup.py constraints.txt CMakeLists.txt $(shell find csrc -type f)
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -c constraints.txt -e '.[train,test,lint]'
+	$(RUN) -m pip install -c constraints.txt --no-deps torchcfm # its extras, Jupyter and Lightning among them, are not imported
 	touch $@

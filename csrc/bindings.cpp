@@ -198,6 +198,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("l2_topk_cpu_f64", bound(&topk_problem<double>, &otk::l2_topk_cpu<double>), unlocked);
   py::class_<otk::AssignRest>(module, "AssignRest")
       .def_readonly("rows", &otk::AssignRest::rows)
+      .def_readonly("missing", &otk::AssignRest::missing)
       .def_readonly("stale", &otk::AssignRest::stale)
       .def_readonly("steps", &otk::AssignRest::steps);
   module.def("assign_dense_cpu_f32", bound(&assign_problem<float>, &otk::assign_dense_cpu<float>), unlocked);

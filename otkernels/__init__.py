@@ -1,12 +1,15 @@
 """otkernels: fused optimal-transport ops for PyTorch."""
 
+from . import coupling as coupling
 from . import nn as nn
 from ._dispatch import available_impls
 from ._version import __version__
 from .assign import Assignment, Verification, assign, verify
+from .balanced import balanced
 from .fit_transport import AdamState, FitTransport, fit_transport
 from .l2_argmin import L2Argmin, l2_argmin
 from .l2_topk import L2TopK, l2_topk
+from .semidiscrete import Semidiscrete, semidiscrete
 from .soft_forest import soft_forest
 
 __all__ = [
@@ -15,13 +18,16 @@ __all__ = [
     "FitTransport",
     "L2Argmin",
     "L2TopK",
+    "Semidiscrete",
     "Verification",
     "__version__",
     "assign",
     "available_impls",
+    "balanced",
     "fit_transport",
     "l2_argmin",
     "l2_topk",
+    "semidiscrete",
     "soft_forest",
     "verify",
 ]

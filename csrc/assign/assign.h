@@ -60,6 +60,7 @@ void assign_list_cpu(const AssignLists<T>& lists, const int64_t* rows, int64_t c
 // What an auction or a search for paths left undone.
 struct AssignRest {
   int64_t rows;  // without a column, at the front of the queue
+  int64_t missing;  // columns that the crowd has yet to take (assign_paths_cpu, n < m)
   int64_t stale;  // whose lists are used up; an auction takes them off the queue, a search leaves them on it
   int64_t steps;  // bids made or rows scanned
 };
@@ -86,7 +87,7 @@ using AssignAsk = std::function<void(int64_t count, bool open)>;
 
 // Shortest augmenting paths from the rows of `queue`, with v lowered as they go, so that all matched pairs stay tight: exact
 // in float64. Matched pairs must be tight and bounds true. If n < m, owner -2 marks columns that are left over, all with the
-// largest v; the caller marks them. With `defer`, rows whose search would ask stay in the queue, and the rows that it would
+// largest v; the caller marks those that have it, at most m - n, and searches find the `missing` ones. With `defer`, rows whose search would ask stay in the queue, and the rows that it would
 // ask for are written to search.rows, to be listed anew.
 template <class T>
 AssignRest assign_paths_cpu(const AssignLists<T>& lists, bool defer, int64_t* queue, int64_t count,

@@ -8,7 +8,7 @@ template <class T>
 AssignRest auction(const AssignLists<T>& p, double epsilon, double reach, int64_t* queue, int64_t count, int64_t* stale,
                    int64_t most_stale, int64_t most_steps) {
   constexpr double kFar = std::numeric_limits<double>::infinity();
-  AssignRest rest{count, 0, 0};
+  AssignRest rest{count, 0, 0, 0};
   int64_t first = 0;  // the queue is a ring of n places
   while (rest.rows && rest.stale < most_stale && rest.steps < most_steps) {
     const int64_t i = queue[first];

@@ -50,12 +50,13 @@ class Paths {
     for (int64_t k = 0; k < count; ++k)
       if (!find(queue[k])) queue[left++] = queue[k];
     while (left == 0 && missing_ > 0 && find(kNoRow)) --missing_;
-    return {left, flagged_count_, steps_};
+    return {left, missing_, flagged_count_, steps_};
   }
 
  private:
   static constexpr int32_t kFree = -1, kCrowd = -2;
   static constexpr int64_t kNoRow = -1;  // whom a column is reached from, or who searches: the crowd
+  static constexpr double kAskingWork = 1 << 18;  // multiply-adds that take as long as a question
   static constexpr int64_t kNotReached = -2;  // the crowd's column in a search
   static constexpr double kFar = std::numeric_limits<double>::infinity();
 
@@ -112,22 +113,23 @@ class Paths {
       }
   }
 
-  // The best open columns of the rows that are in the way; all columns of those that have been so before.
+  // What rows that are in the way offer beside their lists: the first of them all columns, where these cost less than a
+  // question, or all of them the best open columns, and all columns when they are in the way again.
   void offer_more(double reach) {
+    const bool alone = double(p_.m) * double(p_.d) < kAskingWork;
     int64_t count = 0;
     open_.clear();
-    while (!limits_.empty() && limits_.front().value < reach) {
+    do {
       const Limit from = limits_.front();
       std::pop_heap(limits_.begin(), limits_.end());
       limits_.pop_back();
-      if (asked_[from.row] == number_) {
+      if (alone || asked_[from.row] == number_) {
         for (int64_t j = 0; j < p_.m; ++j) offer_open(from, j);
-      } else {
-        asked_[from.row] = number_;
-        open_.push_back(from), shared_.rows[count++] = from.row;
+        return;  // which may have ended the search; rows that wait keep their limits
       }
-    }
-    if (count == 0) return;
+      asked_[from.row] = number_;
+      open_.push_back(from), shared_.rows[count++] = from.row;
+    } while (!limits_.empty() && limits_.front().value < reach && asked_[limits_.front().row] != number_);
     ask_(count, true);
     for (int64_t r = 0; r < count; ++r) {
       for (int64_t q = 0; q < kAssignMore && shared_.found[r * kAssignMore + q] >= 0; ++q)
@@ -139,17 +141,22 @@ class Paths {
   void offer_open(const Limit& from, int64_t j) {
     const double reached = std::max(from.distance, from.distance + (pair_cost(p_, from.row, j) - p_.v[j] - from.u));
     if (reached < free_distance_) offer(j, reached, from.row);
-    ++steps_;
   }
 
-  // Whether row i's list may be used for u; if not, lists are made of all rows like it, or it is flagged for the caller.
+  bool used_up(int64_t i, double u) const { return p_.bound[i] < u - rounding_; }
+
+  // Whether row i's list may be used for u; if not, lists are made of it and of the rows like it that this search has come
+  // near, or it is flagged for the caller.
   bool usable(int64_t i, double u) {
-    if (!(p_.bound[i] < u - rounding_)) return true;
+    if (!used_up(i, u)) return true;
     if (defer_) return flag(i), false;
     int64_t count = 0;
-    for (int64_t r = 0; r < p_.n; ++r)
-      if (r == i || (p_.match[r] >= 0 && p_.bound[r] < pair_cost_[r] - p_.v[p_.match[r]] - rounding_))
-        shared_.rows[count++] = r;
+    shared_.rows[count++] = i, asked_[i] = -number_;
+    for (const Reached& near : heap_) {
+      const int32_t r = p_.owner[near.column];
+      if (r < 0 || asked_[r] == -number_ || !used_up(r, pair_cost_[r] - p_.v[near.column])) continue;
+      shared_.rows[count++] = r, asked_[r] = -number_;
+    }
     ask_(count, false);
     return true;
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,6 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from .. import _checks, _dispatch
-from ..l2_argmin.reference import widen
 
 LARGEST = 1e150  # of a coordinate: squares beyond it leave float64
 
@@ -52,13 +52,13 @@ def assign(
         impl: "auto", "cpu", "cuda" or "reference"; one that cannot run raises and says why.
 
     Returns:
-        An Assignment: index [..., N], the potentials u [..., N] and v [..., M], and the certificate primal, dual and gap
-        [...], in float64 from the coordinates. Where N = M, v has mean 0. ``verify`` checks it by two l2_argmin calls. A
-        problem that holds a NaN, an infinity or a coordinate beyond 1e150 has index -1 and NaN everywhere else.
+        An Assignment: index [..., N], the potentials u [..., N] and v [..., M], and the certificate primal, dual and
+        gap [...], in float64 from the coordinates. Where N = M, v has mean 0. ``verify`` checks it by two l2_argmin
+        calls. A problem that holds a NaN, an infinity or a number beyond 1e150 has index -1 and NaN everywhere else.
 
     Everything is deterministic, whatever the number of threads. No gradient passes through sigma; ``primal`` is
     differentiable at the sigma that was found, which is the gradient of the least cost itself (Danskin's theorem).
-    Memory is O((N + M) k) with k <= 128, O(N M) up to 2^21 pairs, where the matrix is faster. On a GPU the lists of
+    Memory is O((N + M) k) with k <= 128, O(N M) up to 2^17 pairs, where the matrix is faster. On a GPU the lists of
     candidates are made there and matched on the host.
 
     Raises:
@@ -70,9 +70,10 @@ def assign(
     tolerance = _checks.number("assign", "tolerance", tolerance)
     _dispatch.check("assign", impl)
     lead, (n, d), m = x.shape[:-2], x.shape[-2:], y.shape[-2]
-    offsets = None if potential is None else potential.detach().reshape(-1, m)
+    batch = math.prod(lead)
+    offsets = None if potential is None else potential.detach().reshape(batch, m)
     index, u, v = torch.ops.otkernels.assign(
-        x.detach().reshape(-1, n, d), y.detach().reshape(-1, m, d), offsets, tolerance, impl
+        x.detach().reshape(batch, n, d), y.detach().reshape(batch, m, d), offsets, tolerance, impl
     )
     index, u, v = index.view(*lead, n), u.view(*lead, n), v.view(*lead, m)
     primal, dual = primal_cost(x, y, potential, index), u.sum(-1) + v.sum(-1)
@@ -107,31 +108,33 @@ def check(op: str, x: Tensor, y: Tensor, potential: Tensor | None) -> None:
         )
 
 
+def _unsolved(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """index -1 [B, N], u [B, N] and v [B, M] NaN; with N = 0 there is nothing to match, and v is 0."""
+    index = torch.full(x.shape[:2], -1, device=x.device)
+    u = torch.full(x.shape[:2], torch.nan, dtype=torch.float64, device=x.device)
+    v = torch.full(y.shape[:2], torch.nan if x.shape[1] else 0.0, dtype=torch.float64, device=x.device)
+    return index, u, v
+
+
 def _forward(
     x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float, impl: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Solves the problems of a batch that are finite."""
     _, module = _dispatch.choose("assign", impl, x)
-    batch, n, m = x.shape[0], x.shape[1], y.shape[1]
-    index = torch.full((batch, n), -1, device=x.device)
-    u, v = x.new_full((batch, n), torch.nan, dtype=torch.float64), x.new_full((batch, m), torch.nan, dtype=torch.float64)
-    if index.numel() == 0:  # nothing to match: all v are 0
-        return index, u, torch.zeros_like(v)
-    solvable = torch.ones(batch, dtype=torch.bool, device=x.device)
-    for tensor in (x, y, potential):
-        if tensor is not None:  # False for NaN
-            solvable &= (widen(tensor).flatten(1).abs() <= LARGEST).all(1)
-    if solvable.all():
+    if x.shape[0] == 0 or x.shape[1] == 0:
+        return _unsolved(x, y)
+    tensors = [tensor for tensor in (x, y, potential) if tensor is not None]
+    if all(float(tensor.abs().max()) <= LARGEST for tensor in tensors):  # False for NaN
         return module.assign(x, y, potential, tolerance)
+    solvable = torch.stack([(tensor.flatten(1).abs().double() <= LARGEST).all(1) for tensor in tensors]).all(0)
+    index, u, v = _unsolved(x, y)
     if solvable.any():
         offsets = None if potential is None else potential[solvable]
         index[solvable], u[solvable], v[solvable] = module.assign(x[solvable], y[solvable], offsets, tolerance)
     return index, u, v
 
 
-def _fake(
-    x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float, impl: str
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float, impl: str) -> tuple[Tensor, Tensor, Tensor]:
     index = x.new_empty(x.shape[:2], dtype=torch.int64)
     return index, x.new_empty(x.shape[:2], dtype=torch.float64), x.new_empty(y.shape[:2], dtype=torch.float64)
 
@@ -156,7 +159,9 @@ def _vmap(
 
 
 NAME = "otkernels::assign"
-torch.library.define(NAME, "(Tensor x, Tensor y, Tensor? potential, float tolerance, str impl) -> (Tensor, Tensor, Tensor)")
+torch.library.define(
+    NAME, "(Tensor x, Tensor y, Tensor? potential, float tolerance, str impl) -> (Tensor, Tensor, Tensor)"
+)
 torch.library.impl(NAME, ("cpu", "cuda"), _forward)
 torch.library.register_fake(NAME, _fake)
 torch.library.register_vmap(NAME, _vmap)

@@ -1,12 +1,13 @@
 """Assignment without the cost matrix: each row knows its k best columns and a bound of what the others cost.
 
 Levels: a random quarter of the points is solved first, and a quarter of that before, down to what a matrix solves fast.
-Its potentials, carried to all points by a c-transform, start the next level. There an auction with falling epsilon runs on
-the rows' lists (l2_topk under the current v); rows whose list is used up are listed anew, many at a time. At last all rows
-are listed once more, pairs that are tight are kept, and shortest augmenting paths find the rest, exactly, in float64.
+Its potentials, carried to all points by a c-transform, start the next level. There an auction with falling epsilon runs
+on the rows' lists (l2_topk under the current v); rows whose list is used up are listed anew, many at a time. At last
+all rows are listed once more, pairs that are tight are kept, and shortest augmenting paths find the rest, exactly, in
+float64.
 
-The proof needs no pass over all pairs of its own: v has only fallen since the last lists were made, so their bounds hold
-for every pair outside them, and pairs inside are priced in float64.
+The proof needs no pass over all pairs of its own: v has only fallen since the last lists were made, so their bounds
+hold for every pair outside them, and pairs inside are priced in float64.
 """
 
 from __future__ import annotations
@@ -20,16 +21,20 @@ from torch import Tensor
 from .. import _native
 from ..l2_argmin import l2_argmin
 from ..l2_topk import l2_topk
+from . import matrix
 
 Array = np.ndarray[Any, Any]
 RATIO = 4  # points of one level to those of the next coarser
 COARSEST = 256  # rows that are solved by the matrix
-PHASES, DIVISOR = 4, 5.0  # of epsilon
-MOST_PHASES = 13
-FIRST_EPSILON = 0.5  # in widths of a list
-REACH = 4.0  # widths beyond a list's bound that an auction may use it for
-MOST_BIDS = 25  # a row, in one phase; beyond, epsilon is too small for how far prices must move
+PHASES, MOST_PHASES, DIVISOR = 3, 9, 5.0  # of epsilon
+LAST_EPSILON = 0.02  # in widths of a list
+REACH = 16.0  # widths beyond a list's bound that an auction may use it for
+MOST_BIDS = 60  # a row, in one phase
+LISTED, PATIENCE = 3, 15  # lists a row, in all phases; and where the first phase fails
 STALE = 0.02  # share of the rows that are listed anew together
+SPARE = 1.5  # columns a row from which rows hardly compete
+SMALL, LARGE = 1e-12, 1e16  # coordinates whose squares' sums float32 holds to its precision
+APART = 30  # how many times the points' spread lies between two clouds that need float64
 LOW = 4  # dimensions up to which neighbours are many and lists are long
 LONGEST = 128  # what l2_topk can find
 SEVERAL = 64  # rows for which it pays to list many rows together
@@ -38,39 +43,53 @@ MORE = 16  # open columns that a row in the way of a search offers: kAssignMore 
 
 def solve(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
     """x [N, D], y [M, D], potential [M] or None -> index [N], u [N], v [M] on the CPU."""
-    lists = _level(x, y, potential, tolerance)
+    if not _in_single(x, y):
+        x, y, potential = x.double(), y.double(), None if potential is None else potential.double()
+    lists = _level(x, y, potential)
+    if tolerance > 0 and (lists.match >= 0).all():
+        index, u, v = lists.result()
+        dual = float(u.sum() + v.sum())
+        if lists.primal() - dual <= tolerance * abs(lists.primal()):
+            return index, u, v
     lists.finish()
     return lists.result()
 
 
-def _level(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float = 0.0) -> Lists:
+def _in_single(x: Tensor, y: Tensor) -> bool:
+    """Whether float32 holds squared coordinates, and tells distances apart that matter."""
+    x, y = x.double(), y.double()
+    largest = float(torch.maximum(x.abs().max(), y.abs().max()))
+    spread = float((x - x.mean(0)).square().sum(1).mean() + (y - y.mean(0)).square().sum(1).mean())
+    return SMALL < largest < LARGE and float((x.mean(0) - y.mean(0)).square().sum()) < APART**2 * spread
+
+
+def _level(x: Tensor, y: Tensor, potential: Tensor | None) -> Lists:
     """Lists of all rows, whose v an auction has brought near the optimum."""
     lists = Lists(x, y, potential)
-    lists.start(*_coarse(x, y, potential))
+    phases = PHASES + (lists.d <= LOW)  # where points have many neighbours prices travel far
+    if lists.m < SPARE * lists.n:
+        lists.start(*_coarse(x, y, potential))
+    else:
+        phases = 1  # from v = 0, so that v = 0 wherever no row came
     lists.list_rows(np.arange(lists.n))
-    last = FIRST_EPSILON * float(np.median(lists.width())) / DIVISOR ** (PHASES - 1)
-    phases = PHASES - 1
-    while not lists.auction(last * DIVISOR**phases) and phases < MOST_PHASES and lists.listed < lists.budget:
-        phases += 2
-    for phase in reversed(range(phases)):
-        lists.auction(last * DIVISOR**phase)
+    if not lists.phases(phases):  # prices must move far beyond a list, as between clusters that exchange a few rows
+        lists.k, lists.budget = lists.capacity, PATIENCE * lists.n
+        lists.list_rows(np.arange(lists.n))
+        while not lists.phases(phases) and lists.listed < lists.budget and phases < MOST_PHASES:
+            phases += 2
     return lists
 
 
 def _coarse(x: Tensor, y: Tensor, potential: Tensor | None) -> tuple[Tensor, Tensor]:
     """A random part of x [N', D] and its dual potentials u [N'] for the part of y that goes with it."""
-    n, m = len(x) // RATIO, len(y) // RATIO
+    n, m = -(-len(x) // RATIO), -(-len(y) // RATIO)
     rows, columns = _draw(len(x), n, x.device), _draw(len(y), m, x.device)
     x, y = x[rows], y[columns]
     potential = None if potential is None else potential[columns]
     if n > COARSEST:
-        lists = _level(x, y, potential)
-        return x, torch.from_numpy(lists.least()).to(x.device)
-    from .native import _dense
-
-    host = None if potential is None else potential[None].cpu()
-    _, u, _ = _dense(x[None].cpu(), y[None].cpu(), host)
-    return x, u[0].to(x.device)
+        return x, torch.from_numpy(_level(x, y, potential).least()).to(x.device)
+    _, u, _ = matrix.solve(x[None], y[None], None if potential is None else potential[None])
+    return x, u[0]
 
 
 def _draw(count: int, drawn: int, device: torch.device) -> Tensor:
@@ -82,28 +101,31 @@ class Lists:
     """The state of one problem: what the compiled solvers read and write lies in arrays on the host."""
 
     def __init__(self, x: Tensor, y: Tensor, potential: Tensor | None) -> None:
-        self.x, self.y, self.potential = x.contiguous(), y.contiguous(), potential
+        self.x, self.y = x.contiguous(), y.contiguous()
         self.n, self.m, self.d = len(x), len(y), x.shape[1]
         self.k = min(self.m, LONGEST if self.d <= LOW else 32)
         self.capacity = min(self.m, LONGEST)
-        self.host = [None if t is None else t.contiguous().cpu() for t in (self.x, self.y, potential)]
+        self.host = [None if t is None else t.contiguous().cpu() for t in (x, y, potential)]
         shape = (self.n, self.capacity)
         self.column, self.length = np.zeros(shape, np.int32), np.zeros(self.n, np.int32)
         self.cost, self.floor = np.zeros(shape), np.zeros(shape)
         self.bound, self.u, self.v = np.zeros(self.n), np.zeros(self.n), np.zeros(self.m)
         self.owner, self.match = np.full(self.m, -1, np.int32), np.full(self.n, -1, np.int32)
-        self.budget = (12 if self.d <= LOW else 3) * self.n
+        self.budget = LISTED * self.n
         self.listed = self.steps = self.scans = 0  # for reports: rows listed, bids made, rows scanned
 
     def start(self, x: Tensor, u: Tensor) -> None:
         """v_j = min_i |x_i - y_j|^2 - u_i, less the column's potential: the c-transform of coarser points' u."""
-        v = l2_argmin(self.y, x, u.to(x.dtype)).value.double().cpu()
-        v = v if self.potential is None else v - self.host[2].double()
-        self.v[:] = v.numpy()
+        self.v += l2_argmin(self.y, x, u.to(x.dtype)).value.double().cpu().numpy() - self.prices().numpy()
         self.v -= np.median(self.v)
 
+    def prices(self) -> Tensor:
+        """potential_j + v_j [M] in float64: what l2_topk and l2_argmin take off a squared distance."""
+        v = torch.from_numpy(self.v)
+        return v.clone() if self.host[2] is None else v + self.host[2].double()
+
     def list_rows(self, rows: Array, k: int | None = None) -> None:
-        """The k best columns of these rows under v, in the points' precision; in float64 where that tells too little."""
+        """The k best columns of these rows under v, in the points' precision, or float64 where that tells too little."""
         k = k or self.k
         self._list(rows, k, self.x.dtype)
         if self.x.dtype != torch.float64:
@@ -119,9 +141,7 @@ class Lists:
 
     def _find(self, rows: Array, k: int, dtype: torch.dtype, closed: Array | None = None) -> tuple[Array, Array]:
         """Columns [rows, k] of least c_ij - v_j among those that are not closed, and what all others cost at least."""
-        potential = torch.from_numpy(self.v)
-        if self.potential is not None:
-            potential = potential + self.host[2].double()
+        potential = self.prices()
         largest = float(potential.abs().max())
         if closed is not None:
             potential = potential.masked_fill(torch.from_numpy(closed), -torch.inf)
@@ -158,6 +178,17 @@ class Lists:
             value[np.arange(self.capacity) >= self.length[part, None]] = np.inf
             least[part] = value.min(1)
         return least
+
+    def phases(self, count: int) -> bool:
+        """``count`` phases down to the last epsilon; none but the first if that leaves rows without a column."""
+        last = LAST_EPSILON * float(np.median(self.width()))
+        if last == 0:  # ties wherever a list looks; where none can look farther, searches alone will do
+            return self.k == self.capacity
+        if not self.auction(last * DIVISOR ** (count - 1)):
+            return False
+        for phase in reversed(range(count - 1)):
+            self.auction(last * DIVISOR**phase)
+        return True
 
     def auction(self, epsilon: float) -> bool:
         """One phase; whether every row has found a column."""
@@ -209,17 +240,24 @@ class Lists:
             else:
                 self.list_rows(rows[:asked].copy(), self.capacity)
 
-        stuck = False
-        while count:
+        stuck, missing = False, self.m - self.n
+        while count or missing:
             defer = count > SEVERAL and not stuck
             rest = self._call("paths", defer, queue.ctypes.data, count, *arrays, ask)
             self.scans += rest.steps
+            missing = rest.missing
             stale = rows[: rest.stale].copy()
             lengths = self.length[stale]
             stuck = rest.rows == count and bool((lengths == self.capacity).all())
             for k in np.unique(lengths).tolist():
                 self.list_rows(stale[lengths == k], min(2 * k, self.capacity))
             count = rest.rows
+
+    def primal(self) -> float:
+        """What the matched pairs cost."""
+        pairs = self.column == self.match[:, None]
+        pairs[np.arange(self.capacity) >= self.length[:, None]] = False
+        return float(self.cost[pairs].sum())
 
     def result(self) -> tuple[Tensor, Tensor, Tensor]:
         """index [N], u [N], v [M]; u_i = min_j c_ij - v_j over all columns."""
@@ -229,9 +267,7 @@ class Lists:
         self.u = self.least()
         unsure = np.flatnonzero(self.bound < self.u)  # rows whose lists a search has extended
         if len(unsure):
-            v = torch.from_numpy(self.v)
-            potential = v if self.potential is None else v + self.host[2].double()
             x = self.x[torch.from_numpy(unsure).to(self.x.device)]
-            value, _ = l2_argmin(x.double(), self.y.double(), potential.to(x.device))
+            value, _ = l2_argmin(x.double(), self.y.double(), self.prices().to(x.device))
             self.u[unsure] = value.cpu().numpy()
         return torch.from_numpy(self.match.astype(np.int64)), torch.from_numpy(self.u), torch.from_numpy(self.v)

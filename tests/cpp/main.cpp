@@ -5,6 +5,7 @@
 #include "check.h"
 #include "common/cpu_features.h"
 
+void test_assign();
 void test_fit_transport();
 void test_l2_argmin();
 void test_l2_topk();
@@ -17,6 +18,7 @@ int main() {
     std::printf("skipped: %s\n", error.what());
     return 77;
   }
+  test_assign();
   test_fit_transport();
   test_l2_argmin();
   test_l2_topk();

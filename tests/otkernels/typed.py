@@ -5,7 +5,20 @@ from typing import assert_type
 from torch import Tensor
 
 import otkernels
-from otkernels import AdamState, FitTransport, L2Argmin, L2TopK, fit_transport, l2_argmin, l2_topk, soft_forest
+from otkernels import (
+    AdamState,
+    FitTransport,
+    L2Argmin,
+    L2TopK,
+    Semidiscrete,
+    balanced,
+    fit_transport,
+    l2_argmin,
+    l2_topk,
+    semidiscrete,
+    soft_forest,
+)
+from otkernels.coupling import ExactOT, SemidiscreteOT
 from otkernels.nn import SoftForest
 
 
@@ -18,6 +31,16 @@ def nearest(x: Tensor, y: Tensor) -> None:
     assert_type(otkernels.available_impls("l2_argmin"), list[str])
     assert_type(l2_topk(x, y, 5), L2TopK)
     l2_topk(x, y, 5, impl=None)  # type: ignore[arg-type]
+
+
+def matchings(x: Tensor, y: Tensor) -> None:
+    found = semidiscrete(x, y, batch=64)
+    assert_type(found, Semidiscrete)
+    assert_type(found.potential, Tensor)
+    assert_type(balanced(x, y, found.potential), Tensor)
+    assert_type(ExactOT().sample_plan(x, y), tuple[Tensor, Tensor])
+    assert_type(SemidiscreteOT(y).fit(x, tolerance=0.1), Semidiscrete)
+    semidiscrete(x, y, y, batch="all")  # type: ignore[arg-type]
 
 
 def transport(x: Tensor, z: Tensor) -> None:
