@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import statistics
 import time
 from collections import Counter
@@ -172,14 +173,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     path, rows = options.output / f"{NAME}.jsonl", []
     path.write_text(json.dumps({"machine": machine}) + "\n")
-    for row in collect(options.sizes, options.dimensions):
-        rows.append(row)
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(*(f"{value:.4g}" if isinstance(value, float) else value for value in row.values()), flush=True)
-    path.with_suffix(".md").write_text(document(rows, machine))
-    draw(rows, machine, path.with_suffix(".png"))
+    try:
+        for row in collect(options.sizes, options.dimensions):
+            rows.append(row)
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(*(f"{value:.4g}" if isinstance(value, float) else value for value in row.values()), flush=True)
+    finally:  # a run that is stopped reports what it has
+        if rows:
+            path.with_suffix(".md").write_text(document(rows, machine))
+            draw(rows, machine, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()

@@ -96,7 +96,12 @@ def test_shell_lines_name_commands_that_exist(line):
                 images.parse(experiment, rest, "test")
         case ["python", "-m", "benchmarks", *rest]:
             benchmark_options(rest)
-        case ["python", "-m", "otkernels.info" | "benchmarks.on_gpu" | "benchmarks.images", *_]:
+        case [
+            "python",
+            "-m",
+            "otkernels.info" | "benchmarks.on_gpu" | "benchmarks.images" | "benchmarks.assign_scaling",
+            *_,
+        ]:
             assert (ROOT / f"{words[2].replace('.', '/')}.py").exists()
         case ["python", path] | ["python", path, _]:
             assert (ROOT / path).exists()
