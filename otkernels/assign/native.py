@@ -8,7 +8,7 @@ from torch import Tensor
 from .._checks import widen
 from . import matrix, sparse
 
-MOST_DENSE = 1 << 17  # entries of a cost matrix beyond which lists are faster
+MOST_DENSE = 1 << 20  # entries of a cost matrix (8 MiB) beyond which lists are faster
 FEW, MOST_OF_FEW = 256, 1 << 24  # rows for which lists are not, and entries (128 MiB) that their matrix may have
 
 

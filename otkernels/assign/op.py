@@ -58,8 +58,8 @@ def assign(
 
     Everything is deterministic, whatever the number of threads. No gradient passes through sigma; ``primal`` is
     differentiable at the sigma that was found, which is the gradient of the least cost itself (Danskin's theorem).
-    Memory is O((N + M) k) with k <= 128, O(N M) up to 2^17 pairs, where the matrix is faster. On a GPU the lists of
-    candidates are made there and matched on the host.
+    Memory is O((N + M) k) with k <= 128, O(N M), 8 bytes a pair, up to 2^20 pairs, and 2^24 where lists
+    would be slower. On a GPU the lists of candidates are made there and matched on the host.
 
     Raises:
         ValueError: a shape, dtype, device or option is wrong; the message names it.

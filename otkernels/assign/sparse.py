@@ -12,7 +12,7 @@ hold for every pair outside them, and pairs inside are priced in float64.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from . import matrix
 Array = np.ndarray[Any, Any]
 RATIO = 4  # points of one level to those of the next coarser
 COARSEST = 256  # rows that are solved by the matrix
+MOST_HARD = 1 << 24  # entries of a matrix (128 MiB) up to which it is faster where auctions come to no end
 PHASES, MOST_PHASES, DIVISOR = 3, 9, 5.0  # of epsilon
 LAST_EPSILON = 0.02  # in widths of a list
 REACH = 16.0  # widths beyond a list's bound that an auction may use it for
@@ -46,11 +47,13 @@ def solve(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float) -> t
     if not _in_single(x, y):
         x, y, potential = x.double(), y.double(), None if potential is None else potential.double()
     lists = _level(x, y, potential)
+    if isinstance(lists, Solved):
+        return lists
     if tolerance > 0 and (lists.match >= 0).all():
         index, u, v = lists.result()
         dual = float(u.sum() + v.sum())
         if lists.primal() - dual <= tolerance * abs(lists.primal()):
-            return index, u, v
+            return Solved(index, u, v)
     lists.finish()
     return lists.result()
 
@@ -63,8 +66,8 @@ def _in_single(x: Tensor, y: Tensor) -> bool:
     return SMALL < largest < LARGE and float((x.mean(0) - y.mean(0)).square().sum()) < APART**2 * spread
 
 
-def _level(x: Tensor, y: Tensor, potential: Tensor | None) -> Lists:
-    """Lists of all rows, whose v an auction has brought near the optimum."""
+def _level(x: Tensor, y: Tensor, potential: Tensor | None) -> Lists | Solved:
+    """Lists of all rows, whose v an auction has brought near the optimum; or the solution, where that was faster."""
     lists = Lists(x, y, potential)
     phases = PHASES + (lists.d <= LOW)  # where points have many neighbours prices travel far
     if lists.m < SPARE * lists.n:
@@ -72,12 +75,24 @@ def _level(x: Tensor, y: Tensor, potential: Tensor | None) -> Lists:
     else:
         phases = 1  # from v = 0, so that v = 0 wherever no row came
     lists.list_rows(np.arange(lists.n))
-    if not lists.phases(phases):  # prices must move far beyond a list, as between clusters that exchange a few rows
-        lists.k, lists.budget = lists.capacity, PATIENCE * lists.n
-        lists.list_rows(np.arange(lists.n))
-        while not lists.phases(phases) and lists.listed < lists.budget and phases < MOST_PHASES:
-            phases += 2
+    if not np.median(lists.width()):  # copies of points fill the lists
+        lists.lengthen()
+    if lists.phases(phases):
+        return lists
+    # prices must move far beyond a list, as between clusters that exchange a few rows
+    if lists.n * lists.m <= MOST_HARD:
+        return Solved(*_by_matrix(x, y, potential))
+    lists.budget = PATIENCE * lists.n
+    lists.lengthen()
+    while not lists.phases(phases) and lists.listed < lists.budget and phases < MOST_PHASES:
+        phases += 2
     return lists
+
+
+def _by_matrix(x: Tensor, y: Tensor, potential: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    solved = matrix.solve(x[None], y[None], None if potential is None else potential[None])
+    index, u, v = (part[0].cpu() for part in solved)
+    return index, u, v
 
 
 def _coarse(x: Tensor, y: Tensor, potential: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -86,15 +101,24 @@ def _coarse(x: Tensor, y: Tensor, potential: Tensor | None) -> tuple[Tensor, Ten
     rows, columns = _draw(len(x), n, x.device), _draw(len(y), m, x.device)
     x, y = x[rows], y[columns]
     potential = None if potential is None else potential[columns]
-    if n > COARSEST:
-        return x, torch.from_numpy(_level(x, y, potential).least()).to(x.device)
-    _, u, _ = matrix.solve(x[None], y[None], None if potential is None else potential[None])
-    return x, u[0]
+    if n <= COARSEST:
+        return x, _by_matrix(x, y, potential)[1].to(x.device)
+    lists = _level(x, y, potential)
+    u = lists.u if isinstance(lists, Solved) else torch.from_numpy(lists.least())
+    return x, u.to(x.device)
 
 
 def _draw(count: int, drawn: int, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(count)
     return torch.randperm(count, generator=generator)[:drawn].to(device)
+
+
+class Solved(NamedTuple):
+    """index [N], u [N] and v [M]."""
+
+    index: Tensor  # type: ignore[assignment]
+    u: Tensor
+    v: Tensor
 
 
 class Lists:
@@ -125,7 +149,7 @@ class Lists:
         return v.clone() if self.host[2] is None else v + self.host[2].double()
 
     def list_rows(self, rows: Array, k: int | None = None) -> None:
-        """The k best columns of these rows under v, in the points' precision, or float64 where that tells too little."""
+        """The k best columns of these rows under v; in float64 where the points' precision tells too little."""
         k = k or self.k
         self._list(rows, k, self.x.dtype)
         if self.x.dtype != torch.float64:
@@ -179,11 +203,15 @@ class Lists:
             least[part] = value.min(1)
         return least
 
+    def lengthen(self) -> None:
+        self.k = self.capacity
+        self.list_rows(np.arange(self.n))
+
     def phases(self, count: int) -> bool:
         """``count`` phases down to the last epsilon; none but the first if that leaves rows without a column."""
         last = LAST_EPSILON * float(np.median(self.width()))
-        if last == 0:  # ties wherever a list looks; where none can look farther, searches alone will do
-            return self.k == self.capacity
+        if last == 0:  # ties wherever one looks: searches alone will do
+            return True
         if not self.auction(last * DIVISOR ** (count - 1)):
             return False
         for phase in reversed(range(count - 1)):
@@ -259,7 +287,7 @@ class Lists:
         pairs[np.arange(self.capacity) >= self.length[:, None]] = False
         return float(self.cost[pairs].sum())
 
-    def result(self) -> tuple[Tensor, Tensor, Tensor]:
+    def result(self) -> Solved:
         """index [N], u [N], v [M]; u_i = min_j c_ij - v_j over all columns."""
         for _ in range(2):  # the second time for what the first one's rounding left, where v was large
             shift = self.v.mean() if self.n == self.m else self.v.max()
@@ -271,4 +299,5 @@ class Lists:
             x = self.x[torch.from_numpy(unsure).to(self.x.device)]
             value, _ = l2_argmin(x.double(), self.y.double(), self.prices().to(x.device))
             self.u[unsure] = value.cpu().numpy()
-        return torch.from_numpy(self.match.astype(np.int64)), torch.from_numpy(self.u), torch.from_numpy(self.v)
+        index, u, v = (torch.from_numpy(array) for array in (self.match.astype(np.int64), self.u, self.v))
+        return Solved(index, u, v)
