@@ -56,7 +56,7 @@ class Paths {
  private:
   static constexpr int32_t kFree = -1, kCrowd = -2;
   static constexpr int64_t kNoRow = -1;  // whom a column is reached from, or who searches: the crowd
-  static constexpr double kAskingWork = 1 << 18;  // multiply-adds that take as long as a question
+  static constexpr double kAskingWork = 1 << 20;  // multiply-adds that take as long as a question
   static constexpr int64_t kNotReached = -2;  // the crowd's column in a search
   static constexpr double kFar = std::numeric_limits<double>::infinity();
 
@@ -113,17 +113,17 @@ class Paths {
       }
   }
 
-  // What rows that are in the way offer beside their lists: the first of them all columns, where these cost less than a
-  // question, or all of them the best open columns, and all columns when they are in the way again.
+  // What rows that are in the way offer beside their lists: one of them all columns, while a search has spent less on these
+  // than a question takes; then all of them the best open columns; and all columns when they are in the way again.
   void offer_more(double reach) {
-    const bool alone = double(p_.m) * double(p_.d) < kAskingWork;
     int64_t count = 0;
     open_.clear();
     do {
       const Limit from = limits_.front();
       std::pop_heap(limits_.begin(), limits_.end());
       limits_.pop_back();
-      if (alone || asked_[from.row] == number_) {
+      if (alone_ < kAskingWork || asked_[from.row] == number_) {
+        alone_ += double(p_.m) * double(p_.d);
         for (int64_t j = 0; j < p_.m; ++j) offer_open(from, j);
         return;  // which may have ended the search; rows that wait keep their limits
       }
@@ -196,7 +196,7 @@ class Paths {
 
   bool search(int64_t row) {
     heap_.clear(), limits_.clear();
-    ++number_, free_distance_ = kFar, crowd_column_ = kNotReached;
+    ++number_, free_distance_ = kFar, crowd_column_ = kNotReached, alone_ = 0;
     if (row == kNoRow) {
       scan_crowd(0, kNoRow);
     } else {
@@ -267,7 +267,7 @@ class Paths {
   std::vector<Limit> limits_, open_;
   std::vector<int64_t> path_;
   int64_t number_ = 0, steps_ = 0, flagged_count_ = 0, missing_ = 0, free_column_ = 0, crowd_column_ = kNotReached;
-  double level_ = -kFar, crowd_distance_ = 0, rounding_ = 0, free_distance_ = 0;
+  double level_ = -kFar, crowd_distance_ = 0, rounding_ = 0, free_distance_ = 0, alone_ = 0;
 };
 
 }  // namespace otk::OTK_ISA

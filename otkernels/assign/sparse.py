@@ -31,7 +31,7 @@ PHASES, MOST_PHASES, DIVISOR = 3, 9, 5.0  # of epsilon
 LAST_EPSILON = 0.02  # in widths of a list
 REACH = 16.0  # widths beyond a list's bound that an auction may use it for
 MOST_BIDS = 60  # a row, in one phase
-LISTED, PATIENCE = 3, 15  # lists a row, in all phases; and where the first phase fails
+LISTED, PATIENCE = 4, 15  # lists a row, in all phases; and once more where the first phase fails
 STALE = 0.02  # share of the rows that are listed anew together
 SPARE = 1.5  # columns a row from which rows hardly compete
 SMALL, LARGE = 1e-12, 1e16  # coordinates whose squares' sums float32 holds to its precision
@@ -77,13 +77,14 @@ def _level(x: Tensor, y: Tensor, potential: Tensor | None) -> Lists | Solved:
     lists.list_rows(np.arange(lists.n))
     if not np.median(lists.width()):  # copies of points fill the lists
         lists.lengthen()
+    lists.budget = lists.listed + LISTED * lists.n
     if lists.phases(phases):
         return lists
     # prices must move far beyond a list, as between clusters that exchange a few rows
     if lists.n * lists.m <= MOST_HARD:
         return Solved(*_by_matrix(x, y, potential))
-    lists.budget = PATIENCE * lists.n
     lists.lengthen()
+    lists.budget = lists.listed + PATIENCE * lists.n
     while not lists.phases(phases) and lists.listed < lists.budget and phases < MOST_PHASES:
         phases += 2
     return lists
@@ -135,8 +136,8 @@ class Lists:
         self.cost, self.floor = np.zeros(shape), np.zeros(shape)
         self.bound, self.u, self.v = np.zeros(self.n), np.zeros(self.n), np.zeros(self.m)
         self.owner, self.match = np.full(self.m, -1, np.int32), np.full(self.n, -1, np.int32)
-        self.budget = LISTED * self.n
-        self.listed = self.steps = self.scans = 0  # for reports: rows listed, bids made, rows scanned
+        self.budget = 0  # how many rows auctions may have listed
+        self.listed = self.steps = self.scans = 0  # rows listed, bids made, rows scanned
 
     def start(self, x: Tensor, u: Tensor) -> None:
         """v_j = min_i |x_i - y_j|^2 - u_i, less the column's potential: the c-transform of coarser points' u."""
