@@ -81,6 +81,7 @@ def seen(monkeypatch) -> Counter[str]:
     ):
         monkeypatch.setattr(lists, name, wrapper)
     monkeypatch.setattr(native, "MOST_DENSE", 0)
+    monkeypatch.setattr(native, "MOST_OF_FEW", 0)
     return counts
 
 
