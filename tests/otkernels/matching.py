@@ -16,13 +16,13 @@ def slack_of(x: Tensor, y: Tensor, potential: Tensor | None, result: Assignment)
     """How far rounding may take c_ij - u_i - v_j from what it should be, [..., N, M].
 
     A cost is summed from differences twice, here and there, each time with an error of (d + 3) units of its terms
-    (Higham 2002, eq. 3.4). Each of at most n augmentations changes a potential by a difference of two distances: two
-    roundings of numbers below the sum of the largest matched cost and the largest potentials.
+    (Higham 2002, eq. 3.4). Searches compare distances within 4 (d + 16) eps of the largest numbers that they add, the
+    rounding of csrc/assign/paths.h, which is also what verify allows.
     """
-    n, d = x.shape[-2:]
+    d = x.shape[-1]
     terms = costs(x, y) if potential is None else costs(x, y) + potential.double().abs()[..., None, :]
     largest = matched(terms, result.index).amax(-1) + result.u.abs().amax(-1) + result.v.abs().amax(-1)
-    return 2 * (d + 3) * UNIT * terms + 2 * (n + 1) * UNIT * largest[..., None, None]
+    return 2 * (d + 3) * UNIT * terms + 8 * (d + 16) * UNIT * largest[..., None, None]
 
 
 def matched(entries: Tensor, index: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ everywhere = pytest.mark.parametrize(
 def impl(request, monkeypatch):
     if request.param == "lists":
         monkeypatch.setattr(native, "MOST_DENSE", 0)
+        monkeypatch.setattr(native, "MOST_OF_FEW", 0)
         monkeypatch.setattr(sparse, "COARSEST", 4)  # rows that the matrix solves
         return "cpu"
     return request.param

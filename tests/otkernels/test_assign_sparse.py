@@ -81,6 +81,7 @@ def seen(monkeypatch) -> Counter[str]:
     ):
         monkeypatch.setattr(lists, name, wrapper)
     monkeypatch.setattr(native, "MOST_DENSE", 0)
+    monkeypatch.setattr(native, "MOST_OF_FEW", 0)
     return counts
 
 
@@ -104,32 +105,39 @@ def unequal(randn, n, m):
     return x, y
 
 
+def unequal_wide(randn, n, m, d):
+    """The same in so many dimensions that pricing all columns takes longer than a question."""
+    x, y = unequal(randn, n, m)
+    return torch.cat((x, 0.05 * randn(n, d - 2)), 1), torch.cat((y, 0.05 * randn(m, d - 2)), 1)
+
+
 # What to solve, and what it must be seen to do.
 PROBLEMS = {
     "plane": (lambda r: (r(1000, 2), r(1000, 2)), "used-up lists, rows for paths"),
     "space": (lambda r: (r(700, 16), r(700, 16)), "used-up lists, rows for paths"),
-    "128 dimensions": (lambda r: (r(400, 128), r(400, 128)), "used-up lists, rows for paths"),
+    "128 dimensions": (lambda r: (r(400, 128), r(400, 128)), "rows for paths"),
     "float64": (lambda r: 2 * (r(500, 3, dtype=torch.float64),), "bids"),
     "potential": (lambda r: (r(600, 5), r(600, 5), 3 * r(600)), "used-up lists, rows for paths"),
-    "N < M": (lambda r: (r(500, 2), r(1500, 2)), "columns for the crowd, open columns given, listed in a search"),
-    "N << M": (lambda r: (r(60, 8), r(3000, 8)), "columns for the crowd, longer lists, listed in float64"),
+    "N < M": (lambda r: (r(500, 2), r(1500, 2)), "columns for the crowd, rows for paths"),
+    "N << M": (lambda r: (r(60, 8), r(3000, 8)), "columns for the crowd, longer lists"),
     "N <<< M": (lambda r: (r(12, 3), r(2500, 3)), "columns for the crowd"),
     "N = M - 1": (lambda r: (r(800, 3), r(801, 3)), "columns for the crowd, rows for paths"),
     "N < M, potential": (lambda r: (r(400, 4), r(700, 4), r(700)), "columns for the crowd"),
     "line": (lambda r: (r(900, 1), r(900, 1)), "used-up lists, rows for paths"),
     "grid": (lambda r: (ints(r(800, 2)), ints(r(800, 2))), "rows for paths"),
-    "grid, N < M": (lambda r: (ints(r(500, 2)), ints(r(900, 2))), "columns for the crowd, open columns given"),
+    "grid, N < M": (lambda r: (ints(r(500, 2)), ints(r(900, 2))), "columns for the crowd, rows for paths"),
     "clusters": (lambda r: unequal(r, 800, 800), "rows for paths"),
-    "clusters, N < M": (lambda r: unequal(r, 500, 1000), "open columns given, listed in a search"),
+    "clusters, N < M": (lambda r: unequal(r, 500, 1000), "columns for the crowd, rows for paths"),
     "tight clusters": (lambda r: 2 * (5 * ints(r(600, 2)) + 0.01 * r(600, 2),), "bids"),
     "duplicates": (lambda r: (r(100, 3).repeat(6, 1), r(200, 3).repeat(3, 1)), "rows for paths"),
-    "all points equal": (lambda r: (torch.ones(400, 3), torch.ones(500, 3)), "put off, open columns given"),
+    "all points equal": (lambda r: (torch.ones(400, 3), torch.ones(500, 3)), "put off"),
     "offset": (lambda r: (1e6 + r(600, 4), 1e6 + r(600, 4)), "rows for paths"),
     "beyond float32": (lambda r: (1e20 * r(400, 6), 1e20 * r(500, 6)), "rows for paths"),
     "close to nothing": (lambda r: (1e-21 * r(400, 6), 1e-21 * r(400, 6)), "rows for paths"),
+    "many dimensions": (lambda r: unequal_wide(r, 300, 360, 760), "open columns given"),
     "unlike spreads": (
         lambda r: (r(500, 2) * torch.logspace(-6, 6, 500)[:, None], r(500, 2)),
-        "auctions without an end, put off, listed in float64, open columns given, listed in a search",
+        "auctions without an end, put off, listed in float64, listed in a search",
     ),
 }
 
@@ -141,13 +149,13 @@ def test_results_are_optimal(name, seen, randn):
     potential = potential[0] if potential else None
     assert_right(assign(x, y, potential=potential), x, y, potential)
     for branch in branches.split(", "):
-        assert seen[branch] > 0, branch
+        assert seen[branch] > 0, (branch, dict(seen))
 
 
-@pytest.mark.parametrize("m", [700, 1100])
+@pytest.mark.parametrize("m", [700, 800])
 def test_levels_start_each_other(m, seen, randn, monkeypatch):
-    """Of 700 rows, 175 and 43 are solved first, and 10 by the matrix before."""
-    monkeypatch.setattr(sparse, "COARSEST", 10)
+    """Of 700 rows, 175 and 44 are solved first, and 11 by the matrix before."""
+    monkeypatch.setattr(sparse, "COARSEST", 11)
     x, y, potential = randn(700, 3), randn(m, 3), randn(m)
     assert_right(assign(x, y, potential=potential), x, y, potential)
     assert seen["levels"] == 3
@@ -167,8 +175,8 @@ def test_searches_are_put_off_while_many_rows_wait(seen, randn, monkeypatch):
     for m in (400, 500):
         x, y = randn(400, 6), randn(m, 6)
         assert_right(assign(x, y), x, y)
-    for branch in ("put off", "longer lists", "open columns given", "columns for the crowd"):
-        assert seen[branch] > 0, branch
+    for branch in ("put off", "longer lists", "columns for the crowd"):
+        assert seen[branch] > 0, (branch, dict(seen))
 
 
 def test_matrix_and_lists_agree(seen, randn, monkeypatch):
