@@ -32,6 +32,7 @@ LAST_EPSILON = 0.02  # in widths of a list
 REACH = 16.0  # widths beyond a list's bound that an auction may use it for
 MOST_BIDS = 60  # a row, in one phase
 LISTED, PATIENCE = 4, 15  # lists a row, in all phases; and once more where the first phase fails
+MOST_ROUNDS, FEW = 100, 0.002  # of listing rows anew, and the share of the rows that is left then
 STALE = 0.02  # share of the rows that are listed anew together
 SPARE = 1.5  # columns a row from which rows hardly compete
 SMALL, LARGE = 1e-12, 1e16  # coordinates whose squares' sums float32 holds to its precision
@@ -166,21 +167,22 @@ class Lists:
 
     def _find(self, rows: Array, k: int, dtype: torch.dtype, closed: Array | None = None) -> tuple[Array, Array]:
         """Columns [rows, k] of least c_ij - v_j among those that are not closed, and what all others cost at least."""
-        potential = self.prices()
-        largest = float(potential.abs().max())
+        x, y, prices = self.x, self.y, self.prices().to(self.x.device)
+        if len(rows) < self.n:
+            x = x[torch.from_numpy(rows).to(x.device)]
         if closed is not None:
-            potential = potential.masked_fill(torch.from_numpy(closed), -torch.inf)
-        potential = potential.to(self.x.device, dtype)
-        x = self.x if len(rows) == self.n else self.x[torch.from_numpy(rows).to(self.x.device)]
-        value, index = l2_topk(x.to(dtype), self.y.to(dtype), k, potential)
-        found, last = index.cpu().numpy(), value[:, -1].double().cpu().numpy()
-        if closed is not None:
-            found[value.isposinf().cpu().numpy()] = -1
+            columns = torch.from_numpy(np.flatnonzero(closed == 0)).to(x.device)
+            y, prices = y[columns], prices[columns]
+        k = min(k, len(y))
+        if k == 0:
+            return np.empty((len(rows), 0), np.int64), np.full(len(rows), np.inf)
+        largest = float(prices.abs().max())
+        value, index = l2_topk(x.to(dtype), y.to(dtype), k, prices.to(dtype))
+        last, found = value[:, -1].double().cpu().numpy(), (index if closed is None else columns[index]).cpu().numpy()
         # a distance summed from differences, less its potential, errs by (D + 3) units of both; potentials are rounded
         unit = torch.finfo(dtype).eps / 2
         error = 2 * (self.d + 4) * unit * (np.abs(last) + 2 * largest)
-        unlisted = np.subtract(last, error, out=np.full(len(rows), np.inf), where=np.isfinite(last) & (k < self.m))
-        return found, unlisted
+        return found, last - error if k < len(y) else np.full(len(rows), np.inf)
 
     def _call(self, step: str, *arguments: Any) -> Any:
         addresses = [0 if tensor is None else tensor.data_ptr() for tensor in self.host]
@@ -220,21 +222,24 @@ class Lists:
         return True
 
     def auction(self, epsilon: float) -> bool:
-        """One phase; whether every row has found a column."""
+        """One phase; whether every row has found a column, or all but a few that paths will find theirs."""
         self.owner.fill(-1)
         self.match.fill(-1)
         queue, stale = np.arange(self.n), np.empty(self.n, np.int64)
-        waiting, bids = self.n, 0
         most_stale = max(4 * SEVERAL, int(STALE * self.n))
+        waiting, bids, rounds = self.n, 0, 0
         while bids < MOST_BIDS * self.n and self.listed < self.budget:
             rest = self._call("auction", epsilon, REACH, queue.ctypes.data, waiting, stale.ctypes.data, most_stale,
                               MOST_BIDS * self.n - bids)  # fmt: skip
-            bids += rest.steps
+            bids, rounds = bids + rest.steps, rounds + 1
             if rest.stale == 0:
                 break
             self.list_rows(stale[: rest.stale].copy())
             queue[rest.rows : rest.rows + rest.stale] = stale[: rest.stale]
             waiting = rest.rows + rest.stale
+            if rounds > MOST_ROUNDS and waiting < FEW * self.n:
+                self.steps += bids
+                return True
         self.steps += bids
         return bool((self.match >= 0).all())
 
@@ -263,7 +268,7 @@ class Lists:
 
         def ask(asked: int, is_open: bool) -> None:
             if is_open:
-                index, bound = self._find(rows[:asked], min(MORE, self.m), self.x.dtype, closed != 0)
+                index, bound = self._find(rows[:asked], MORE, self.x.dtype, closed)
                 found[:asked], unlisted[:asked] = -1, bound
                 found[:asked, : index.shape[1]] = index
             else:
