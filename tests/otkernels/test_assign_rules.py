@@ -177,6 +177,23 @@ def test_verify_refuses_what_is_not_optimal(with_potential, m, name, randn):
     assert bool(forged.valid) == (m == 20 and name == "u and v moved against each other")
 
 
+def test_verify_refuses_a_column_for_two_rows_even_at_no_cost():
+    x = torch.ones(4, 2)
+    result = assign(x, x)
+    assert verify(x, x, result).valid
+    assert not verify(x, x, result._replace(index=torch.tensor([0, 1, 2, 2]))).valid
+
+
+def test_verify_refuses_positive_v_where_columns_stay_free(randn):
+    """u and v move so that their sum stays and all pairs keep feasible: only v <= 0 is broken."""
+    x, y = randn(20, 3), randn(26, 3)
+    result = assign(x, y)
+    moved = verify(x, y, result._replace(u=result.u - 0.1 * 26 / 20, v=result.v + 0.1))
+    assert abs(moved.primal - moved.dual) <= 20 * moved.rounding
+    assert abs(moved.violation - 0.1) <= moved.rounding
+    assert not moved.valid
+
+
 def test_verify_tells_problems_apart(randn):
     x, y = randn(3, 20, 3), randn(3, 20, 3)
     result = assign(x, y)
