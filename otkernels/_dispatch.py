@@ -27,6 +27,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     "fit_transport": ("cpu", "cuda", "reference"),
     "assign": ("cpu", "cuda", "reference"),
 }
+HOST = ("assign",)  # whose compiled part runs on the host, wherever the tensors are
 AUTO = os.environ.get("OTKERNELS_IMPL") or "auto"
 _MODULES = {"reference": "reference", "cpu": "native", "cuda": "native", "triton": "triton"}
 
@@ -119,6 +120,8 @@ def why_not(op: str, impl: str, device: torch.device, dtype: torch.dtype) -> str
             return f"the tensors are on {device}"
         if _native.extension is None:
             return _native.missing_reason
+        if op in HOST:
+            return ""
         if impl == "cuda" and not _native.has_cuda():
             return "otkernels was built without CUDA (OTKERNELS_CUDA)"
         if impl == "cuda" and dtype == torch.float64:
