@@ -82,6 +82,7 @@ def seen(monkeypatch) -> Counter[str]:
         monkeypatch.setattr(lists, name, wrapper)
     monkeypatch.setattr(native, "MOST_DENSE", 0)
     monkeypatch.setattr(native, "MOST_OF_FEW", 0)
+    monkeypatch.setattr(sparse, "MOST_HARD", 0)
     return counts
 
 
@@ -127,7 +128,7 @@ PROBLEMS = {
     "grid": (lambda r: (ints(r(800, 2)), ints(r(800, 2))), "rows for paths"),
     "grid, N < M": (lambda r: (ints(r(500, 2)), ints(r(900, 2))), "columns for the crowd, rows for paths"),
     "clusters": (lambda r: unequal(r, 800, 800), "rows for paths"),
-    "clusters, N < M": (lambda r: unequal(r, 500, 1000), "rows for paths"),
+    "clusters, N < M": (lambda r: unequal(r, 500, 1000), "columns for the crowd, rows for paths"),
     "tight clusters": (lambda r: 2 * (5 * ints(r(600, 2)) + 0.01 * r(600, 2),), "bids"),
     "duplicates": (lambda r: (r(100, 3).repeat(6, 1), r(200, 3).repeat(3, 1)), "rows for paths"),
     "all points equal": (lambda r: (torch.ones(400, 3), torch.ones(500, 3)), "put off"),
@@ -137,7 +138,7 @@ PROBLEMS = {
     "many dimensions": (lambda r: unequal_wide(r, 300, 360, 760), "open columns given"),
     "unlike spreads": (
         lambda r: (r(500, 2) * torch.logspace(-6, 6, 500)[:, None], r(500, 2)),
-        "auctions without an end, listed in float64, listed in a search",
+        "auctions without an end, put off, listed in float64, listed in a search",
     ),
 }
 
@@ -221,3 +222,12 @@ def test_tolerance_bounds_the_gap(m, tolerance, seen, randn):
     assert (result.index.sort().values.diff() > 0).all()
     assert -rounding <= result.gap <= tolerance * result.primal + rounding
     assert result.dual - rounding <= best.primal <= result.primal + rounding
+
+
+def test_where_auctions_come_to_no_end_the_matrix_decides(seen, randn, monkeypatch):
+    """Clusters that exchange rows: prices must fall by what lies between the clusters."""
+    monkeypatch.setattr(sparse, "MOST_HARD", 1 << 24)
+    x, y = unequal(randn, 500, 1000)
+    assert_right(assign(x, y), x, y)
+    assert seen["auctions without an end"] > 0
+    assert seen["rows for paths"] == 0
