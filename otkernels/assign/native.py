@@ -9,6 +9,7 @@ from .._checks import widen
 from . import matrix, sparse
 
 MOST_DENSE = 1 << 20  # entries of a cost matrix (8 MiB) beyond which lists are faster
+MOST_DENSE_LOW = 1 << 18  # the same in few dimensions, where searches are long
 FEW, MOST_OF_FEW = 256, 1 << 24  # rows for which lists are not, and entries (128 MiB) that their matrix may have
 
 
@@ -19,7 +20,9 @@ def assign(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float) -> 
     """
     x, y = widen(x), widen(y)
     potential = None if potential is None else widen(potential)
-    if x.shape[1] * y.shape[1] <= MOST_DENSE or (x.shape[1] <= FEW and x.shape[1] * y.shape[1] <= MOST_OF_FEW):
+    n, m, d = x.shape[1], y.shape[1], x.shape[2]
+    most = MOST_DENSE_LOW if d <= sparse.LOW else MOST_DENSE
+    if n * m <= most or (n <= FEW and n * m <= MOST_OF_FEW):
         return matrix.solve(x, y, potential)
     parts = [
         sparse.solve(x[entry], y[entry], None if potential is None else potential[entry], tolerance)

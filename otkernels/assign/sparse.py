@@ -32,7 +32,7 @@ LAST_EPSILON = 0.02  # in widths of a list
 REACH = 16.0  # widths beyond a list's bound that an auction may use it for
 MOST_BIDS = 60  # a row, in one phase
 LISTED, PATIENCE = 4, 15  # lists a row, in all phases; and once more where the first phase fails
-MOST_ROUNDS, FEW = 1000, 0.002  # of listing rows anew, and the share of the rows that is left then
+ROUNDS, FEW, FEWEST = 1 / 64, 0.002, 8  # rounds a row after which a few rows that are left are left to searches
 STALE = 0.02  # share of the rows that are listed anew together
 SPARE = 1.5  # columns a row from which rows hardly compete
 SMALL, LARGE = 1e-12, 1e16  # coordinates whose squares' sums float32 holds to its precision
@@ -82,7 +82,7 @@ def _level(x: Tensor, y: Tensor, potential: Tensor | None) -> Lists | Solved:
     if lists.phases(phases):
         return lists
     # prices must move far beyond a list, as between clusters that exchange a few rows
-    if lists.n * lists.m <= MOST_HARD:
+    if lists.d > LOW and lists.n * lists.m <= MOST_HARD:
         return Solved(*_by_matrix(x, y, potential))
     lists.lengthen()
     lists.budget = lists.listed + PATIENCE * lists.n
@@ -237,7 +237,7 @@ class Lists:
             self.list_rows(stale[: rest.stale].copy())
             queue[rest.rows : rest.rows + rest.stale] = stale[: rest.stale]
             waiting = rest.rows + rest.stale
-            if rounds > MOST_ROUNDS and waiting < FEW * self.n:
+            if rounds > ROUNDS * self.n and waiting < max(FEWEST, FEW * self.n):
                 self.steps += bids
                 return True
         self.steps += bids

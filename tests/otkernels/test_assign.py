@@ -27,7 +27,8 @@ everywhere = pytest.mark.parametrize(
 @pytest.fixture
 def impl(request, monkeypatch):
     if request.param == "lists":
-        monkeypatch.setattr(native, "MOST_DENSE", 0)
+        for name in ("MOST_DENSE", "MOST_DENSE_LOW"):
+            monkeypatch.setattr(native, name, 0)
         monkeypatch.setattr(native, "MOST_OF_FEW", 0)
         monkeypatch.setattr(sparse, "COARSEST", 4)  # rows that the matrix solves
         return "cpu"

@@ -80,7 +80,8 @@ def seen(monkeypatch) -> Counter[str]:
         ("_call", _call),
     ):
         monkeypatch.setattr(lists, name, wrapper)
-    monkeypatch.setattr(native, "MOST_DENSE", 0)
+    for name in ("MOST_DENSE", "MOST_DENSE_LOW"):
+        monkeypatch.setattr(native, name, 0)
     monkeypatch.setattr(native, "MOST_OF_FEW", 0)
     monkeypatch.setattr(sparse, "MOST_HARD", 0)
     return counts
@@ -98,9 +99,9 @@ def ints(points: Tensor) -> Tensor:
     return points.mul(3).round()
 
 
-def unequal(randn, n, m):
+def unequal(randn, n, m, d=2):
     """Clusters 10 apart; half of x lies in the one that holds a tenth of y: large trees, whose columns are closed."""
-    x, y = randn(n, 2), randn(m, 2)
+    x, y = randn(n, d), randn(m, d)
     x[: n // 2, 0] += 10
     y[: m // 10, 0] += 10
     return x, y
@@ -183,7 +184,8 @@ def test_searches_are_put_off_while_many_rows_wait(seen, randn, monkeypatch):
 def test_matrix_and_lists_agree(seen, randn, monkeypatch):
     x, y = randn(3, 300, 4), randn(3, 350, 4)
     by_lists = assign(x, y)
-    monkeypatch.setattr(native, "MOST_DENSE", 1 << 30)
+    for name in ("MOST_DENSE", "MOST_DENSE_LOW"):
+        monkeypatch.setattr(native, name, 1 << 30)
     by_matrix = assign(x, y)
     assert seen["levels"] == 3  # one for each problem; the matrix needs none
     assert torch.equal(by_lists.index, by_matrix.index)  # normal points have no second best within rounding
@@ -191,7 +193,8 @@ def test_matrix_and_lists_agree(seen, randn, monkeypatch):
 
 
 def test_size_chooses_the_way(seen, randn, monkeypatch):
-    monkeypatch.setattr(native, "MOST_DENSE", 300 * 300)
+    for name in ("MOST_DENSE", "MOST_DENSE_LOW"):
+        monkeypatch.setattr(native, name, 300 * 300)
     assign(randn(300, 2), randn(300, 2))
     assert not seen["levels"]
     assign(randn(300, 2), randn(301, 2))
@@ -224,10 +227,11 @@ def test_tolerance_bounds_the_gap(m, tolerance, seen, randn):
     assert result.dual - rounding <= best.primal <= result.primal + rounding
 
 
-def test_where_auctions_come_to_no_end_the_matrix_decides(seen, randn, monkeypatch):
-    """Clusters that exchange rows: prices must fall by what lies between the clusters."""
+@pytest.mark.parametrize("d", [2, 6])
+def test_where_auctions_come_to_no_end_the_matrix_decides(d, seen, randn, monkeypatch):
+    """Clusters that exchange rows: prices must fall by what lies between the clusters. In the plane lists go on."""
     monkeypatch.setattr(sparse, "MOST_HARD", 1 << 24)
-    x, y = unequal(randn, 500, 1000)
+    x, y = unequal(randn, 500, 1000, d)
     assert_right(assign(x, y), x, y)
     assert seen["auctions without an end"] > 0
-    assert seen["rows for paths"] == 0
+    assert (seen["rows for paths"] == 0) == (d > sparse.LOW)
