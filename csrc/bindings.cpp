@@ -200,7 +200,8 @@ PYBIND11_MODULE(_C, module) {
       .def_readonly("rows", &otk::AssignRest::rows)
       .def_readonly("missing", &otk::AssignRest::missing)
       .def_readonly("stale", &otk::AssignRest::stale)
-      .def_readonly("steps", &otk::AssignRest::steps);
+      .def_readonly("steps", &otk::AssignRest::steps)
+      .def_readonly("listed", &otk::AssignRest::listed);
   module.def("assign_dense_cpu_f32", bound(&assign_problem<float>, &otk::assign_dense_cpu<float>), unlocked);
   module.def("assign_list_cpu_f32", bound(&assign_lists<float>, &otk::assign_list_cpu<float>), unlocked);
   module.def("assign_auction_cpu_f32", bound(&assign_lists<float>, &otk::assign_auction_cpu<float>), unlocked);

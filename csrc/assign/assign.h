@@ -63,6 +63,7 @@ struct AssignRest {
   int64_t missing;  // columns that the crowd has yet to take (assign_paths_cpu, n < m)
   int64_t stale;  // whose lists are used up; an auction takes them off the queue, a search leaves them on it
   int64_t steps;  // bids made or rows scanned
+  int64_t listed;  // rows whose lists were made anew here, because they were too few to ask for
 };
 
 // Auction (Bertsekas 1988): the rows of `queue` bid for their best column, each bid `epsilon` above what the second best is

@@ -8,9 +8,20 @@ template <class T>
 AssignRest auction(const AssignLists<T>& p, double epsilon, double reach, int64_t* queue, int64_t count, int64_t* stale,
                    int64_t most_stale, int64_t most_steps) {
   constexpr double kFar = std::numeric_limits<double>::infinity();
-  AssignRest rest{count, 0, 0, 0};
+  AssignRest rest{};
+  rest.rows = count;
+  FewLists<T> lists(p);
   int64_t first = 0;  // the queue is a ring of n places
-  while (rest.rows && rest.stale < most_stale && rest.steps < most_steps) {
+  const auto push = [&](int64_t i) {
+    const int64_t last = first + rest.rows++;
+    queue[last < p.n ? last : last - p.n] = i;
+  };
+  while (rest.stale < most_stale && rest.steps < most_steps) {
+    if (rest.rows == 0) {  // none is left but rows that have used up their lists
+      if (rest.stale == 0 || !lists.may_make(rest.stale) || rest.listed >= p.n) break;
+      for (int64_t s = 0; s < rest.stale; ++s) lists.make(stale[s], p.length[stale[s]]), push(stale[s]);
+      rest.listed += rest.stale, rest.stale = 0;
+    }
     const int64_t i = queue[first];
     first = first + 1 == p.n ? 0 : first + 1, --rest.rows;
     const List list = list_of(p, i);
@@ -34,8 +45,7 @@ AssignRest auction(const AssignLists<T>& p, double epsilon, double reach, int64_
     p.owner[j] = int32_t(i), p.match[i] = int32_t(j), ++rest.steps;
     if (loser < 0) continue;
     p.match[loser] = -1;
-    const int64_t last = first + rest.rows++;
-    queue[last < p.n ? last : last - p.n] = loser;
+    push(loser);
   }
   std::rotate(queue, queue + first, queue + p.n);
   return rest;

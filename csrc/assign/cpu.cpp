@@ -15,6 +15,7 @@ namespace {
 
 int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
+constexpr int64_t kLow = 4;  // dimensions in which points have many neighbours of about one distance
 constexpr double kThreadedWork = 4e6;  // multiply-adds below which a second thread costs more than it brings
 
 // y as doubles in panels of kCols points, the last one's place filled with its last point.
@@ -46,6 +47,8 @@ void solve_dense(const Assign<T>& p, int64_t entry, int threads) {
   dense.v = offset + stride, dense.distance = dense.v + stride, dense.closed_at = dense.distance + stride;
   dense.owner = integers.get(), dense.from = dense.owner + stride;
   dense.match = dense.from + stride, dense.free = dense.match + n, dense.closed = dense.free + n;
+  // Wars of prices pay in many dimensions, the more so the more points there are; in few they make searches longer.
+  dense.most_steps = d <= kLow ? n : n * std::clamp<int64_t>(n / 64, 1, 16);
   dense.solve();
   double mean = 0;
   if (n == m)

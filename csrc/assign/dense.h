@@ -64,6 +64,7 @@ struct Dense {
   int64_t* closed;  // [m]: columns whose distance is final, in order of closing
   double* closed_at;  // [m]: their distances
   int64_t* free;  // [n]
+  int64_t most_steps;  // of reduce_rows
 
   static Longs counting() {
     Longs lane;
@@ -128,12 +129,13 @@ struct Dense {
       }
   }
 
-  // Free rows take their best columns, lowered to where the second best is as good; two rounds, as its authors have it.
+  // Free rows take their best columns, lowered to where the second best is as good; two rounds, as its authors have it, but
+  // rows take columns from each other at most most_steps times: wars of prices would cost more than searches save.
   void reduce_rows() {
     int64_t count = 0;
     for (int64_t i = 0; i < n; ++i)
       if (match[i] < 0) free[count++] = i;
-    int64_t steps = 16 * n;  // roundings could let two rows take a column from each other for ever
+    int64_t steps = most_steps;
     for (int round = 0; round < 2; ++round) {
       int64_t next = 0, kept = 0;
       const int64_t all = count;

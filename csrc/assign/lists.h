@@ -1,6 +1,7 @@
-// lists.h - the lists of the sparse way: written from what l2_topk found, and extended by all columns of a row.
+// lists.h - the lists of the sparse way: written from what l2_topk found, or made here for a few rows.
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -87,5 +88,39 @@ void make_lists(const AssignLists<T>& p, const int64_t* rows, int64_t count, con
     }
   }
 }
+
+// Lists made here, in float64 and from all columns, where there are too few rows or columns to ask the caller for them.
+template <class T>
+class FewLists {
+ public:
+  explicit FewLists(const AssignLists<T>& p) : p_(p) {}
+
+  // Whether listing this many rows takes less than a question would.
+  bool may_make(int64_t rows) const { return double(rows) * double(p_.m) * double(p_.d + kEntryWork) <= kQuestionWork; }
+
+  // The k least c_ij - v_j of row i.
+  void make(int64_t i, int64_t k) {
+    entries_.resize(p_.m);
+    double largest = 0;
+    for (int64_t j = 0; j < p_.m; ++j) {
+      const double cost = pair_cost(p_, i, j);
+      entries_[j] = {cost - p_.v[j], cost, int32_t(j)};
+      largest = std::max(largest, std::abs(cost) + std::abs(p_.v[j]));
+    }
+    if (k < p_.m) std::nth_element(entries_.begin(), entries_.begin() + k, entries_.end());
+    const double rounding = double(p_.d + 16) * std::numeric_limits<double>::epsilon() * largest;
+    p_.bound[i] = k < p_.m ? entries_[k].least - rounding : std::numeric_limits<double>::infinity();
+    std::sort(entries_.begin(), entries_.begin() + k);
+    const int64_t at = i * p_.capacity;
+    write_list(entries_.data(), k, p_.column + at, p_.cost + at, p_.least + at);
+    p_.length[i] = int32_t(k);
+  }
+
+ private:
+  static constexpr double kQuestionWork = 1 << 18, kEntryWork = 16;  // in multiply-adds
+
+  const AssignLists<T>& p_;
+  std::vector<Entry> entries_;
+};
 
 }  // namespace otk::OTK_ISA

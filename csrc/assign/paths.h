@@ -26,6 +26,7 @@ class Paths {
         defer_(defer),
         shared_(shared),
         ask_(ask),
+        lists_(p_),
         distance_(p.m),
         from_(p.m),
         search_(p.m, -1),
@@ -50,7 +51,7 @@ class Paths {
     for (int64_t k = 0; k < count; ++k)
       if (!find(queue[k])) queue[left++] = queue[k];
     while (left == 0 && missing_ > 0 && find(kNoRow)) --missing_;
-    return {left, missing_, flagged_count_, steps_};
+    return {left, missing_, flagged_count_, steps_, listed_};
   }
 
  private:
@@ -157,7 +158,9 @@ class Paths {
       if (r < 0 || asked_[r] == -number_ || !used_up(r, pair_cost_[r] - p_.v[near.column])) continue;
       shared_.rows[count++] = r, asked_[r] = -number_;
     }
-    ask_(count, false);
+    if (!lists_.may_make(count)) return ask_(count, false), true;
+    for (int64_t r = 0; r < count; ++r) lists_.make(shared_.rows[r], p_.capacity);
+    listed_ += count;
     return true;
   }
 
@@ -259,6 +262,7 @@ class Paths {
   const bool defer_;
   const AssignSearch shared_;
   const AssignAsk& ask_;
+  FewLists<T> lists_;
   std::vector<double> distance_;
   std::vector<int64_t> from_, search_, asked_;
   std::vector<char> flagged_;
@@ -266,7 +270,7 @@ class Paths {
   std::vector<Reached> heap_;
   std::vector<Limit> limits_, open_;
   std::vector<int64_t> path_;
-  int64_t number_ = 0, steps_ = 0, flagged_count_ = 0, missing_ = 0, free_column_ = 0, crowd_column_ = kNotReached;
+  int64_t number_ = 0, steps_ = 0, listed_ = 0, flagged_count_ = 0, missing_ = 0, free_column_ = 0, crowd_column_ = kNotReached;
   double level_ = -kFar, crowd_distance_ = 0, rounding_ = 0, free_distance_ = 0, alone_ = 0;
 };
 

@@ -231,7 +231,7 @@ class Lists:
         while bids < MOST_BIDS * self.n and self.listed < self.budget:
             rest = self._call("auction", epsilon, REACH, queue.ctypes.data, waiting, stale.ctypes.data, most_stale,
                               MOST_BIDS * self.n - bids)  # fmt: skip
-            bids, rounds = bids + rest.steps, rounds + 1
+            bids, rounds, self.listed = bids + rest.steps, rounds + 1, self.listed + rest.listed
             if rest.stale == 0:
                 break
             self.list_rows(stale[: rest.stale].copy())
@@ -278,8 +278,7 @@ class Lists:
         while count or missing:
             defer = count > SEVERAL and not stuck
             rest = self._call("paths", defer, queue.ctypes.data, count, *arrays, ask)
-            self.scans += rest.steps
-            missing = rest.missing
+            self.scans, self.listed, missing = self.scans + rest.steps, self.listed + rest.listed, rest.missing
             stale = rows[: rest.stale].copy()
             lengths = self.length[stale]
             stuck = rest.rows == count and bool((lengths == self.capacity).all())
