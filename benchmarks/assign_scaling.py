@@ -65,6 +65,8 @@ def counted() -> Iterator[Counter[str]]:
             result = super()._call(step, *arguments)
             if step in ("auction", "paths"):
                 work[step] += result.steps
+                work["pairs"] += result.listed * self.m  # listed inside the step
+                work["edges"] += result.listed * (self.k if step == "auction" else self.capacity)
             return result
 
     with mock.patch.object(sparse, "Lists", Counted):
@@ -149,7 +151,8 @@ def draw(rows: Sequence[Row], machine: dict[str, Any], path: Path) -> None:
         below.set_xlabel("N")
         for ax in (above, below):
             ax.set_xscale("log", base=2)
-            ax.set_yscale("log")
+            if any(len(line.get_xdata()) for line in ax.lines):  # a logarithmic axis cannot be empty
+                ax.set_yscale("log")
             ax.grid(alpha=0.3)
     axes[0, 0].set_ylabel("seconds a call")
     axes[1, 0].set_ylabel(f"work of {OURS} a row")

@@ -64,15 +64,17 @@ otk::L2TopK<T> topk_problem(Address x, Address y, Address potential, Address val
 }
 
 template <class T>
-otk::Assign<T> assign_problem(Address x, Address y, Address potential, Address index, Address u, Address v, int64_t batch,
-                              int64_t n, int64_t m, int64_t d, int64_t x_stride, int64_t y_stride,
-                              int64_t potential_stride) {
+otk::Assign<T> assign_problem(Address x, Address y, Address potential, Address index, Address u, Address v, Address primal,
+                              Address dual, int64_t batch, int64_t n, int64_t m, int64_t d, int64_t x_stride,
+                              int64_t y_stride, int64_t potential_stride) {
   return {pointer<const T>(x),
           pointer<const T>(y),
           pointer<const T>(potential),
           pointer<int64_t>(index),
           pointer<double>(u),
           pointer<double>(v),
+          pointer<double>(primal),
+          pointer<double>(dual),
           batch,
           n,
           m,

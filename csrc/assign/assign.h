@@ -25,11 +25,14 @@ struct Assign {
   int64_t* index;  // [batch, n]
   double* u;  // [batch, n]
   double* v;  // [batch, m]
+  double* primal;  // [batch]: what the matched pairs cost
+  double* dual;  // [batch]: the sum of u and v
   int64_t batch, n, m, d;
   int64_t x_stride, y_stride, potential_stride;
 };
 
-// Every problem of the batch by the dense way. Points must be finite.
+// Every problem of the batch by the dense way. One that holds a NaN, an infinity or a number beyond 1e150, whose square would
+// leave float64, has index -1 and NaN elsewhere.
 template <class T>
 void assign_dense_cpu(const Assign<T>& problem, int threads);
 

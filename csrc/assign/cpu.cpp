@@ -1,7 +1,9 @@
 // cpu.cpp - assignment on one instruction set (see assign.h).
 #include "assign/assign.h"
 
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <new>
 
 #include "assign/auction.h"
@@ -15,6 +17,7 @@ namespace {
 
 int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
+constexpr double kLargest = 1e150;  // of a coordinate: squares beyond it leave float64 (LARGEST of certificate.py)
 constexpr int64_t kLow = 4;  // dimensions in which points have many neighbours of about one distance
 constexpr double kThreadedWork = 4e6;  // multiply-adds below which a second thread costs more than it brings
 
@@ -31,10 +34,24 @@ void pack(const T* y, const T* potential, int64_t m, int64_t d, int64_t stride, 
 }
 
 template <class T>
+bool usable(const T* values, int64_t count) {
+  bool all = true;
+  for (int64_t k = 0; k < count; ++k) all &= std::abs(double(values[k])) <= kLargest;  // no early exit: it vectorizes
+  return all;
+}
+
+template <class T>
 void solve_dense(const Assign<T>& p, int64_t entry, int threads) {
   const int64_t n = p.n, m = p.m, d = p.d, stride = round_up(m, kCols<double>);
   const T *x = p.x + entry * p.x_stride, *y = p.y + entry * p.y_stride;
   const T* potential = p.potential ? p.potential + entry * p.potential_stride : nullptr;
+  if (!usable(x, n * d) || !usable(y, m * d) || (potential && !usable(potential, m))) {
+    constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+    std::fill_n(p.index + entry * n, n, int64_t(-1));
+    std::fill_n(p.u + entry * n, n, kNan), std::fill_n(p.v + entry * m, m, kNan);
+    p.primal[entry] = p.dual[entry] = kNan;
+    return;
+  }
   Scratch<double> doubles(n * stride + stride * d + 4 * stride + m);
   Scratch<int64_t> integers(2 * stride + 2 * n + m + n);
   double *const cost = doubles.get(), *const panels = cost + n * stride, *const offset = panels + stride * d;
@@ -53,8 +70,13 @@ void solve_dense(const Assign<T>& p, int64_t entry, int threads) {
   double mean = 0;
   if (n == m)
     for (int64_t j = 0; j < m; ++j) mean += dense.v[j] / double(m);
-  for (int64_t j = 0; j < m; ++j) p.v[entry * m + j] = dense.v[j] -= mean;
-  for (int64_t i = 0; i < n; ++i) p.u[entry * n + i] = dense.best_two(i).least, p.index[entry * n + i] = dense.match[i];
+  double primal = 0, dual = 0;
+  for (int64_t j = 0; j < m; ++j) dual += p.v[entry * m + j] = dense.v[j] -= mean;
+  for (int64_t i = 0; i < n; ++i) {
+    dual += p.u[entry * n + i] = dense.best_two(i).least;
+    primal += cost[i * stride + (p.index[entry * n + i] = dense.match[i])];
+  }
+  p.primal[entry] = primal, p.dual[entry] = dual;
 }
 
 }  // namespace

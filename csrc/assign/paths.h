@@ -270,7 +270,8 @@ class Paths {
   std::vector<Reached> heap_;
   std::vector<Limit> limits_, open_;
   std::vector<int64_t> path_;
-  int64_t number_ = 0, steps_ = 0, listed_ = 0, flagged_count_ = 0, missing_ = 0, free_column_ = 0, crowd_column_ = kNotReached;
+  int64_t number_ = 0, steps_ = 0, listed_ = 0, flagged_count_ = 0, missing_ = 0, free_column_ = 0,
+          crowd_column_ = kNotReached;
   double level_ = -kFar, crowd_distance_ = 0, rounding_ = 0, free_distance_ = 0, alone_ = 0;
 };
 

@@ -7,10 +7,14 @@ from torch import Tensor
 
 from .. import _native
 from .._native import dense
+from .certificate import Certified
 
 
-def solve(x: Tensor, y: Tensor, potential: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """x [B, N, D], y [B, M, D], potential [B, M] or None -> index [B, N], u [B, N], v [B, M]; computed on the host."""
+def solve(x: Tensor, y: Tensor, potential: Tensor | None) -> Certified:
+    """x [B, N, D], y [B, M, D], potential [B, M] or None -> index [B, N], u [B, N], v [B, M], primal [B], dual [B].
+
+    Computed on the host. Problems that hold a NaN, an infinity or a number beyond 1e150 get index -1 and NaN.
+    """
     device = x.device
     x, y = dense(x).cpu(), dense(y).cpu()
     potential = None if potential is None else dense(potential).cpu()
@@ -18,9 +22,12 @@ def solve(x: Tensor, y: Tensor, potential: Tensor | None) -> tuple[Tensor, Tenso
     m = y.shape[1]
     index = torch.empty(batch, n, dtype=torch.int64)
     u, v = torch.empty(batch, n, dtype=torch.float64), torch.empty(batch, m, dtype=torch.float64)
+    primal, dual = torch.empty(batch, dtype=torch.float64), torch.empty(batch, dtype=torch.float64)
     offsets, offsets_stride = (0, 0) if potential is None else (potential.data_ptr(), potential.stride(0))
     getattr(_native.extension, f"assign_dense_cpu_{_native.suffix(x)}")(
-        x.data_ptr(), y.data_ptr(), offsets, index.data_ptr(), u.data_ptr(), v.data_ptr(),
-        batch, n, m, d, x.stride(0), y.stride(0), offsets_stride, torch.get_num_threads(),
+        x.data_ptr(), y.data_ptr(), offsets, index.data_ptr(), u.data_ptr(), v.data_ptr(), primal.data_ptr(),
+        dual.data_ptr(), batch, n, m, d, x.stride(0), y.stride(0), offsets_stride, torch.get_num_threads(),
     )  # fmt: skip
-    return index.to(device), u.to(device), v.to(device)
+    if device.type != "cpu":
+        index, u, v, primal, dual = (part.to(device) for part in (index, u, v, primal, dual))
+    return index, u, v, primal, dual

@@ -10,8 +10,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from .. import _checks, _dispatch
-
-LARGEST = 1e150  # of a coordinate: squares beyond it leave float64
+from .certificate import Certified, primal_cost, unsolved
 
 
 class Assignment(NamedTuple):
@@ -70,23 +69,21 @@ def assign(
     tolerance = _checks.number("assign", "tolerance", tolerance)
     _dispatch.check("assign", impl)
     lead, (n, d), m = x.shape[:-2], x.shape[-2:], y.shape[-2]
-    batch = math.prod(lead)
-    offsets = None if potential is None else potential.detach().reshape(batch, m)
-    index, u, v = torch.ops.otkernels.assign(
-        x.detach().reshape(batch, n, d), y.detach().reshape(batch, m, d), offsets, tolerance, impl
-    )
-    index, u, v = index.view(*lead, n), u.view(*lead, n), v.view(*lead, m)
-    primal, dual = primal_cost(x, y, potential, index), u.sum(-1) + v.sum(-1)
+    plain = _dispatch.is_plain_call(x, y, potential)
+    if plain and not lead and x.device.type == "cpu":
+        # at N = 64 torch's dispatcher would cost as much as the solver
+        solved = _forward(x[None], y[None], None if potential is None else potential[None], tolerance, impl)
+    else:
+        batch = math.prod(lead)
+        offsets = None if potential is None else potential.detach().reshape(batch, m)
+        solved = torch.ops.otkernels.assign(
+            x.detach().reshape(batch, n, d), y.detach().reshape(batch, m, d), offsets, tolerance, impl
+        )
+    index, u, v, primal, dual = (part.view(lead + part.shape[1:]) for part in solved)
+    if not plain:
+        cost = primal_cost(x, y, potential, index)
+        primal = cost + (primal - cost).detach()  # its gradients, and to the bit the value that a plain call has
     return Assignment(index, u, v, primal, dual, primal.detach() - dual)
-
-
-def primal_cost(x: Tensor, y: Tensor, potential: Tensor | None, index: Tensor) -> Tensor:
-    """sum_i |x_i - y_sigma(i)|^2 - potential_sigma(i) in float64 [...]; NaN where an index is -1."""
-    seen = index.clamp_min(0)
-    cost = (x.double() - y.double().take_along_dim(seen[..., None], -2)).square().sum(-1)  # [..., N]
-    if potential is not None:
-        cost = cost - potential.double().take_along_dim(seen, -1)
-    return torch.where(index < 0, torch.nan, cost).sum(-1)
 
 
 def check(op: str, x: Tensor, y: Tensor, potential: Tensor | None) -> None:
@@ -108,35 +105,19 @@ def check(op: str, x: Tensor, y: Tensor, potential: Tensor | None) -> None:
         )
 
 
-def _unsolved(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """index -1 [B, N], u [B, N] and v [B, M] NaN; with N = 0 there is nothing to match, and v is 0."""
-    index = torch.full(x.shape[:2], -1, device=x.device)
-    u = torch.full(x.shape[:2], torch.nan, dtype=torch.float64, device=x.device)
-    v = torch.full(y.shape[:2], torch.nan if x.shape[1] else 0.0, dtype=torch.float64, device=x.device)
-    return index, u, v
-
-
-def _forward(
-    x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float, impl: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Solves the problems of a batch that are finite."""
+def _forward(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float, impl: str) -> Certified:
     _, module = _dispatch.choose("assign", impl, x)
     if x.shape[0] == 0 or x.shape[1] == 0:
-        return _unsolved(x, y)
-    tensors = [tensor for tensor in (x, y, potential) if tensor is not None]
-    if all(float(tensor.abs().max()) <= LARGEST for tensor in tensors):  # False for NaN
-        return module.assign(x, y, potential, tolerance)
-    solvable = torch.stack([(tensor.flatten(1).abs().double() <= LARGEST).all(1) for tensor in tensors]).all(0)
-    index, u, v = _unsolved(x, y)
-    if solvable.any():
-        offsets = None if potential is None else potential[solvable]
-        index[solvable], u[solvable], v[solvable] = module.assign(x[solvable], y[solvable], offsets, tolerance)
-    return index, u, v
+        return unsolved(x, y)
+    return module.assign(x, y, potential, tolerance)
 
 
-def _fake(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float, impl: str) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float, impl: str) -> Certified:
     index = x.new_empty(x.shape[:2], dtype=torch.int64)
-    return index, x.new_empty(x.shape[:2], dtype=torch.float64), x.new_empty(y.shape[:2], dtype=torch.float64)
+    u, v, primal, dual = (
+        x.new_empty(shape, dtype=torch.float64) for shape in (x.shape[:2], y.shape[:2], x.shape[:1], x.shape[:1])
+    )
+    return index, u, v, primal, dual
 
 
 def _vmap(
@@ -147,20 +128,20 @@ def _vmap(
     potential: Tensor | None,
     tolerance: float,
     impl: str,
-) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[int, int, int]]:
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
     def front(tensor: Tensor, dim: int | None) -> Tensor:
         return tensor.movedim(dim, 0) if dim is not None else tensor.expand(info.batch_size, *tensor.shape)
 
     x, y = front(x, in_dims[0]), front(y, in_dims[1])
     offsets = None if potential is None else front(potential, in_dims[2]).flatten(0, 1)
     solved = torch.ops.otkernels.assign(x.flatten(0, 1), y.flatten(0, 1), offsets, tolerance, impl)
-    index, u, v = (part.unflatten(0, x.shape[:2]) for part in solved)
-    return (index, u, v), (0, 0, 0)
+    return tuple(part.unflatten(0, x.shape[:2]) for part in solved), (0,) * len(solved)
 
 
 NAME = "otkernels::assign"
 torch.library.define(
-    NAME, "(Tensor x, Tensor y, Tensor? potential, float tolerance, str impl) -> (Tensor, Tensor, Tensor)"
+    NAME,
+    "(Tensor x, Tensor y, Tensor? potential, float tolerance, str impl) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 torch.library.impl(NAME, ("cpu", "cuda"), _forward)
 torch.library.register_fake(NAME, _fake)

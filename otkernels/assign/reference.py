@@ -5,13 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .certificate import Certified, Solution, certified
 
-def assign(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+
+def assign(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float = 0.0) -> Certified:
     """The injective sigma that minimises sum_i |x_i - y_sigma(i)|^2 - potential_sigma(i), and its dual potentials.
 
-    x [B, N, D], y [B, M, D] finite, N <= M, potential [B, M] or None -> index [B, N] int64, u [B, N], v [B, M] float64.
-    Always exact: every tolerance is met.
+    x [B, N, D], y [B, M, D], N <= M, potential [B, M] or None -> index [B, N] int64, u [B, N], v [B, M], primal [B] and
+    dual [B] float64. Always exact: every tolerance is met.
     """
+    return certified(_solve_all, x, y, potential)
+
+
+def _solve_all(x: Tensor, y: Tensor, potential: Tensor | None) -> Solution:
     cost = (x.double()[:, :, None] - y.double()[:, None]).square().sum(-1)  # [B, N, M]
     if potential is not None:
         cost = cost - potential.double()[:, None]
@@ -20,7 +26,7 @@ def assign(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float = 0.
     return index, u, v
 
 
-def solve(cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def solve(cost: Tensor) -> Solution:
     """cost [N, M] -> index [N], u [N], v [M]; rows are matched one after another along shortest augmenting paths."""
     n, m = cost.shape
     u, v = cost.new_zeros(n), cost.new_zeros(m)

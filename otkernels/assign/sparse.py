@@ -38,6 +38,8 @@ SPARE = 1.5  # columns a row from which rows hardly compete
 SMALL, LARGE = 1e-12, 1e16  # coordinates whose squares' sums float32 holds to its precision
 APART = 30  # how many times the points' spread lies between two clouds that need float64
 LOW = 4  # dimensions up to which neighbours are many and lists are long
+LISTS = 32, 64  # columns a row, in many dimensions and in few
+LAST = 64  # columns a row, for the searches at the end
 LONGEST = 128  # what l2_topk can find
 SEVERAL = 64  # rows for which it pays to list many rows together
 MORE = 16  # open columns that a row in the way of a search offers: kAssignMore of assign.h
@@ -75,7 +77,7 @@ def _level(x: Tensor, y: Tensor, potential: Tensor | None) -> Lists | Solved:
         lists.start(*_coarse(x, y, potential))
     else:
         phases = 1  # from v = 0, so that v = 0 wherever no row came
-    lists.list_rows(np.arange(lists.n))
+    lists.list_rows(lists.all_rows)
     if not np.median(lists.width()):  # copies of points fill the lists
         lists.lengthen()
     lists.budget = lists.listed + LISTED * lists.n
@@ -93,7 +95,7 @@ def _level(x: Tensor, y: Tensor, potential: Tensor | None) -> Lists | Solved:
 
 def _by_matrix(x: Tensor, y: Tensor, potential: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     solved = matrix.solve(x[None], y[None], None if potential is None else potential[None])
-    index, u, v = (part[0].cpu() for part in solved)
+    index, u, v = (part[0].cpu() for part in solved[:3])
     return index, u, v
 
 
@@ -129,7 +131,7 @@ class Lists:
     def __init__(self, x: Tensor, y: Tensor, potential: Tensor | None) -> None:
         self.x, self.y = x.contiguous(), y.contiguous()
         self.n, self.m, self.d = len(x), len(y), x.shape[1]
-        self.k = min(self.m, LONGEST if self.d <= LOW else 32)
+        self.k = min(self.m, LISTS[self.d <= LOW])
         self.capacity = min(self.m, LONGEST)
         self.host = [None if t is None else t.contiguous().cpu() for t in (x, y, potential)]
         shape = (self.n, self.capacity)
@@ -137,6 +139,7 @@ class Lists:
         self.cost, self.floor = np.zeros(shape), np.zeros(shape)
         self.bound, self.u, self.v = np.zeros(self.n), np.zeros(self.n), np.zeros(self.m)
         self.owner, self.match = np.full(self.m, -1, np.int32), np.full(self.n, -1, np.int32)
+        self.all_rows = np.arange(self.n)
         self.budget = 0  # how many rows auctions may have listed
         self.listed = self.steps = self.scans = 0  # rows listed, bids made, rows scanned
 
@@ -168,7 +171,7 @@ class Lists:
     def _find(self, rows: Array, k: int, dtype: torch.dtype, closed: Array | None = None) -> tuple[Array, Array]:
         """Columns [rows, k] of least c_ij - v_j among those that are not closed, and what all others cost at least."""
         x, y, prices = self.x, self.y, self.prices().to(self.x.device)
-        if len(rows) < self.n:
+        if rows is not self.all_rows:  # as many rows may stand in another order
             x = x[torch.from_numpy(rows).to(x.device)]
         if closed is not None:
             columns = torch.from_numpy(np.flatnonzero(closed == 0)).to(x.device)
@@ -208,7 +211,7 @@ class Lists:
 
     def lengthen(self) -> None:
         self.k = self.capacity
-        self.list_rows(np.arange(self.n))
+        self.list_rows(self.all_rows)
 
     def phases(self, count: int) -> bool:
         """``count`` phases down to the last epsilon; none but the first if that leaves rows without a column."""
@@ -245,7 +248,7 @@ class Lists:
 
     def finish(self) -> None:
         """Exact: lists anew, pairs that are tight, augmenting paths for the others."""
-        self.list_rows(np.arange(self.n), self.capacity)
+        self.list_rows(self.all_rows, min(LAST, self.capacity))
         self.owner.fill(-1)
         self.match.fill(-1)
         best = self.column[:, 0]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..l2_argmin import l2_argmin
-from .op import Assignment, check, primal_cost
+from .certificate import primal_cost
+from .op import Assignment, check
 
 
 class Verification(NamedTuple):

@@ -78,14 +78,18 @@ double dense(const Points<T>& points, int threads) {
   const auto [n, m, d] = points.size;
   Guarded<int64_t> index(n, -7);
   Guarded<double> u(n, -7), v(m, -7);
-  otk::assign_dense_cpu<T>(
-      {points.x.data(), points.y.data(), points.offsets(), index.data(), u.data(), v.data(), 1, n, m, d, 0, 0, 0}, threads);
+  double certificate[2] = {};
+  otk::assign_dense_cpu<T>({points.x.data(), points.y.data(), points.offsets(), index.data(), u.data(), v.data(),
+                            certificate, certificate + 1, 1, n, m, d, 0, 0, 0},
+                           threads);
   CHECK(index.intact() && u.intact() && v.intact());
   double dual = 0, mean = 0;
   for (int64_t i = 0; i < n; ++i) dual += u[i];
   for (int64_t j = 0; j < m; ++j) dual += v[j], mean += v[j] / double(m);
   const double primal = points.check(index, v);
   CHECK(std::abs(primal - dual) <= double(n) * points.tolerance);
+  CHECK(std::abs(primal - certificate[0]) <= double(n) * points.tolerance);
+  CHECK(std::abs(dual - certificate[1]) <= double(n) * points.tolerance);
   if (n == m) CHECK(std::abs(mean) <= points.tolerance);
   return primal;
 }
@@ -256,10 +260,11 @@ void batches_are_alone() {
   std::vector<std::vector<double>> results;
   for (const int threads : {1, 2, 5}) {
     std::vector<int64_t> index(batch * n);
-    std::vector<double> u(batch * n), v(batch * m);
-    otk::assign_dense_cpu<float>(
-        {x.data(), y.data(), nullptr, index.data(), u.data(), v.data(), batch, n, m, d, n * d, m * d, 0}, threads);
-    u.insert(u.end(), v.begin(), v.end());
+    std::vector<double> u(batch * n), v(batch * m), primal(batch), dual(batch);
+    otk::assign_dense_cpu<float>({x.data(), y.data(), nullptr, index.data(), u.data(), v.data(), primal.data(), dual.data(),
+                                  batch, n, m, d, n * d, m * d, 0},
+                                 threads);
+    for (const auto& part : {v, primal, dual}) u.insert(u.end(), part.begin(), part.end());
     u.insert(u.end(), index.begin(), index.end());
     results.push_back(u);
   }

@@ -171,7 +171,7 @@ def test_verify_refuses_what_is_not_optimal(with_potential, m, name, randn):
     found = verify(x, y, result, potential)
     assert found.valid
     assert 0 <= found.violation <= found.rounding < 1e-11
-    assert torch.equal(found.primal, result.primal)
+    assert ((found.primal - result.primal).abs() <= x.shape[-2] * found.rounding).all()  # sums in another order
     assert (found.dual - result.dual).abs() <= m * found.rounding
     forged = verify(x, y, FORGERIES[name](result), potential)
     assert bool(forged.valid) == (m == 20 and name == "u and v moved against each other")

@@ -58,7 +58,7 @@ def seen(monkeypatch) -> Counter[str]:
             rest = call(self, step, *arguments)
             if step == "auction":
                 counts["bids"] += rest.steps
-                counts["used-up lists"] += rest.stale
+                counts["used-up lists"] += rest.stale + rest.listed
             return rest
         defer, queue, count, *arrays, ask = arguments
 
@@ -212,7 +212,7 @@ def test_threads_change_no_bit(m, seen, randn):
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
-        for name in ("index", "u", "v"):  # the sums primal and dual are torch's
+        for name in ("index", "u", "v"):  # the sums primal and dual are torch's, whose order is the threads'
             assert torch.equal(getattr(other, name), getattr(results[0], name))
 
 
@@ -235,3 +235,12 @@ def test_where_auctions_come_to_no_end_the_matrix_decides(d, seen, randn, monkey
     assert_right(assign(x, y), x, y)
     assert seen["auctions without an end"] > 0
     assert (seen["rows for paths"] == 0) == (d > sparse.LOW)
+
+
+def test_all_rows_are_listed_in_any_order(randn):
+    x, y = randn(200, 2), randn(300, 2)
+    lists, shuffled = sparse.Lists(x, y, None), sparse.Lists(x, y, None)
+    lists.list_rows(lists.all_rows)
+    shuffled.list_rows(lists.all_rows[::-1].copy())
+    for name in ("column", "cost", "bound"):
+        assert (getattr(lists, name) == getattr(shuffled, name)).all(), name
