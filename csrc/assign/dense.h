@@ -196,7 +196,7 @@ struct Dense {
       if (at == reached)  // ties: a free column ends the search
         for (int64_t other = 0; other < m && owner[j] >= 0; ++other)
           if (owner[other] < 0 && distance[other] == at) j = other;
-      reached = at;
+      reached = std::max(reached, at);  // a rounding less would raise v
       if (owner[j] < 0) break;
       closed_at[count] = reached, closed[count++] = j;
       i = owner[j];

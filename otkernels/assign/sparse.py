@@ -27,6 +27,7 @@ Array = np.ndarray[Any, Any]
 RATIO = 4  # points of one level to those of the next coarser
 COARSEST = 256  # rows that are solved by the matrix
 MOST_HARD = 1 << 24  # entries of a matrix (128 MiB) up to which it is faster where auctions come to no end
+TIED = 0.05  # share of rows whose lists hold columns of one cost alone, from which lists are longer or not used
 PHASES, MOST_PHASES, DIVISOR = 3, 9, 5.0  # of epsilon
 LAST_EPSILON = 0.02  # in widths of a list
 REACH = 16.0  # widths beyond a list's bound that an auction may use it for
@@ -72,19 +73,22 @@ def _in_single(x: Tensor, y: Tensor) -> bool:
 def _level(x: Tensor, y: Tensor, potential: Tensor | None) -> Lists | Solved:
     """Lists of all rows, whose v an auction has brought near the optimum; or the solution, where that was faster."""
     lists = Lists(x, y, potential)
+    small = lists.n * lists.m <= MOST_HARD
     phases = PHASES + (lists.d <= LOW)  # where points have many neighbours prices travel far
     if lists.m < SPARE * lists.n:
         lists.start(*_coarse(x, y, potential))
     else:
         phases = 1  # from v = 0, so that v = 0 wherever no row came
     lists.list_rows(lists.all_rows)
-    if not np.median(lists.width()):  # copies of points fill the lists
+    if lists.tied() > TIED:  # copies of points fill the lists
         lists.lengthen()
+        if lists.tied() > TIED and small:
+            return Solved(*_by_matrix(x, y, potential))
     lists.budget = lists.listed + LISTED * lists.n
     if lists.phases(phases):
         return lists
     # prices must move far beyond a list, as between clusters that exchange a few rows
-    if lists.d > LOW and lists.n * lists.m <= MOST_HARD:
+    if small:
         return Solved(*_by_matrix(x, y, potential))
     lists.lengthen()
     lists.budget = lists.listed + PATIENCE * lists.n
@@ -198,6 +202,10 @@ class Lists:
     def width(self) -> Array:
         """How far a list's last entry is from its first [N]."""
         return self.floor[np.arange(self.n), self.length - 1] - self.floor[:, 0]
+
+    def tied(self) -> float:
+        """The share of rows whose lists end where they begin."""
+        return float((self.width() == 0).mean())
 
     def least(self) -> Array:
         """min_j c_ij - v_j over each row's list [N]."""

@@ -229,12 +229,20 @@ def test_tolerance_bounds_the_gap(m, tolerance, seen, randn):
 
 @pytest.mark.parametrize("d", [2, 6])
 def test_where_auctions_come_to_no_end_the_matrix_decides(d, seen, randn, monkeypatch):
-    """Clusters that exchange rows: prices must fall by what lies between the clusters. In the plane lists go on."""
+    """Clusters that exchange rows: prices must fall by what lies between the clusters."""
     monkeypatch.setattr(sparse, "MOST_HARD", 1 << 24)
     x, y = unequal(randn, 500, 1000, d)
     assert_right(assign(x, y), x, y)
     assert seen["auctions without an end"] > 0
-    assert (seen["rows for paths"] == 0) == (d > sparse.LOW)
+    assert seen["rows for paths"] == 0
+
+
+def test_where_copies_fill_the_lists_the_matrix_decides(seen, randn, monkeypatch):
+    """A quarter of the points lie at the origin, as features behind a ReLU do: more than a list holds."""
+    monkeypatch.setattr(sparse, "MOST_HARD", 1 << 24)
+    x, y = randn(700, 2).relu(), randn(700, 2).relu()
+    assert_right(assign(x, y), x, y)
+    assert seen["bids"] == seen["rows for paths"] == 0
 
 
 def test_all_rows_are_listed_in_any_order(randn):
