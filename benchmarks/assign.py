@@ -16,7 +16,7 @@ from .l2_argmin import cost, draw
 
 UNIT = 2.0**-53  # float64's unit roundoff
 SIZES, DIMENSIONS = (64, 256, 1024, 4096, 16384, 65536), (2, 128)
-DATA_SIZES = (1024, 4096)
+DATA_SIZES, DATA = (1024, 4096), clouds.CLOUDS + clouds.TWO_LAWS
 DENSE_LIMIT = 4096  # points of which a matrix is solved, in half a minute at most
 MOST_PIVOTS = 10**9  # POT stops after 10^5 and returns what it has
 ROUNDS = {4096: 3, 16384: 0, 65536: 0}  # by N, where a call takes seconds or minutes
@@ -124,11 +124,12 @@ SUITE = Suite(
 DATA_SUITE = dataclasses.replace(
     SUITE,
     op="assign_data",
-    cases=tuple(
-        Case("assign_data", n, n, d, data=data) for n in DATA_SIZES for data in clouds.CLOUDS for d in DIMENSIONS
-    ),
-    quick=tuple(Case("assign_data", 512, 512, d, data=data) for data in clouds.CLOUDS for d in DIMENSIONS),
+    cases=tuple(Case("assign_data", n, n, d, data=data) for n in DATA_SIZES for data in DATA for d in DIMENSIONS),
+    quick=tuple(Case("assign_data", 512, 512, d, data=data) for data in DATA for d in DIMENSIONS),
     contestants=tuple(c for c in SUITE.contestants if c.name != "lapx"),  # several times the time of the others
-    about=f"`N x M x D`, x and y of one law. {clouds.ABOUT} {METHOD}; lapx is left out.",
+    about=(
+        f"`N x M x D`, x and y of one law, but for the last two. {clouds.ABOUT} {clouds.ABOUT_TWO_LAWS} {METHOD}; lapx is "
+        "left out."
+    ),
     rounds=lambda case: 1 if case.n > min(DATA_SIZES) else None,
 )

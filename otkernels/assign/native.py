@@ -10,6 +10,7 @@ from torch import Tensor
 from .._checks import widen
 from . import matrix, sparse
 from .certificate import Certified, Solution, certified
+from .lists import LOW
 
 MOST_DENSE = 1 << 20  # entries of a cost matrix (8 MiB) beyond which lists are faster
 MOST_DENSE_LOW = 1 << 18  # the same in few dimensions, where searches are long
@@ -24,7 +25,7 @@ def assign(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float) -> 
     x, y = widen(x), widen(y)
     potential = None if potential is None else widen(potential)
     n, m, d = x.shape[1], y.shape[1], x.shape[2]
-    most = MOST_DENSE_LOW if d <= sparse.LOW else MOST_DENSE
+    most = MOST_DENSE_LOW if d <= LOW else MOST_DENSE
     if n * m <= most or (n <= FEW and n * m <= MOST_OF_FEW):
         return matrix.solve(x, y, potential)
     return certified(functools.partial(_by_lists, tolerance), x, y, potential)

@@ -69,6 +69,8 @@ def seen(monkeypatch) -> Counter[str]:
 
         rest = call(self, step, defer, queue, count, *arrays, answer)
         counts["put off"] += rest.rows if defer else 0
+        counts["searches begun"] += 1
+        assert counts["searches begun"] < 30  # each repeats the work of those that were put off
         return rest
 
     monkeypatch.setattr(sparse, "_level", _level)
@@ -168,7 +170,7 @@ def test_thousands_of_points(n, m, d, seen, randn):
     x, y = randn(n, d), randn(m, d)
     assert_right(assign(x, y), x, y)
     assert seen["levels"] >= 2
-    assert seen["rows for paths"] > sparse.SEVERAL
+    assert seen["rows for paths"] > importlib.import_module("otkernels.assign.lists").SEVERAL
 
 
 def test_searches_are_put_off_while_many_rows_wait(seen, randn, monkeypatch):
@@ -179,6 +181,14 @@ def test_searches_are_put_off_while_many_rows_wait(seen, randn, monkeypatch):
         assert_right(assign(x, y), x, y)
     for branch in ("put off", "longer lists", "columns for the crowd"):
         assert seen[branch] > 0, (branch, dict(seen))
+
+
+def test_searches_are_not_put_off_for_ever(seen, randn, monkeypatch):
+    """Colours of two pictures, say: few values, of two laws, so that most searches are long."""
+    monkeypatch.setattr(sparse.Lists, "auction", lambda self, epsilon: True)
+    x, y = (torch.special.ndtr(randn(2000, 3)).pow(power).mul(64).floor() / 64 for power in (2, 0.5))
+    assert_right(assign(x, y), x, y)
+    assert seen["put off"] > 0
 
 
 def test_matrix_and_lists_agree(seen, randn, monkeypatch):
