@@ -128,8 +128,8 @@ DATA_SUITE = dataclasses.replace(
     quick=tuple(Case("assign_data", 512, 512, d, data=data) for data in DATA for d in DIMENSIONS),
     contestants=tuple(c for c in SUITE.contestants if c.name != "lapx"),  # several times the time of the others
     about=(
-        f"`N x M x D`, x and y of one law, but for the last two. {clouds.ABOUT} {clouds.ABOUT_TWO_LAWS} {METHOD}; lapx is "
-        "left out."
+        f"`N x M x D`, x and y of one law, but for the last two. {clouds.ABOUT} {clouds.ABOUT_TWO_LAWS} {METHOD}; lapx "
+        "is left out."
     ),
     rounds=lambda case: 1 if case.n > min(DATA_SIZES) else None,
 )

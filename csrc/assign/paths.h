@@ -5,9 +5,9 @@
 // the least such limit. Lists are sorted by lower bounds of their entries, so a row's offers end at the distance of the
 // nearest free column that is known.
 //
-// Rows whose bound u_i has passed are listed anew, all that there are together. Rows whose limits are in the way offer the
-// best of the columns that are still open: inside a large tree a row's list holds nothing but closed ones, and no list
-// would be long enough. A row that is in the way once more offers all columns.
+// Rows whose bound u_i has passed are listed anew, many together. Rows whose limits are in the way, and those that will be
+// next, offer the best of the columns that are still open: inside a large tree a row's list holds nothing but closed ones,
+// and no list would be long enough. A row that is in the way once more offers all columns.
 //
 // With n < m, columns that stay without a row are held by a crowd of m - n equal rows that cost nothing anywhere: owner -2,
 // all with the largest v, the crowd's level. A search that reaches one of them may go on to any column, at level - v_j.
@@ -58,6 +58,7 @@ class Paths {
   static constexpr int32_t kFree = -1, kCrowd = -2;
   static constexpr int64_t kNoRow = -1;  // whom a column is reached from, or who searches: the crowd
   static constexpr double kAskingWork = 1 << 20;  // multiply-adds that take as long as a question
+  static constexpr int64_t kTogether = 256;  // rows to ask about at once: the points are read once for all
   static constexpr int64_t kNotReached = -2;  // the crowd's column in a search
   static constexpr double kFar = std::numeric_limits<double>::infinity();
 
@@ -130,7 +131,8 @@ class Paths {
       }
       asked_[from.row] = number_;
       open_.push_back(from), shared_.rows[count++] = from.row;
-    } while (!limits_.empty() && limits_.front().value < reach && asked_[limits_.front().row] != number_);
+    } while (!limits_.empty() && (limits_.front().value < reach || count < kTogether) &&
+             asked_[limits_.front().row] != number_);
     ask_(count, true);
     for (int64_t r = 0; r < count; ++r) {
       for (int64_t q = 0; q < kAssignMore && shared_.found[r * kAssignMore + q] >= 0; ++q)
@@ -147,7 +149,7 @@ class Paths {
   bool used_up(int64_t i, double u) const { return p_.bound[i] < u - rounding_; }
 
   // Whether row i's list may be used for u; if not, lists are made of it and of the rows like it that this search has come
-  // near, or it is flagged for the caller.
+  // near, and, where the caller makes them, of others that wait for the searches to come; or it is flagged for the caller.
   bool usable(int64_t i, double u) {
     if (!used_up(i, u)) return true;
     if (defer_) return flag(i), false;
@@ -158,7 +160,15 @@ class Paths {
       if (r < 0 || asked_[r] == -number_ || !used_up(r, pair_cost_[r] - p_.v[near.column])) continue;
       shared_.rows[count++] = r, asked_[r] = -number_;
     }
-    if (!lists_.may_make(count)) return ask_(count, false), true;
+    if (!lists_.may_make(count)) {
+      for (int64_t step = 0; step < p_.n && count < kTogether; ++step) {
+        const int64_t r = next_ = next_ + 1 < p_.n ? next_ + 1 : 0;
+        const int32_t j = p_.match[r];
+        if (j < 0 || asked_[r] == -number_ || !used_up(r, pair_cost_[r] - p_.v[j])) continue;
+        shared_.rows[count++] = r, asked_[r] = -number_;
+      }
+      return ask_(count, false), true;
+    }
     for (int64_t r = 0; r < count; ++r) lists_.make(shared_.rows[r], p_.capacity);
     listed_ += count;
     return true;
@@ -270,7 +280,7 @@ class Paths {
   std::vector<Reached> heap_;
   std::vector<Limit> limits_, open_;
   std::vector<int64_t> path_;
-  int64_t number_ = 0, steps_ = 0, listed_ = 0, flagged_count_ = 0, missing_ = 0, free_column_ = 0,
+  int64_t next_ = 0, number_ = 0, steps_ = 0, listed_ = 0, flagged_count_ = 0, missing_ = 0, free_column_ = 0,
           crowd_column_ = kNotReached;
   double level_ = -kFar, crowd_distance_ = 0, rounding_ = 0, free_distance_ = 0, alone_ = 0;
 };
