@@ -145,7 +145,7 @@ def available_impls(op: str, device: str | torch.device = "cpu", dtype: torch.dt
     """Names of the implementations of an op that run here, in the order in which "auto" tries them.
 
     Args:
-        op: "l2_argmin", "l2_topk", "soft_forest" or "fit_transport".
+        op: "l2_argmin", "l2_topk", "assign", "soft_forest" or "fit_transport".
         device: where the tensors would be.
         dtype: theirs.
 

@@ -23,19 +23,21 @@ def balanced(
     Args:
         x: [..., N, D] points; float32, float64, float16 or bfloat16.
         y: [..., M, D] centres, M >= 1, the same leading dimensions, dtype and device.
-        potential: [..., M] prices of the centres, as `semidiscrete` finds them for equal weights; None for zeros.
-            Where M divides N they change no result; else they have a say in which clusters get one more.
-        tolerance: relative gap at which assign may stop; 0 is optimal to rounding.
+        potential: [..., M], taken off the costs of the centres, as `semidiscrete` finds it for equal weights; finite;
+            None for zeros. Where M divides N it changes no result; else it has a say in which clusters get one more.
+        tolerance: relative gap at which assign may stop; 0 is optimal to rounding, as it always is where M does not
+            divide N.
         impl: of assign.
 
     Returns:
-        int64 [..., N], in 0..M-1; -1 throughout a problem with NaN or infinite points.
+        int64 [..., N], in 0..M-1; -1 throughout a problem that holds a NaN or an infinity.
 
-    Memory O((N + M) D). Not differentiable.
+    Memory and time of an `assign` of N points and M ceil(N / M) copies of centres. Not differentiable.
 
     Raises:
         ValueError: a shape, dtype, device or option is wrong; the message names it.
     """
+    x, y, potential = _checks.autocast(x, y, potential)
     _checks.alike("balanced", x=x, y=y, **({} if potential is None else {"potential": potential}))
     if x.dim() < 2 or 0 in x.shape[-2:]:
         raise ValueError(f"balanced: x must be [..., N, D] with N, D >= 1, got {_checks.shape(x)}")
@@ -52,14 +54,16 @@ def balanced(
     size = -(-n // m)
     copies = potential[..., None].expand(*potential.shape, size)  # [..., M, size]
     if n % m and size > 1:
+        # in float64, which holds premium and potentials beside each other; a premium is no cost for a gap to be part of
+        x, y, copies, tolerance = x.double(), y.double(), copies.double(), 0.0
         needed = torch.arange(size, device=x.device) < n // m
-        copies = torch.where(needed, copies + _premium(x, y, potential)[..., None, None], copies)
+        copies = torch.where(needed, copies + _premium(x, y, copies)[..., None, None], copies)
     index = assign(x, y.repeat_interleave(size, -2), potential=copies.flatten(-2), tolerance=tolerance, impl=impl).index
     return index.div(size, rounding_mode="floor")
 
 
-def _premium(x: Tensor, y: Tensor, potential: Tensor) -> Tensor:
+def _premium(x: Tensor, y: Tensor, copies: Tensor) -> Tensor:
     """More than moving any one point to any other centre can cost: [...]."""
     middle = y.mean(-2, keepdim=True)
     reach = (x - middle).square().sum(-1).amax(-1).sqrt() + (y - middle).square().sum(-1).amax(-1).sqrt()
-    return 1.01 * reach.square() + potential.amax(-1) - potential.amin(-1)
+    return 1.01 * (reach.square() + copies.amax((-2, -1)) - copies.amin((-2, -1)))

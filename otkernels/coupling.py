@@ -29,13 +29,14 @@ class ExactOT:
 
     For N = M rows the plan is a permutation (Birkhoff), which `otkernels.assign` finds without the N x M table. For
     N != M it is that of L = lcm(N, M) copies, each row of x0 L / N times and each of x1 L / M times: the plan of the
-    original, for the price of an assignment of L points; sizes without a common divisor make that N M points.
+    original, for the price of an assignment of L points. Batches of 256 and 255 make that 65,280 points and tens of
+    seconds: drop a last batch that is smaller.
 
-    The first six arguments are those of torchcfm.optimal_transport.OTPlanSampler(method="exact"), so that its name
-    alone need be replaced. Points have any shape [N, ...] and are flattened for the distance.
+    The first six arguments are those of torchcfm.optimal_transport.OTPlanSampler(method="exact"), whose name alone need
+    be replaced. Points have any shape [N, ...] and are flattened for the distance.
 
         sampler = ExactOT()
-        x0, x1 = sampler.sample_plan(torch.randn(256, 2), data)
+        x0, x1 = sampler.sample_plan(torch.randn(256, 2), batch)  # [256, 2]
 
     Args:
         method: "exact"; the original's other methods have no counterpart here.
@@ -45,8 +46,10 @@ class ExactOT:
         num_threads: no effect: assign runs on torch.get_num_threads() threads.
         warn: no effect: the original warns and draws from the independent plan where the costs are not finite; here
             that is a ValueError.
-        by_label: whether sample_plan_with_labels pairs rows of equal labels alone. Each label's rows are a problem of
-            their own; a label with n rows in x0 and m in x1 has n / N of the mass, uniform on its rows of x1.
+        by_label: whether rows of equal labels alone are paired. Needs the labels of both, so that only pairs and
+            sample_plan_with_labels can be called; noise is given the labels of its batch. Each label's rows are a
+            problem of their own; a label with n rows in x0 and m in x1 has n / N of the mass, uniform on its rows of
+            x1. Rows of x1 whose label no row of x0 has are left out.
         distributed: whether the batches of all processes are paired as one; see below.
         group: the torch.distributed process group of these, None for all processes.
         generator: what draws pairs, on the CPU; None for torch's own.
@@ -109,8 +112,8 @@ class ExactOT:
     def sample_plan(self, x0: Tensor, x1: Tensor, replace: bool = True) -> tuple[Tensor, Tensor]:
         """N pairs drawn from the plan of x0 [N, ...] and x1 [M, ...]: the rows x0[i] and x1[j], both [N, ...].
 
-        replace=True draws each pair from all, as the original does: of N pairs a share of 1 / e is missing and as many
-        come again. replace=False gives each of a permutation's pairs once, in random order.
+        replace=True draws each pair from all, as the original does: of a permutation's pairs some 37 % are not drawn,
+        and others twice or more. replace=False gives each of a permutation's pairs once, in random order.
         """
         return self._sample(x0, x1, None, None, replace)[:2]
 
@@ -168,6 +171,9 @@ class ExactOT:
             x1, _ = gather_rows(x1, self.group)
             y0 = None if y0 is None else gather_rows(y0, self.group)[0]
             y1 = None if y1 is None else gather_rows(y1, self.group)[0]
+            for name, points in (("x0", x0), ("x1", x1)):
+                if len(points) == 0:
+                    raise ValueError(f"ExactOT: {name} must have rows in some process, got none in all")
         problems = whole(x0, x1)
         if self.by_label and y0 is not None and y1 is not None:
             problems = by_label(x0, x1, y0, y1)
@@ -204,8 +210,10 @@ class SemidiscreteOT:
 
         j(x) = argmin_j |x - target_j|^2 - potential_j
 
-    is the optimal map of the whole law of x onto the target set, not of a batch: no batch size biases it, and a batch
-    of N costs one l2_argmin. `fit` finds the potential for which the cells {x: j(x) = j} have the targets' weights.
+    is the optimal map onto the target set for the whole distribution of x, of which `fit` sees a sample, and not for a
+    batch: no batch size biases it, and a batch of N costs one l2_argmin. `fit` finds the potential for which the cells
+    {x: j(x) = j} have the targets' weights. Of OTPlanSampler it has sample_plan and sample_plan_with_labels. Everything
+    is done on the target's device.
 
         sampler = SemidiscreteOT(data)
         sampler.fit(torch.randn(64 * len(data), 2))
@@ -249,12 +257,15 @@ class SemidiscreteOT:
     def fit(self, noise: Tensor, *, resume: bool = False, **options: Any) -> Semidiscrete:
         """Fits the potential to noise [N, ...]; returns what `otkernels.semidiscrete` does, for its marginal_error.
 
-        The cells' masses are those of these N points: with N / M points a cell, fresh noise finds masses that differ by
-        a share of about sqrt(M / N). options go to semidiscrete, batch=... among them. resume=True starts from the
-        present potential instead of anew: further noise, drawn afresh, then refines it.
+        Noise has the target's dtype and device. The cells' masses are those of these N points: with N / M points a
+        cell, a cell's mass under fresh noise is off by typically sqrt(M / N) of itself, 12 % for 64 points a cell.
+        options go to semidiscrete, batch=... among them. resume=True starts from the present potential, where otherwise
+        a coarser problem gives the start, and no potential that was there is used.
         """
         start = self.potential if resume else None
         found = semidiscrete(noise.flatten(1), self._rows(), None, self.weights, start=start, **options)
+        if found.potential.isnan().any():
+            raise ValueError("SemidiscreteOT: noise and target must be finite, got points with NaN or infinity")
         self.potential = found.potential
         return found
 
@@ -278,7 +289,10 @@ class SemidiscreteOT:
         y1: Tensor | None = None,
         replace: bool = True,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """The same with y0 as it is, and the labels of the targets (None where none were given)."""
+        """The same with y0 as it is, and the targets' labels, which the constructor was given (None if it was not).
+
+        y1, the labels of the batch x1, is not looked at, and labels have no say in who is paired.
+        """
         index = self._found(x0)
         return x0, self.target[index], y0, None if self.labels is None else self.labels[index]
 

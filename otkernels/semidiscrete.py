@@ -116,7 +116,9 @@ def semidiscrete(
             (Merigot 2011, multiscale), or from zeros where iterations = 0.
         batch: how many rows of x, drawn afresh, one step looks at; None for all. The coarser problems look at as many.
         iterations: steps at most; 0 evaluates `start` alone. The steps' sizes are spread over this number.
-        tolerance: stop once marginal_error <= tolerance / M + max_i a_i.
+        tolerance: stop once marginal_error <= tolerance / M + max_i a_i. Take N >= 100 M or so: with fewer points the
+            second term lets cells be off by a large part of their mass. Of small weights b_j the same is true; compare
+            marginal_error with them.
         generator: what draws rows for `batch`, on x's device; None for torch's own.
         impl: of l2_argmin.
 
@@ -127,8 +129,9 @@ def semidiscrete(
     |x - y|^2 = 1e4 have steps of 1e-3. Where masses must be exact, `balanced` rounds.
 
     The steps shrink geometrically from 0.3 to 1e-5 of the spread of |x_i - y_j|^2 over j. With batch=None the potential
-    of the least error is returned, and the first that meets the tolerance ends the ascent. With a batch all iterations
-    are made; the last potential is returned, and its value and error are those on all of x.
+    of the least error is returned, which is never worse than `start`, and the first that meets the tolerance ends the
+    ascent. With a batch all iterations are made; the last potential is returned, which may be worse than `start`, and
+    its value and error are those on all of x.
 
     Memory O(N + M). A problem with NaN or infinite points, or with costs that overflow, has NaN as potential, value and
     error, and has not converged. Nothing here is differentiable. By Danskin's theorem the gradient of the value is that
@@ -137,6 +140,7 @@ def semidiscrete(
     Raises:
         ValueError: a shape, dtype, device, weight or option is wrong; the message names it.
     """
+    x, y, start = _checks.autocast(x, y, start)
     problem, g = _problem(x, y, weights_x, weights_y, start, impl)
     iterations = iterations if iterations == 0 else _checks.count("semidiscrete", "iterations", iterations)
     tolerance = _checks.number("semidiscrete", "tolerance", tolerance)
@@ -146,7 +150,7 @@ def semidiscrete(
     broken = _broken(problem, g)
     x, y = (points.masked_fill(broken[:, None, None], 0) for points in problem[:2])
     problem = problem._replace(x=x, y=y)
-    goal = tolerance / m + problem.a.amax(1)  # [B]
+    goal = (tolerance / m + problem.a.amax(1)).masked_fill(broken, torch.inf)  # [B]
     sample = problem if batch is None else problem.sample(batch, problem.a.cumsum(1), generator)
     parents = None
     if g is None and iterations > 0:
@@ -282,8 +286,9 @@ def _coarser(p: _Problem) -> tuple[_Problem, Tensor]:
         at = nearest[..., None].expand_as(p.y)
         weight = torch.zeros_like(p.b[:, ::4]).scatter_add_(1, nearest, p.b)
         if not last:
-            sums = torch.zeros_like(centres).scatter_add_(1, at, p.y * p.b[..., None].to(p.y.dtype))
-            centres = torch.where(weight[..., None] > 0, sums / weight[..., None].to(p.y.dtype), centres)
+            sums = torch.zeros_like(centres, dtype=p.b.dtype).scatter_add_(1, at, p.y * p.b[..., None])
+            means = (sums / weight[..., None]).to(p.y.dtype)
+            centres = torch.where(weight[..., None] > 0, means, centres)
     return p._replace(y=centres, b=weight), centres.gather(1, at)
 
 
@@ -291,9 +296,9 @@ def _spread(p: _Problem, parents: Tensor | None) -> Tensor:
     """Standard deviation over j of |x_i - y_j|^2, less |x_i - parent_j|^2; the mean over at most 64 x_i: [B]."""
     rows = torch.linspace(0, p.x.shape[1] - 1, min(64, p.x.shape[1]), device=p.x.device).long()
     centre = p.y.mean(1, keepdim=True)
-    x, y = p.x[:, rows] - centre, p.y - centre
+    x, y = (points.double() for points in (p.x[:, rows] - centre, p.y - centre))  # which no autocast makes halves of
     cost = y.square().sum(2)[:, None] - 2 * x @ y.mT  # [B, 64, M]
     if parents is not None:
-        parents = parents - centre
+        parents = (parents - centre).double()
         cost = cost - parents.square().sum(2)[:, None] + 2 * x @ parents.mT
-    return cost.std(2, correction=0).mean(1).double()
+    return cost.std(2, correction=0).mean(1)

@@ -30,7 +30,7 @@ class Paths {
         distance_(p.m),
         from_(p.m),
         search_(p.m, -1),
-        asked_(p.n, -1),
+        asked_(p.n),
         flagged_(p.n),
         pair_cost_(p.n) {
     double largest = 0;

@@ -16,8 +16,8 @@ def solve(x: Tensor, y: Tensor, potential: Tensor | None) -> Certified:
     Computed on the host. Problems that hold a NaN, an infinity or a number beyond 1e150 get index -1 and NaN.
     """
     device = x.device
-    x, y = dense(x).cpu(), dense(y).cpu()
-    potential = None if potential is None else dense(potential).cpu()
+    x, y = dense(x.cpu()), dense(y.cpu())  # in this order: the copy of overlapping rows may have other strides
+    potential = None if potential is None else dense(potential.cpu())
     batch, n, d = x.shape
     m = y.shape[1]
     index = torch.empty(batch, n, dtype=torch.int64)

@@ -17,7 +17,7 @@ class Assignment(NamedTuple):
     """What assign returns, with any leading dimensions [...]; unpacks as a tuple."""
 
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody misses here
-    """[..., N] int64: sigma(i), the column of each row; -1 where the problem has a NaN or an infinity."""
+    """[..., N] int64: sigma(i), the column of each row; -1 where the problem cannot be solved (see assign)."""
     u: Tensor
     """[..., N] float64: the rows' dual potential."""
     v: Tensor
@@ -37,17 +37,20 @@ pytree._register_namedtuple(Assignment, serialized_type_name="otkernels.Assignme
 def assign(
     x: Tensor, y: Tensor, *, potential: Tensor | None = None, tolerance: float = 0.0, impl: str = "auto"
 ) -> Assignment:
-    """The one-to-one matching of least total cost, with a proof, without the N x M matrix (Peyre & Cuturi 2019, ch. 3).
+    """The one-to-one matching of least total cost, with a proof, from the coordinates (Peyre & Cuturi 2019, ch. 3).
 
         sigma = argmin sum_i c_{i sigma(i)} over injective sigma,   c_ij = |x_i - y_j|^2 - potential_j
         u_i + v_j <= c_ij for all pairs, = for matched ones;  where N < M also v <= 0, and v_j = 0 for unmatched columns
+        (with tolerance > 0 the inequalities alone)
 
     Args:
         x: [..., N, D]; float32, float64, float16 or bfloat16.
         y: [..., M, D], N <= M, the same leading dimensions, dtype and device. Leading dimensions are problems of their
             own.
-        potential: [..., M], or None for zeros.
-        tolerance: 0 (default): optimal to the rounding of float64. Larger: any matching with gap <= tolerance * primal.
+        potential: [..., M], or None for zeros: what is taken off the cost of each y_j, finite. To leave a point out,
+            leave it out of y: a potential of -1e30 takes the digits of all other costs.
+        tolerance: 0 (default): optimal to the rounding of float64. Larger: any matching whose gap is at most tolerance
+            * |primal|.
         impl: "auto", "cpu", "cuda" or "reference"; one that cannot run raises and says why.
 
     Returns:
@@ -57,8 +60,10 @@ def assign(
 
     Everything is deterministic, whatever the number of threads. No gradient passes through sigma; ``primal`` is
     differentiable at the sigma that was found, which is the gradient of the least cost itself (Danskin's theorem).
-    Memory is O((N + M) k) with k <= 128, O(N M), 8 bytes a pair, up to 2^20 pairs, and 2^24 where lists
-    would be slower. On a GPU the lists of candidates are made there and matched on the host.
+    Memory: the cost matrix, 8 bytes a pair, where N M <= 2^20 (8 MiB). Beyond, no matrix but a list of at most 128
+    candidates for each row (2.5 KiB); only where N <= 256, or where lists turn out to be of no use, it is the matrix up
+    to N M = 2^24 (128 MiB). Points on a GPU are copied to the host once; candidates are found on the GPU and matched on
+    the host, and index and potentials come back to the GPU.
 
     Raises:
         ValueError: a shape, dtype, device or option is wrong; the message names it.

@@ -6,8 +6,9 @@ on the rows' lists (l2_topk under the current v); rows whose list is used up are
 all rows are listed once more, pairs that are tight are kept, and shortest augmenting paths find the rest, exactly, in
 float64.
 
-The proof needs no pass over all pairs of its own: v has only fallen since the last lists were made, so their bounds
-hold for every pair outside them, and pairs inside are priced in float64.
+The proof needs no pass over all pairs of its own but for rows that a search has taken beyond their lists: v has only
+fallen since the last lists were made, so their bounds hold for every pair outside them, and pairs inside are priced in
+float64.
 """
 
 from __future__ import annotations

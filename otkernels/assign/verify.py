@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .. import _checks
 from ..l2_argmin import l2_argmin
 from .certificate import primal_cost
 from .op import Assignment, check
@@ -16,35 +17,39 @@ class Verification(NamedTuple):
     """What verify finds, per problem [...]."""
 
     valid: Tensor
-    """bool: the index is injective and the potentials are feasible and tight, all within ``rounding``."""
+    """bool: the index is injective, and violation and |primal - dual| / N are at most ``rounding``: it is optimal."""
     primal: Tensor
     """sum_i |x_i - y_sigma(i)|^2 - potential_sigma(i)."""
     dual: Tensor
-    """sum_i u_i + sum_j v_j: no matching costs less, but for ``violation`` a row."""
+    """sum_i u_i + sum_j v_j. Every matching costs at least dual - N * violation."""
     violation: Tensor
-    """How far the worst pair is from u_i + v_j <= c_ij, or v_j from <= 0 where N < M; 0 when all hold."""
+    """By how much u_i + v_j exceeds c_ij at the worst pair, or v_j exceeds 0 where N < M; 0 where none does."""
     rounding: Tensor
-    """What float64 allows ``violation``, and (primal - dual) / N, to be."""
+    """Float64's own error: up to it, ``violation`` and |primal - dual| / N count as zero."""
 
 
 @torch.no_grad()
 def verify(x: Tensor, y: Tensor, result: Assignment, potential: Tensor | None = None) -> Verification:
     """Checks the certificate of ``assign(x, y, potential=potential)`` from the coordinates, in float64.
 
-    Every pair is priced, by rows and by columns, in memory O(N + M): u_i <= min_j c_ij - v_j and
-    v_j <= min_i c_ij - u_i, with c_ij = |x_i - y_j|^2 - potential_j. Where both hold, dual <= the cost of any matching
-    (weak duality, Peyre & Cuturi 2019, section 2.5), so a matching whose cost equals dual is optimal.
+    Every pair is priced, by rows and by columns, in memory O(N + M): u_i <= min_j (c_ij - v_j) and
+    v_j <= min_i (c_ij - u_i), with c_ij = |x_i - y_j|^2 - potential_j. Where both hold, dual <= the cost of any
+    matching (weak duality, Peyre & Cuturi 2019, section 2.5), so a matching whose cost equals dual is optimal. A
+    matching that assign found with tolerance > 0 is seldom optimal, so not valid: where violation <= rounding, it costs
+    at most primal - dual more than the best.
 
     Args:
         x: [..., N, D], y: [..., M, D], potential: [..., M] or None, as they were given to assign.
         result: what it returned.
 
     Returns:
-        A Verification of tensors [...]. Problems that were not solved (index -1) are not valid.
+        A Verification of tensors [...]; nothing is raised for a wrong result. Problems that were not solved (index -1)
+        are not valid.
 
     Raises:
         ValueError: a shape, dtype or device is wrong.
     """
+    x, y, potential = _checks.autocast(x, y, potential)
     check("verify", x, y, potential)
     n, m, d = x.shape[-2], y.shape[-2], x.shape[-1]
     x, y = x.double(), y.double()

@@ -41,12 +41,13 @@ def l2_topk(x: Tensor, y: Tensor, k: int, potential: Tensor | None = None, *, im
 
     Returns:
         value [..., N, k] in the inputs' dtype (float32 for half precisions) and index [..., N, k] int64. Squared units
-        of x. The chosen costs are the k least in float64 within the rounding error of a distance summed from
-        differences, which is how value is computed. A row whose costs hold a NaN gives NaN and -1 throughout.
+        of x. Distances are summed from (x - y)^2 in that dtype; points whose costs differ by less than the rounding of
+        this sum may change places. A row with a NaN among its costs gives NaN and -1 throughout; a NaN in y is among
+        every row's.
 
-    Gradients reach x, y and potential through each chosen pair (Danskin), twice; torch.func and forward mode work, too.
-    NaN rows give x a NaN gradient and leave y and potential alone. Memory is O((N + M) k). Under autocast half
-    precisions become float32. For k = 1 l2_argmin gives the same, faster.
+    First and second gradients reach x, y and potential through each chosen pair (Danskin); torch.func and forward mode
+    work, too. NaN rows give x a NaN gradient and leave y and potential alone. Memory is O((N + M) k). Under autocast
+    half precisions become float32. For k = 1 l2_argmin gives the same, faster.
 
     Raises:
         ValueError: a shape, dtype, device or option is wrong; the message names it.

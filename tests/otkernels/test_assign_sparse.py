@@ -262,3 +262,15 @@ def test_all_rows_are_listed_in_any_order(randn):
     shuffled.list_rows(lists.all_rows[::-1].copy())
     for name in ("column", "cost", "bound"):
         assert (getattr(lists, name) == getattr(shuffled, name)).all(), name
+
+
+def test_a_row_whose_best_column_is_not_listed_is_priced_by_all(randn):
+    """As after a search that has gone beyond a list: its own columns have become dear, and its bound tells it."""
+    x, y = randn(40, 3), randn(40, 3)
+    lists = sparse.Lists(x, y, None)
+    lists.list_rows(lists.all_rows, 2)
+    lists.match[:] = lists.column[:, 0]
+    lists.v[lists.column[0, :2]] -= 100
+    found = lists.result()
+    cost = (x.double()[:, None] - y.double()).square().sum(2)
+    torch.testing.assert_close(found.u, (cost - found.v).min(1).values, rtol=1e-13, atol=1e-12)

@@ -27,8 +27,8 @@ def test_the_least_cost_among_all_balanced_clusters(n, m, priced, randn):
     assert sizes(index, m) == allowed
     every = (torch.tensor(c) for c in itertools.product(range(m), repeat=n))
     least = min(cost.gather(1, c[:, None]).sum().item() for c in every if sizes(c, m) == allowed)
-    # prices stand in float32 beside one that is larger than all costs
-    rounding = 0 if potential is None else n * 2.0**-23 * 4 * (costs(x, y).max() + potential.abs().max()).item()
+    # prices stand in float64 beside one that is larger than all costs
+    rounding = 0 if potential is None else n * 2.0**-52 * 4 * (costs(x, y).max() + potential.abs().max()).item()
     assert cost.gather(1, index[:, None]).sum().item() == pytest.approx(least, rel=1e-12, abs=rounding)
 
 
@@ -36,6 +36,24 @@ def test_a_potential_changes_nothing_where_sizes_are_given(randn):
     x, y = randn(120, 3), randn(8, 3)
     potential = semidiscrete(x, y).potential
     assert torch.equal(balanced(x, y, potential), balanced(x, y))
+
+
+@pytest.mark.parametrize("lowest", [1e9, -1e9])
+def test_a_large_potential_leaves_the_sizes_alone(lowest, randn):
+    """In float32 the price of the copies that must be taken would be lost beside it."""
+    potential = torch.full((7,), 1e9)
+    potential[2] = lowest
+    assert sizes(balanced(randn(40, 3), randn(7, 3), potential), 7) == [5, 5, 6, 6, 6, 6, 6]
+
+
+def test_a_tolerance_leaves_the_sizes_alone(randn):
+    assert sizes(balanced(randn(2970, 8), randn(100, 8), tolerance=0.5), 100) == [29] * 30 + [30] * 70
+
+
+def test_autocast_takes_mixed_dtypes(randn):
+    x, y = randn(10, 2), randn(4, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert sizes(balanced(x.bfloat16(), y), 4) == [2, 2, 3, 3]
 
 
 def test_batches_and_problems_that_are_not_finite(randn):

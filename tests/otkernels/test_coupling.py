@@ -203,6 +203,17 @@ def test_a_fit_goes_on_where_it_stood(randn):
     assert ((shares - torch.arange(1.0, 21) / 210).abs() <= 0.1 / 20 + 1 / 2_000 + 1e-6).all()
 
 
+def test_a_fit_to_points_that_are_not_finite_changes_nothing(randn):
+    sampler = SemidiscreteOT(randn(20, 2))
+    noise = randn(2_000, 2)
+    sampler.fit(noise, tolerance=0.1)
+    before = sampler.potential.clone()
+    noise[7] = torch.inf
+    with pytest.raises(ValueError, match="SemidiscreteOT: noise and target must be finite, got points with NaN"):
+        sampler.fit(noise)
+    assert torch.equal(sampler.potential, before)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

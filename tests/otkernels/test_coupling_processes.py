@@ -52,6 +52,10 @@ def work(rank: int, sizes: tuple[list[int], list[int]], folder: str) -> None:
         ExactOT(distributed=True).pairs(*mine)
     except ValueError as error:
         found["error"] = str(error)
+    try:
+        ExactOT(distributed=True).pairs(mine[0], mine[1][:0])
+    except ValueError as error:
+        found["empty"] = str(error)
     if group is not None and rank < count - 1:
         few = ExactOT(distributed=True, group=group).pairs(own(x0, sizes[0], rank), own(x1, sizes[1], rank))
         found["group"] = tuple(few)
@@ -104,6 +108,7 @@ def test_every_process_says_what_one_process_gave(runs):
     assert {result["error"] for result in found} == {
         "ExactOT: x0 and x1 must be finite, got points with NaN or infinity"
     }
+    assert {result["empty"] for result in found} == {"ExactOT: x1 must have rows in some process, got none in all"}
 
 
 def test_processes_stay_alone_unless_told_otherwise(runs):

@@ -159,6 +159,35 @@ def test_problems_of_a_batch_have_nothing_to_do_with_each_other(randn):
     assert semidiscrete(randn(9, 2), randn(4, 2), start=broken).potential.isnan().all()
 
 
+def test_a_broken_problem_holds_no_other_up(randn):
+    x, y = randn(2, 400, 2), randn(2, 20, 2)
+    x[0, 0, 0] = NAN
+    found = semidiscrete(x, y, tolerance=0.1)
+    assert found.converged.tolist() == [False, True]
+    assert found.iterations < 500
+
+
+def test_autocast_makes_no_halves_of_the_costs(randn):
+    """|2 x y| beyond 65504, the largest float16."""
+    x, y = 100 * randn(500, 64), 100 * randn(20, 64)
+    with torch.autocast("cpu", torch.float16):
+        assert torch.equal(semidiscrete(x, y).potential, semidiscrete(x, y.clone()).potential)
+        mixed = semidiscrete(x / 100, (y / 100).half())
+    assert semidiscrete(x, y, tolerance=0.1).converged
+    assert mixed.converged
+
+
+def test_weights_may_be_smaller_than_float32_holds(randn):
+    """A cluster whose cells together weigh 1e-60: a cell of the coarser problem."""
+    x, y = randn(2000, 2), randn(64, 2)
+    y[32:] += 100
+    b = torch.ones(64, dtype=torch.float64)
+    b[32:] = 1e-60
+    found = semidiscrete(x, y, weights_y=b, tolerance=0.1)
+    assert found.converged
+    check(found, x, y, b=b)
+
+
 def test_it_starts_where_it_is_told_to(randn):
     x, y, start = randn(300, 2), randn(30, 2), randn(30)
     found = semidiscrete(x, y, start=start, iterations=0)
