@@ -45,8 +45,10 @@ WORK = {
 }
 ABOUT = (
     "Normal clouds in float32, N = M. Median of several calls, or one call that takes more than a second; excess cost "
-    "as in [assign](assign-cpu.md). Work of otkernels, of all levels: pairs whose cost l2_topk has computed, edges "
-    "that it has listed, bids of the auctions, rows scanned by augmenting paths; a dash where the matrix is solved."
+    "as in [assign](assign-cpu.md). All contestants share a process here, and each call follows a pause, so calls "
+    "below a millisecond find cold caches and sleeping threads and take longer than there. Work of otkernels, of all "
+    "levels: pairs whose cost l2_topk has computed, edges that it has listed, bids of the auctions, rows scanned by "
+    "augmenting paths; a dash where the matrix is solved."
 )
 
 
