@@ -29,6 +29,7 @@ LAST = 64  # columns a row, for the searches at the end
 LONGEST = 128  # what l2_topk can find
 PUT_OFF = 7 / 8  # share of the searches beyond which it does not pay to put them off once more
 SEVERAL = 64  # rows for which it pays to list many rows together
+COARSE = 4.0  # how many times the potentials v may have fallen
 MORE = 16  # open columns that a row in the way of a search offers: kAssignMore of assign.h
 
 
@@ -57,6 +58,7 @@ class Lists:
         self.all_rows = np.arange(self.n)
         self.budget = 0  # how many rows auctions may have listed
         self.bids = BIDS
+        self.is_coarse = False  # whether v had fallen so far that digits of the result were lost
         self.listed = self.steps = self.scans = 0  # rows listed, bids made, rows scanned
 
     def start(self, x: Tensor, u: Tensor) -> None:
@@ -219,11 +221,14 @@ class Lists:
 
     def result(self) -> Solved:
         """index [N], u [N], v [M]; u_i = min_j c_ij - v_j over all columns."""
+        fallen = 0.0
         for _ in range(2):  # the second time for what the first one's rounding left, where v was large
-            shift = self.v.mean() if self.n == self.m else self.v.max()
+            shift = float(self.v.mean() if self.n == self.m else self.v.max())
             self.v -= shift
             self.bound += shift
+            fallen = max(fallen, abs(shift))
         self.u = self.least()
+        self.is_coarse = fallen > COARSE * float(np.abs(self.u).max() + np.abs(self.v).max())
         unsure = np.flatnonzero(self.bound < self.u)  # rows whose lists a search has extended
         if len(unsure):
             x = self.x[torch.from_numpy(unsure).to(self.x.device)]

@@ -44,7 +44,11 @@ def solve(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float) -> t
         if lists.primal() - dual <= tolerance * abs(lists.primal()):
             return Solved(index, u, v)
     lists.finish()
-    return lists.result()
+    solved = lists.result()
+    if lists.is_coarse:  # as where lists reach from cluster to cluster: once more, from potentials of their own size
+        lists.finish()
+        solved = lists.result()
+    return solved
 
 
 def _in_single(x: Tensor, y: Tensor) -> bool:

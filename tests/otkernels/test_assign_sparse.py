@@ -274,3 +274,10 @@ def test_a_row_whose_best_column_is_not_listed_is_priced_by_all(randn):
     found = lists.result()
     cost = (x.double()[:, None] - y.double()).square().sum(2)
     torch.testing.assert_close(found.u, (cost - found.v).min(1).values, rtol=1e-13, atol=1e-12)
+
+
+def test_lists_that_reach_from_cluster_to_cluster_cost_no_digits(seen, randn):
+    """An auction then bids by the clusters' distance, far more than any matched pair costs."""
+    for _ in range(20):
+        x, y = (10 * randn(count, 1).round() + 0.01 * randn(count, 1) for count in (30, 60))
+        assert_right(assign(x, y), x, y)
