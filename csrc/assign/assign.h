@@ -64,8 +64,7 @@ void assign_list_cpu(const AssignLists<T>& lists, const int64_t* rows, int64_t c
 struct AssignRest {
   int64_t rows;  // without a column, at the front of the queue
   int64_t missing;  // columns that the crowd has yet to take (assign_paths_cpu, n < m)
-  int64_t
-      stale;  // whose lists are used up: an auction takes them off the queue; a search also names rows that have columns
+  int64_t stale;  // whose lists are used up: an auction takes them off the queue, a search names rows with columns, too
   int64_t steps;  // bids made or rows scanned
   int64_t listed;  // rows whose lists were made anew here, because they were too few to ask for
 };

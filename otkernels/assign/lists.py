@@ -29,7 +29,7 @@ LAST = 64  # columns a row, for the searches at the end
 LONGEST = 128  # what l2_topk can find
 PUT_OFF = 7 / 8  # share of the searches beyond which it does not pay to put them off once more
 SEVERAL = 64  # rows for which it pays to list many rows together
-COARSE = 4.0  # how many times the potentials v may have fallen
+COARSE = 4.0  # times the final potentials' size that v may have fallen: a few of the 4 (D + 16) roundings in verify
 MORE = 16  # open columns that a row in the way of a search offers: kAssignMore of assign.h
 
 
