@@ -38,12 +38,13 @@ def test_a_potential_changes_nothing_where_sizes_are_given(randn):
     assert torch.equal(balanced(x, y, potential), balanced(x, y))
 
 
-@pytest.mark.parametrize("lowest", [1e9, -1e9])
+@pytest.mark.parametrize("lowest", [1e12, -1e12])
 def test_a_large_potential_leaves_the_sizes_alone(lowest, randn):
-    """In float32 the price of the copies that must be taken would be lost beside it."""
-    potential = torch.full((7,), 1e9)
-    potential[2] = lowest
-    assert sizes(balanced(randn(40, 3), randn(7, 3), potential), 7) == [5, 5, 6, 6, 6, 6, 6]
+    """In float32 the price of copies that must be taken would be lost beside it, and the far centre left out twice."""
+    y, potential = randn(7, 3), torch.full((7,), 1e12)
+    y[6] += 30
+    potential[6] = lowest
+    assert sizes(balanced(randn(40, 3), y, potential), 7) == [5, 5, 6, 6, 6, 6, 6]
 
 
 def test_a_tolerance_leaves_the_sizes_alone(randn):
