@@ -43,7 +43,8 @@ def test_what_is_there_is_left_alone(shown):
     trainer, log, path = shown
     before = path.stat()
     trainer.outputs.make_up(log)
-    assert path.stat() == before
+    after = path.stat()  # not compared whole: to read the picture sets its time of access
+    assert (after.st_ino, after.st_mtime_ns, after.st_size) == (before.st_ino, before.st_mtime_ns, before.st_size)
     assert rows(trainer) == [3]
 
 
