@@ -1,6 +1,7 @@
 """otkernels: fused optimal-transport ops for PyTorch."""
 
 from . import coupling as coupling
+from . import distributed as distributed
 from . import nn as nn
 from ._dispatch import available_impls
 from ._version import __version__
