@@ -21,6 +21,8 @@ from train.entry import INTERRUPTED
 from train.errors import TRAINING_ERROR, USER_ERROR, Stopped, TrainingError, printable, resource_message
 from train.recipes import profile, profiles
 from train.run.config import TrainConfig, load_config, run_config
+from train.run.directory import RUN_FILE
+from train.run.launch import launched, restarts
 from train.run.play import play
 from train.run.resume import Resume, check_code
 
@@ -30,7 +32,14 @@ C = TypeVar("C")
 def play_game(game: str, argv: Sequence[str], prog: str) -> None:
     """Play ``game`` as the command line ``argv`` says; ValueError for a wrong one."""
     config, resume = parse(game, argv, prog)
-    play(game, config, resume, prog)
+    done, most = restarts()
+    if resume is None and most > 0 and config.out is None:
+        raise ValueError("train: torchrun --max-restarts needs a folder to come back to: add --out DIR")
+    if resume is None and done > 0 and (Path(config.out or "") / RUN_FILE).exists():
+        resume = _resume(game, Path(config.out or ""), argv, False)  # a process was lost, and all were started anew
+        config = replace(resume.stored, out=config.out)
+    with launched(config.device):
+        play(game, config, resume, prog)
 
 
 def parse(game: str, argv: Sequence[str], prog: str) -> tuple[TrainConfig, Resume | None]:
@@ -54,14 +63,18 @@ def parse(game: str, argv: Sequence[str], prog: str) -> tuple[TrainConfig, Resum
         return parse_fields(kind, default, rest, prog, about(game)), None
     if not chosen.resume:
         raise ValueError("train: --resume needs the folder of a run, got an empty name")
-    directory = Path(chosen.resume)
-    stored = load_config(directory, game, kind)
-    check_code(directory, stored.game, rest)
-    default = replace(stored, out=chosen.resume)
+    resume = _resume(game, Path(chosen.resume), rest, chosen.other_data)
+    default = replace(resume.stored, out=chosen.resume)
     config = parse_fields(kind, default, rest, prog, about(game))
     if config.out != default.out:
         raise ValueError("train: out cannot change when a run is resumed")
-    return config, Resume(directory, stored, chosen.other_data)
+    return config, resume
+
+
+def _resume(game: str, directory: Path, argv: Sequence[str], other_data: bool) -> Resume:
+    stored = load_config(directory, game, run_config(game))
+    check_code(directory, stored.game, argv)
+    return Resume(directory, stored, other_data)
 
 
 def about(game: str) -> str:

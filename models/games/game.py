@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import from_dict
+from models.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Game(nn.Module):
     optimizer: the class of every player's optimizer.
     defaults: settings of a run in which we follow the game's paper, where they differ from the trainer's.
     notes: what terms that losses log mean, by the term's name; reports say it beside the curve.
+    processes: those that train the game together, each with its rows of a batch; what is drawn in training is drawn by
+    them, and what one loss makes of all rows at once is made of those that they gather.
 
     A loss reduces over the last dimension of scores, the batch, alone: with a leading dimension of runs on every
     tensor (``models.stack``) the same lines give one loss per run. Under autocast networks run in half precision, and
@@ -80,6 +83,7 @@ class Game(nn.Module):
     optimizer: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Adam
     defaults: ClassVar[Mapping[str, Any]] = {}
     notes: ClassVar[Mapping[str, str]] = {}
+    processes: Processes = ALONE
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...]) -> Game:
@@ -174,6 +178,8 @@ class Game(nn.Module):
         """One optimisation step of ``player``; no other player's parameters or gradients are touched."""
         optimizer.zero_grad(set_to_none=True)
         loss = self.loss(player, real, noise)
-        loss.value.sum().backward(inputs=list(self.players[player].parameters()))
+        parameters = list(self.players[player].parameters())
+        loss.value.sum().backward(inputs=parameters)
+        self.processes.average(parameter.grad for parameter in parameters)
         optimizer.step()
         return loss

@@ -194,20 +194,24 @@ class PotGan(WganGp):
 
     @torch.no_grad()
     def latents(self, real: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """z_r = Q(x_r) and z_g = Q(G(noise)), each [N, d], without gradients."""
-        return self.encoder(real), self.encoder(self.sample(noise))
+        """z_r = Q(x_r) and z_g = Q(G(noise)) of all processes, each [N, d], without gradients."""
+        gather = self.processes.gather
+        return gather(self.encoder(real)), gather(self.encoder(self.sample(noise)))
 
     def transform_loss(self, z_r: Tensor, z_g: Tensor) -> Loss:
         """Algorithm 1's cost of one inner step, a function of F's parameters."""
         return self.transport(z_r, z_g)
 
     def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
-        """Eq. 13: -mean D(x_g) + lambda_POT L_POT, with the pairs found under the leaves as they are now."""
+        """Eq. 13: -mean D(x_g) + lambda_POT L_POT, with the pairs found under the leaves as they are now.
+
+        The latents of L_POT are those of all processes, the scores this one's.
+        """
         fake = self.sample(noise)
         score = self.score(fake).mean(-1)
         with torch.no_grad():
-            z_r = self.encoder(real)
-        transport = self.transport(z_r, self.encoder(fake))
+            z_r = self.processes.gather(self.encoder(real))
+        transport = self.transport(z_r, self.processes.gather(self.encoder(fake)))
         value = -score + self.config.transport_weight * transport.value
         return Loss(value, {"score": score.detach(), **transport.terms})
 
@@ -229,7 +233,7 @@ class PotGan(WganGp):
         for _ in range(self.config.forest.inner_steps):
             optimizer.zero_grad(set_to_none=True)
             loss = self.transform_loss(z_r, z_g)
-            loss.value.sum().backward()
+            loss.value.sum().backward()  # alike in all processes: F sees the latents of all
             optimizer.step()
         return loss
 

@@ -133,10 +133,13 @@ class ThreePlayerWgan(Adversarial):
         """h(x), shaped like x."""
         kind, noise = self.config.mover, self.config.mover_noise
         if kind in ("noisy-identity", "input-noise"):
-            x = x + noise * torch.randn_like(x)
+            x = x + noise * self._noise_like(x)
         if "mover" in self.players:
             x = self.players["mover"](x)
-        return x + noise * torch.randn_like(x) if kind == "output-noise" else x
+        return x + noise * self._noise_like(x) if kind == "output-noise" else x
+
+    def _noise_like(self, x: Tensor) -> Tensor:
+        return self.processes.normal_like(x) if self.training else torch.randn_like(x)
 
     def pictures(self, real: Tensor, noise: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """What the mover makes of real images (Eq. 10; Fig. 3 of the paper) or of generated ones (Eq. 9)."""

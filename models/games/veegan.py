@@ -62,7 +62,7 @@ class Veegan(Adversarial):
         """
         with torch.no_grad():
             mean = full(self.players["reconstructor"](real))
-            code = mean + self.config.reconstructor_std * torch.randn_like(mean)
+            code = mean + self.config.reconstructor_std * self.processes.normal_like(mean)
         on_fake = softplus(-self.score(noise, self.fake(noise))).mean(-1)
         on_real = softplus(self.score(code, real)).mean(-1)
         return Loss(on_real + on_fake, {"real": on_real.detach(), "fake": on_fake.detach()})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.config import check_range
 from models.games.game import Loss, full
 from models.games.wgan import CriticConfig, WassersteinGame
+from models.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -42,22 +43,24 @@ class WganGp(WassersteinGame):
         """Eq. 12: mean D(x_g) - mean D(x_r) + lambda_GP E[(|grad D(x^)| - 1)^2]."""
         fake, score = self.fake(noise), self.score(real)
         distance = score.mean(-1) - self.score(fake).mean(-1)
-        penalty = gradient_penalty(self.players["critic"], real, fake, score.dim())
+        penalty = gradient_penalty(self.players["critic"], real, fake, score.dim(), self.processes)
         value = -distance + self.config.gradient_penalty_weight * penalty
         return Loss(value, {"wasserstein": distance.detach(), "penalty": penalty.detach()})
 
 
-def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, batch: int = 1) -> Tensor:
+def gradient_penalty(
+    critic: nn.Module, real: Tensor, fake: Tensor, batch: int = 1, processes: Processes = ALONE
+) -> Tensor:
     """E[(|grad D(x^)|_2 - 1)^2], two-sided (Eq. 12), x^ uniform on the segment between real[i] and fake[i].
 
     batch: how many leading dimensions count samples: 1 for [N, ...], 2 for runs side by side [R, N, ...]. The mean is
-    over the last of them. Under autocast the critic plays in float32 here, since a norm near 1 has two digits in half
-    precision. ValueError if real and fake differ in shape.
+    over the last of them. processes: those that share the batch. Under autocast the critic plays in float32 here, since
+    a norm near 1 has two digits in half precision. ValueError if real and fake differ in shape.
     """
     if real.shape != fake.shape:  # else one might be broadcast
         raise ValueError(f"gradient_penalty: fake must be shaped like real {list(real.shape)}, got {list(fake.shape)}")
     real, fake = full(real), full(fake)
-    share = torch.rand(*real.shape[:batch], *[1] * (real.dim() - batch), dtype=real.dtype, device=real.device)
+    share = processes.uniform((*real.shape[:batch], *[1] * (real.dim() - batch)), real)
     between = torch.lerp(fake, real, share).requires_grad_()
     with torch.autocast(real.device.type, enabled=False):
         (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)

@@ -17,6 +17,8 @@ from train.data.ahead import Ahead
 from train.data.distributions import GaussianMixture
 from train.data.fingerprint import image_fingerprint
 
+ALL = slice(None)
+
 
 class Dataset(Protocol):
     """An endless, resumable stream of training samples."""
@@ -32,8 +34,8 @@ class Dataset(Protocol):
     def with_seed(self, seed: int) -> Dataset:
         """The same set with the stream of another seed, at its start; this one's stream does not move."""
 
-    def batch(self, n: int) -> Tensor:
-        """The next n samples [n, *shape], float32; images lie in [-1, 1]."""
+    def batch(self, n: int, own: slice = ALL) -> Tensor:
+        """The next n samples [n, *shape], float32; images lie in [-1, 1]. own: those rows of them alone."""
 
     def preview(self, n: int) -> Tensor:
         """n samples, the same at each call, for pictures; the stream does not move."""
@@ -75,15 +77,15 @@ class PointSet:
         """See Dataset."""
         return PointSet(self._law, self._generator.device, seed, self.size)
 
-    def batch(self, n: int) -> Tensor:
-        """The next n points [n, dim]."""
+    def batch(self, n: int, own: slice = ALL) -> Tensor:
+        """The next n points [n, dim], or the rows ``own`` of them."""
         _check_count("batch", n)
         if self.points is None:
-            return self._law.sample(n, self._generator)
+            return self._law.sample(n, self._generator)[own]
         if n > len(self.points):
             raise ValueError(f"data: {self.name} is limited to {len(self.points)} points, a batch of {n} was asked for")
         order = torch.randperm(len(self.points), generator=self._generator, device=self._generator.device)
-        return self.points[order[:n]]
+        return self.points[order[:n][own]]
 
     def preview(self, n: int) -> Tensor:
         """n points [n, dim] of a stream of their own."""
@@ -156,14 +158,14 @@ class ImageSet:
         """See Dataset; the images are shared."""
         return ImageSet(self.name, self.images, seed, device=self._device, fingerprint=self.fingerprint)
 
-    def batch(self, n: int) -> Tensor:
-        """The next n images [n, C, H, W], float32 in [-1, 1]."""
+    def batch(self, n: int, own: slice = ALL) -> Tensor:
+        """The next n images [n, C, H, W], float32 in [-1, 1], or the rows ``own`` of them."""
         _check_count("batch", n)
         rows, self._epoch, self._position = self._walk(n)
         if self._ahead is None:
-            return to_float(self.images[rows])
-        batch = to_float(self._ahead.take(rows))
-        self._ahead.start(self._walk(n)[0])
+            return to_float(self.images[rows[own]])
+        batch = to_float(self._ahead.take(rows[own]))
+        self._ahead.start(self._walk(n)[0][own])
         return batch
 
     def _walk(self, n: int) -> tuple[Tensor, int, int]:

@@ -30,19 +30,21 @@ class TrainConfig:
     iterations: int = 100_000
     """Rounds of the game: generator updates of a GAN, steps of a VAE. POT-GAN plays about 100,000."""
     batch_size: int = 64
-    """Samples in a batch; POT-GAN and 3P-WGAN take 64."""
+    """Samples in a batch, of all processes together; POT-GAN and 3P-WGAN take 64."""
     lr: float = 2e-4
     """The optimizer's learning rate; a player may have its own."""
     betas: tuple[float, float] = (0.5, 0.9)
     """Adam's decay rates of both moments; RMSprop has none of them."""
     lr_decay: Literal["constant", "linear"] = "constant"
     """linear: every learning rate falls to 0 towards the last iteration."""
+    sync_batch_norm: bool = False
+    """Over several processes: batch norm takes its statistics from the whole batch, not from a process's rows of it."""
     ema: float = 0.0
     """Decay of the average of the weights that make samples; 0 takes the weights as they are."""
     seed: int = 0
     """Seed of weights, noise and the order of the data."""
     device: str = "cpu"
-    """cpu, cuda or cuda:N."""
+    """cpu, cuda or cuda:N; over several processes cpu, or cuda: each takes the GPU of its number on its node."""
     threads: int | None = None
     """CPU threads (None: one where networks are small, else all cores). A run keeps its number when it is resumed:
     bit for bit the same only with the same number."""
@@ -156,7 +158,9 @@ def torch_device(name: str) -> torch.device:
         raise ValueError(f"train: device {name} is not available: torch {torch.__version__} sees no GPU here; use cpu")
     if (device.index or 0) >= count:
         raise ValueError(f"train: device {name} is not available: there are {count} GPUs, cuda:0 to cuda:{count - 1}")
-    return torch.device("cuda", device.index or 0)
+    if device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def save_config(directory: Path, game: str, config: TrainConfig) -> None:

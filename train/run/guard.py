@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
+from models.processes import here
 from train.errors import TrainingError
+from train.run.launch import greatest
 
 
 class FiniteGuard:
@@ -15,10 +18,11 @@ class FiniteGuard:
 
     On the CPU ``watch`` raises at once. On a GPU it only writes to device memory, and ``check`` (called at each log
     line and before each checkpoint) reads it: one synchronisation per interval. The step named is exact all the same.
+    So it is over several processes, of which all hear in ``check`` what one has seen.
     """
 
     def __init__(self, players: Iterable[str], device: torch.device) -> None:
-        self._immediate = device.type == "cpu"
+        self._immediate = device.type == "cpu" and here().size == 1
         self._first = {player: torch.full((), -1, dtype=torch.int64, device=device) for player in players}
 
     def watch(self, player: str, loss: Tensor, step: int) -> None:
@@ -35,8 +39,9 @@ class FiniteGuard:
         """Raise TrainingError if any loss seen so far was not finite; names the earliest."""
         if self._immediate:
             return
-        first = {player: int(step) for player, step in self._first.items()}
-        bad = {player: step for player, step in first.items() if step >= 0}
+        steps = [-math.inf if step < 0 else -float(step) for step in self._first.values()]
+        first = dict(zip(self._first, greatest(steps), strict=True))
+        bad = {player: int(-step) for player, step in first.items() if step > -math.inf}
         if bad:
             player = min(bad, key=lambda name: bad[name])
             raise _not_finite(player, bad[player])
@@ -48,6 +53,19 @@ def check_parameters(players: nn.ModuleDict, step: int) -> None:
         tensors = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
         if tensors and not torch.stack([t.detach().isfinite().all() for t in tensors]).all():
             raise TrainingError(f"train: the parameters of player '{player}' are not finite after step {step}")
+
+
+def check_alike(players: nn.ModuleDict, step: int) -> None:
+    """Raise TrainingError if a player's parameters are not the same in all processes, by their sums."""
+    if here().size == 1:
+        return
+    sums = [sum((float(p.detach().double().sum()) for p in module.parameters()), 0.0) for module in players.values()]
+    most, least = greatest(sums), [-value for value in greatest([-value for value in sums])]
+    for player, high, low in zip(players, most, least, strict=True):
+        if high != low:
+            raise TrainingError(
+                f"train: the processes' parameters of player '{player}' are no longer the same after step {step}"
+            )
 
 
 def _not_finite(player: str, step: int) -> TrainingError:

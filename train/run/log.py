@@ -112,6 +112,25 @@ class RunLog:
         return progress
 
 
+class Unheard:
+    """The log of a process that is not the first of its run: what is told it goes nowhere."""
+
+    def tick(self, step: int, seconds: float) -> None:
+        """See RunLog."""
+
+    def row(self, step: int, values: Mapping[str, float]) -> None:
+        """See RunLog."""
+
+    def say(self, text: str) -> None:
+        """See RunLog."""
+
+    def end_progress(self) -> None:
+        """See RunLog."""
+
+    def close(self) -> None:
+        """See RunLog."""
+
+
 def progress(total: int, label: str) -> Iterable[int]:
     """1, 2, ..., total behind a progress bar, which is shown on a terminal alone and goes when it is done."""
     console = Console()

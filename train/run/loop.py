@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from models.games import GAMES, Game, Loss
+from models.networks.batch_norm import over_processes, statistics
+from models.processes import here
 from models.stack import stack
 from train.data.config import load
 from train.run.config import TrainConfig, torch_device
@@ -23,13 +25,18 @@ class Loop:
     """A game, the source of its batches, an optimizer for each player, and the average of the weights for samples.
 
     The optimizers are of the game's class, with the run's settings overridden by ``game.optimizer_options(player)``.
-    ``average`` is None if ``config.ema`` is 0. Several runs at once are the same loop with a stacked game and a stacked
-    source (``side_by_side``).
+    ``average`` is None if ``config.ema`` is 0. ``processes`` play together, each on its rows of a batch. Several runs
+    at once are the same loop with a stacked game and a stacked source (``side_by_side``).
     """
 
     def __init__(self, game: Game, source: Batches, config: TrainConfig) -> None:
         self.device = torch_device(config.device)
         self.game, self.source, self.config = game.to(self.device).train(), source, config
+        self.processes = game.processes = here()
+        if config.sync_batch_norm and self.processes.size > 1:
+            over_processes(game, self.processes)
+        self._own = self.processes.rows(config.batch_size)
+        self._statistics = statistics(game) if self.processes.size > 1 and not config.sync_batch_norm else []
         self.step = 0
         self.options = {player: optimizer_options(game, player, config) for player in game.players}
         self.optimizers = {
@@ -50,10 +57,11 @@ class Loop:
         for turn in self.game.order:
             for _ in range(turn.steps):
                 if batch is None or turn.fresh:
-                    batch = self.source.draw(self.config.batch_size)
+                    batch = self.source.draw(self.config.batch_size, self._own)
                 loss = self.game.step(turn.player, *batch, self.optimizers[turn.player])
                 if watch is not None:
                     watch(turn.player, Loss(loss.value.detach(), loss.terms))
+        self.processes.average(self._statistics)  # so that any process may sample, at any time
         if self.average is not None:
             self.average.update()
         self.step += 1

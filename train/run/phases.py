@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from models.config import fixed_fields
 from models.export import load_game
 from models.games import GAMES, Game
+from models.processes import here
 from train.data.datasets import Dataset
 from train.errors import printable
 from train.run.build import load_run, make_trainer, open_run
 from train.run.checkpoint import checkpoints, valid_states
 from train.run.config import TrainConfig, phase_as_run, save_config
 from train.run.directory import CHECKPOINTS, EXPORT, locked
+from train.run.launch import decided, wait
 from train.run.resume import Resume
 from train.run.shelf import ORIGIN, Shelf, shelf
 from train.run.trainer import Trainer
@@ -42,35 +44,52 @@ def play_phases(
         past = None
         if resume is not None:
             past = Resume(folder, phase_as_run(resume.stored, phase, game), resume.other_data)
-        if _is_done(folder):
+        if decided(_is_done(folder)):
             if past is not None and not checkpoints(directory / CHECKPOINTS):  # else the game's own state is asked
                 _check_data(folder, own, past.other_data)
             played[phase] = _exported(folder / EXPORT, game, data.shape)
             continue
         trainer = make_trainer(game, settings, own, folder)
         kept = shelf(game, trainer, config.data.cache) if getattr(config, phase).reuse else None
-        new = not checkpoints(folder / CHECKPOINTS)
-        with nullcontext() if kept is None or not new else kept.taken(phase):
-            if kept is not None and new and kept.holds():
+        new = decided(not checkpoints(folder / CHECKPOINTS))
+        alone = kept is None or not new or not here().first
+        with nullcontext() if kept is None or alone else kept.taken(phase):
+            if kept is not None and new and decided(here().first and kept.holds()):
                 open_run(directory, name, config)
-                _take(kept, folder)
+                if here().first:
+                    _take(kept, folder)
+                wait()
                 print(f"{phase}: it was trained before; taken from {printable(str(kept.path))}", flush=True)
                 played[phase] = _exported(folder / EXPORT, game, data.shape)
                 continue
-            folder.mkdir(exist_ok=True)
-            with locked(folder):  # it is a run of its own to python -m train GAME --resume
+            with _own(folder):  # it is a run of its own to python -m train GAME --resume
                 load_run(trainer, past, f"{phase}.")
                 open_run(directory, name, config)
-                save_config(folder, game, trainer.config)
+                if here().first:
+                    save_config(folder, game, trainer.config)
                 _train(trainer, kept, resume_command)
         played[phase] = trainer.loop.game
         played[phase].zero_grad(set_to_none=True)  # else the last step's gradients stay in memory
     return played
 
 
+@contextmanager
+def _own(folder: Path) -> Iterator[None]:
+    """The phase's folder, made and locked within the block by the first process."""
+    if not here().first:
+        yield
+        return
+    folder.mkdir(exist_ok=True)
+    with locked(folder):
+        yield
+
+
 def _train(trainer: Trainer, kept: Shelf | None, command: str) -> None:
     """Train to the end and put a copy on the shelf; a training that changed on its way has no place there."""
     folder = trainer.directory
+    if not here().first:
+        trainer.run(command)
+        return
     if kept is None:
         (folder / ORIGIN).unlink(missing_ok=True)
     elif trainer.loop.step == 0:

@@ -9,6 +9,7 @@ import torch
 
 from train.run.build import load_data, load_run, make_trainer, open_run, run_directory
 from train.run.config import TrainConfig
+from train.run.launch import in_turn, wait
 from train.run.phases import fixed_by_phases, play_phases
 from train.run.resume import Resume, check_changes
 from train.run.scoring import make_scorer
@@ -23,11 +24,13 @@ def play(name: str, config: TrainConfig, resume: Resume | None, prog: str) -> tu
     if resume is not None:
         check_changes(resume, config, fixed_by_phases(name, config, resume.directory))
     with run_directory(config, name, resume) as directory:
+        wait()  # nothing changes on disk before all processes have looked at it
         data = load_data(config)
         command = f"{prog} --resume {shlex.quote(str(directory))}"
         if config.threads is not None:
             torch.set_num_threads(config.threads)  # the scorer's network has as many as there are when it is made
-        scorer = make_scorer(config, data)  # what it lacks is said before hours of a phase
+        with in_turn():  # the first computes the statistics of real images, for which the others look in the cache
+            scorer = make_scorer(config, data)  # what it lacks is said before hours of a phase
         earlier = play_phases(name, config, data, directory, resume, command)
         trainer = make_trainer(name, config, data, directory, earlier, scorer)
         metrics = trainer.run(command) if begin(trainer, config, resume) else {}

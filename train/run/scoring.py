@@ -16,7 +16,7 @@ from train.report.record import SCORES
 from train.run.config import TrainConfig, torch_device
 from train.run.directory import BEST
 from train.run.files import write_json
-from train.run.log import RunLog
+from train.run.log import RunLog, Unheard
 from train.run.loop import Loop
 from train.samples.draw import noise
 from train.scores.images import Scorer, to_uint8
@@ -96,21 +96,20 @@ class Scoring:
         scheduled = step == config.iterations or (every > 0 and step > 0 and step % every == 0)
         return scheduled and all(row["step"] != step for row in self._rows)
 
-    def score(self, log: RunLog, seconds: float, asked: Callable[[], bool]) -> None:
+    def score(self, log: RunLog | Unheard, seconds: float, asked: Callable[[], bool]) -> None:
         """Score where the loop stands, and keep the export if it is the best so far.
+
+        Of several processes each draws its part of the samples, and the first keeps the scores.
 
         seconds: of training until now. asked: whether to stop, looked at between batches: then Asked is raised, and the
         scores are made up for when the run is resumed.
         """
         loop, game = self._loop, self._loop.game
-        taken = 0
 
-        def draw(n: int) -> Tensor:
-            nonlocal taken
+        def draw(start: int, stop: int) -> Tensor:
             if asked():
                 raise Asked
-            images = game.sample(noise(game, taken, taken + n, loop.config.seed))
-            taken += n
+            images = game.sample(noise(game, start, stop, loop.config.seed))
             if not images.isfinite().all():
                 raise TrainingError(f"scores: samples at iteration {loop.step} hold NaN or infinite values")
             return to_uint8(images)
@@ -118,13 +117,15 @@ class Scoring:
         log.say(f"scores at iteration {loop.step}: {loop.config.scores.n:,} samples")
         with loop.sampling():
             found = self._scorer.score(draw)
+        self._rows.append({"step": loop.step, "seconds": round(seconds, 3), **found})
+        if not isinstance(log, RunLog):
+            return
         log.say("  " + ", ".join([f"{self._scorer.label} {found['fid']:.4g}", *_described(found)]))
         if self._best is None or found["fid"] < next(row["fid"] for row in self._rows if row["step"] == self._best):
             self._export(self._directory / BEST)
             self._best = loop.step
         if not log.has(loop.step, "scores"):
             log.row(loop.step, {f"scores/{name}": value for name, value in found.items()})
-        self._rows.append({"step": loop.step, "seconds": round(seconds, 3), **found})
         stored = {"protocol": self._scorer.protocol, "rows": self._rows, "best": self._best}
         write_json(self._directory / SCORES, stored)
 

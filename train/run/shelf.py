@@ -141,6 +141,8 @@ def shelf(game: str, trainer: Trainer, cache: str | None) -> Shelf | None:
         "torch": torch.__version__,
         "code": code_digest(*(kind.__module__ for kind in type(trainer.loop.game).__mro__)),
     }
+    if trainer.loop.processes.size > 1:
+        origin["processes"] = trainer.loop.processes.size
     origin = json.loads(json.dumps(origin))  # as it is read back: tuples are lists
     digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
     return Shelf(folder / f"{game}-{trainer.source.data.name}-{digest[:16]}", origin)

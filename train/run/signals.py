@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from models.processes import here
+
 
 class Requests:
     """Notes a signal that asks the run to end.
@@ -19,7 +21,8 @@ class Requests:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Take the signals within the block; SIGINT after another leaves at once, as KeyboardInterrupt."""
+        """Take the signals within the block; SIGINT after another leaves at once, as KeyboardInterrupt,
+        and with the last checkpoint as it is; not over several processes."""
         before = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -35,5 +38,5 @@ class Requests:
         # Another SIGTERM may only repeat the first: a table passes on what all processes of a job have been sent.
         if self.asked is None:
             self.asked = number
-        elif number == signal.SIGINT:  # someone is impatient, and the last checkpoint stays as it is
+        elif number == signal.SIGINT and here().size == 1:  # someone is impatient; torchrun passes on what all have got
             raise KeyboardInterrupt

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from train.data.datasets import Dataset, stream_seed
+from train.data.datasets import ALL, Dataset, stream_seed
 
 NOISE_STREAM = 2**32  # past the epochs that number the streams of an image set
 DrawNoise = Callable[[int, torch.Generator], Tensor]
@@ -17,8 +17,11 @@ DrawNoise = Callable[[int, torch.Generator], Tensor]
 class Batches(Protocol):
     """What a loop draws from."""
 
-    def draw(self, n: int) -> tuple[Tensor, Tensor]:
-        """A fresh batch: n real samples [n, ...] and the noise for n generated ones [n, noise_dim]."""
+    def draw(self, n: int, own: slice = ALL) -> tuple[Tensor, Tensor]:
+        """A fresh batch: n real samples [n, ...] and the noise for n generated ones [n, noise_dim].
+
+        own: the rows of both that this process has.
+        """
 
     def fixed_noise(self, n: int) -> Tensor:
         """Noise [n, noise_dim] for pictures and figures: the same at each call, and no stream moves."""
@@ -32,9 +35,9 @@ class Source:
         self.noise = torch.Generator(device).manual_seed(stream_seed(seed, NOISE_STREAM))
         self._draw_noise, self._seed = draw_noise, seed
 
-    def draw(self, n: int) -> tuple[Tensor, Tensor]:
+    def draw(self, n: int, own: slice = ALL) -> tuple[Tensor, Tensor]:
         """See Batches."""
-        return self.data.batch(n), self._draw_noise(n, self.noise)
+        return self.data.batch(n, own), self._draw_noise(n, self.noise)[own]
 
     def fixed_noise(self, n: int) -> Tensor:
         """See Batches."""
@@ -57,9 +60,9 @@ class StackedSource:
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = tuple(sources)
 
-    def draw(self, n: int) -> tuple[Tensor, Tensor]:
-        """Real samples [R, n, ...] and noise [R, n, noise_dim]."""
-        real, noise = zip(*(source.draw(n) for source in self._sources), strict=True)
+    def draw(self, n: int, own: slice = ALL) -> tuple[Tensor, Tensor]:
+        """Real samples [R, n, ...] and noise [R, n, noise_dim], or the rows ``own`` of each run's."""
+        real, noise = zip(*(source.draw(n, own) for source in self._sources), strict=True)
         return torch.stack(real), torch.stack(noise)
 
     def fixed_noise(self, n: int) -> Tensor:

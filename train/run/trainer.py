@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from models.games import Game, Loss
+from models.processes import here
 from train.data.datasets import Dataset
 from train.errors import ResourceError, Stopped, TrainingError, resource_message
 from train.report.record import FIGURES
@@ -14,8 +15,9 @@ from train.run import checkpoint, snapshot
 from train.run.config import TrainConfig, torch_device
 from train.run.directory import CHECKPOINTS, REPORT
 from train.run.files import sweep
-from train.run.guard import FiniteGuard, check_parameters
-from train.run.log import RunLog, duration
+from train.run.guard import FiniteGuard, check_alike, check_parameters
+from train.run.launch import Heard, decided, mean, wait
+from train.run.log import RunLog, Unheard, duration
 from train.run.loop import Loop
 from train.run.outputs import Outputs
 from train.run.scoring import Asked, Scoring
@@ -49,6 +51,7 @@ class Trainer:
         self._guard = FiniteGuard(game.players, self.loop.device)
         self._losses: dict[str, Loss] = {}
         self._requests = Requests()
+        self._heard = Heard()
 
     def run(self, resume_command: str) -> dict[str, float]:
         """Train to the last iteration and write the final outputs; returns the final metrics.
@@ -56,13 +59,12 @@ class Trainer:
         SIGINT, SIGTERM and SIGHUP end the iteration at hand, save, print ``resume_command`` and raise Stopped.
         """
         loop, config = self.loop, self.config
-        self.directory.mkdir(parents=True, exist_ok=True)
-        sweep(self.directory)
-        log = RunLog(self.directory, self.label, loop.step, config.iterations)
+        log = self._log()
         before = self.seconds
         try:
             with self._requests.taken():
-                if 0 < loop.step < config.iterations and loop.step % config.sample_every == 0:
+                between = 0 < loop.step < config.iterations
+                if between and loop.step % config.sample_every == 0 and isinstance(log, RunLog):
                     self.outputs.make_up(log)  # what was killed between its checkpoint and its picture
                 self._score(log, resume_command)  # nor had it its scores
                 while loop.step < config.iterations:
@@ -76,13 +78,16 @@ class Trainer:
                     log.tick(loop.step, self.seconds - before)
                     if self._due(config.checkpoint_every):
                         self.save()
-                    if loop.step % config.sample_every == 0 and loop.step < config.iterations:
+                    between = loop.step < config.iterations
+                    if between and loop.step % config.sample_every == 0 and isinstance(log, RunLog):
                         self.outputs.at_interval(log)
                     self._score(log, resume_command)
                 self._leave_if_asked(log, resume_command)
             log.end_progress()
             log.say(f"{self.label}: {loop.step} iterations done, {duration(self.seconds)} of training")
-            return self.outputs.final(log, self.seconds)
+            metrics = self.outputs.final(log, self.seconds) if isinstance(log, RunLog) else {}
+            wait()
+            return metrics
         except Exception as error:
             exhausted = resource_message(error)
             message = str(error) if isinstance(error, TrainingError) else exhausted
@@ -95,20 +100,36 @@ class Trainer:
         finally:
             log.close()
 
-    def _score(self, log: RunLog, resume_command: str) -> None:
+    def _log(self) -> RunLog | Unheard:
+        """Prepare the folder and its log, in the first process."""
+        if not here().first:
+            return Unheard()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        sweep(self.directory)
+        return RunLog(self.directory, self.label, self.loop.step, self.config.iterations)
+
+    def _score(self, log: RunLog | Unheard, resume_command: str) -> None:
         if self.scoring is None or not self.scoring.due():
             return
+        alone = here().size == 1  # of several processes none can leave the others in the midst of it
         try:
-            self.scoring.score(log, self.seconds, lambda: self._requests.asked is not None)
+            self.scoring.score(log, self.seconds, lambda: alone and self._requests.asked is not None)
         except Asked:
             self._leave_if_asked(log, resume_command)
 
     def save(self) -> Path:
-        """Write a checkpoint; TrainingError, and no file, if losses or parameters are not finite."""
+        """Write a checkpoint; TrainingError, and no file, if losses or parameters are not finite.
+
+        Of several processes the first writes it, and all take part. The file, or in the others its folder.
+        """
         self._guard.check()
         check_parameters(self.loop.game.players, self.loop.step)
+        check_alike(self.loop.game.players, self.loop.step)
+        folder = self.directory / CHECKPOINTS
+        if not here().first:
+            return folder
         state = snapshot.take(self.loop, self.source, self.seconds)
-        return checkpoint.save(self.directory / CHECKPOINTS, state, self.loop.step, self.config.keep)
+        return checkpoint.save(folder, state, self.loop.step, self.config.keep)
 
     def resume(self, other_data: bool = False) -> None:
         """Continue from the newest checkpoint of the run directory that can be loaded, if there is any.
@@ -136,6 +157,9 @@ class Trainer:
 
     def ended(self) -> bool:
         """Whether the last iteration is done and the final outputs, whose last two files are these, were written."""
+        return bool(decided(self._ended()))
+
+    def _ended(self) -> bool:
         last = [self.directory / FIGURES, self.directory / REPORT]
         saved = checkpoint.checkpoints(self.directory / CHECKPOINTS)
         if self.loop.step < self.config.iterations or not saved or not all(path.exists() for path in last):
@@ -150,18 +174,20 @@ class Trainer:
         return self.loop.step % interval == 0 or self.loop.step == self.config.iterations
 
     def _log_values(self) -> dict[str, float]:
-        values = {"seconds": round(self.seconds, 3)}
+        terms = {}
         for player, loss in self._losses.items():
-            values[f"{player}/loss"] = float(loss.value)
-            values |= {f"{player}/{name}": float(term) for name, term in loss.terms.items()}
-            values[f"{player}/lr"] = self.loop.optimizers[player].param_groups[0]["lr"]
-        return values
+            terms[f"{player}/loss"] = float(loss.value)
+            terms |= {f"{player}/{name}": float(term) for name, term in loss.terms.items()}
+            terms[f"{player}/lr"] = self.loop.optimizers[player].param_groups[0]["lr"]
+        return {"seconds": round(self.seconds, 3), **dict(zip(terms, mean(list(terms.values())), strict=True))}
 
-    def _leave_if_asked(self, log: RunLog, resume_command: str) -> None:
-        if self._requests.asked is None:
+    def _leave_if_asked(self, log: RunLog | Unheard, resume_command: str) -> None:
+        asked = self._heard.say(self._requests.asked or 0)
+        if not asked:
             return
         self.save()
-        stopped = Stopped(self._requests.asked, f"at step {self.loop.step}: saved in {self.directory}")
+        wait()
+        stopped = Stopped(asked, f"at step {self.loop.step}: saved in {self.directory}")
         with suppress(OSError):  # the terminal may be what is gone
             log.say(f"{stopped}\nresume with: {resume_command}")
         raise stopped

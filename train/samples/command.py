@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ import tyro
 from torch import Tensor
 
 from models.config import check_fields
+from models.processes import here
 from train.cli import parse_fields
 from train.errors import printable
 from train.run.config import torch_device
+from train.run.launch import launched
 from train.samples.draw import batches
 from train.samples.files import form_of, write_images, write_npz
 from train.samples.source import Weights, check_counts, load_trained
@@ -35,7 +38,7 @@ class SampleConfig:
     """A new or empty folder for PNG files, FILE.tar of PNG files, or FILE.npz (arr_0, uint8 [N, H, W, C]). Points go to
     FILE.npz alone (arr_0, float32 [N, D])."""
     n: int = 10_000
-    """How many."""
+    """How many; torchrun's processes draw a part each."""
     seed: int = 0
     """Of the noise; a run is scored on the first samples of its own seed."""
     weights: Weights = "last"
@@ -58,7 +61,8 @@ def sample_main(argv: Sequence[str]) -> None:
         raise ValueError("samples: which run or export? give its folder")
     if not config.out:
         raise ValueError("samples: where to? --out names a folder, FILE.npz or FILE.tar")
-    device, out = torch_device(config.device), Path(config.out)
+    torch_device(config.device)
+    out = Path(config.out)
     form = form_of(out)
     trained = load_trained(config.source, config.weights)
     points = len(trained.shape) == 1
@@ -66,12 +70,18 @@ def sample_main(argv: Sequence[str]) -> None:
         raise ValueError(
             f"samples: {trained.name} makes points here, which go to FILE.npz, got {printable(config.out)}"
         )
-    game = trained.game.to(device)
-    drawn = shown(batches(game, config.n, config.seed, config.batch_size), -(-config.n // config.batch_size), "samples")
-    if points:
-        write_npz(out, (config.n, *trained.shape), np.dtype(np.float32), (batch.cpu().numpy() for batch in drawn))
-    else:
-        write_images(out, form, config.n, trained.shape, (_channels_last(batch) for batch in drawn))
+    with launched(config.device):
+        game = trained.game.to(torch_device(config.device))
+        rounds = -(-config.n // (config.batch_size * here().size))
+        drawn = shown(batches(game, config.n, config.seed, config.batch_size), rounds, "samples")
+        if not here().first:
+            deque(drawn, 0)  # draws its part of each batch for the first, which writes
+        elif points:
+            write_npz(out, (config.n, *trained.shape), np.dtype(np.float32), (batch.cpu().numpy() for batch in drawn))
+        else:
+            write_images(out, form, config.n, trained.shape, (_channels_last(batch) for batch in drawn))
+        if not here().first:
+            return
     size = " x ".join(map(str, trained.shape[1:] or trained.shape))
     kind = "points in dimension" if points else "images of"
     print(f"{config.n:,} {kind} {size} of {trained}, seed {config.seed}, in {printable(str(out))}", flush=True)

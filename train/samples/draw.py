@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models.games import Game
+from models.processes import here
 from train.data.datasets import stream_seed
 
 BLOCK = 64
@@ -31,12 +32,16 @@ def noise(game: Game, start: int, stop: int, seed: int) -> Tensor:
 def batches(game: Game, n: int, seed: int, batch_size: int) -> Iterator[Tensor]:
     """The first n samples of ``seed``, up to ``batch_size`` at a time: [at most batch_size, ...], float32.
 
+    Several processes draw as many each at a time, and all get the samples of all.
+
     game: in eval mode. Batches of another size, or another device, change a sample by rounding alone. ValueError if
     samples are not finite.
     """
-    for start in range(0, n, batch_size):
-        stop = min(start + batch_size, n)
-        samples = game.sample(noise(game, start, stop, seed))
+    processes = here()
+    for start in range(0, n, batch_size * processes.size):
+        count = min(batch_size * processes.size, n - start)
+        first, end = processes.part(count)
+        samples = processes.gather(game.sample(noise(game, start + first, start + end, seed)))[:count]
         if not samples.isfinite().all():
-            raise ValueError(f"samples: samples {start} to {stop - 1} of seed {seed} are not all finite")
+            raise ValueError(f"samples: samples {start} to {start + count - 1} of seed {seed} are not all finite")
         yield samples

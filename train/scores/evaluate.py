@@ -15,6 +15,7 @@ import tyro
 from torch import Tensor
 
 from models.config import check_fields, from_dict
+from models.processes import here
 from train.cli import parse_fields
 from train.data.config import DISTRIBUTIONS, DataConfig, DataName, load_images, split_name
 from train.errors import printable
@@ -24,6 +25,7 @@ from train.report.record import read_record
 from train.run.config import torch_device
 from train.run.directory import CHECKPOINTS, RUN_FILE
 from train.run.files import write_json
+from train.run.launch import in_turn, launched
 from train.samples.draw import batches
 from train.samples.source import Weights, check_counts, load_trained
 from train.scores.config import ExtractorName, ScoreConfig
@@ -97,8 +99,13 @@ class Subject:
 
 def evaluate_main(argv: Sequence[str]) -> None:
     """Score what ``argv`` names; ValueError in one line, before the long part, for what cannot be scored."""
-    start = time.perf_counter()
     config = parse_fields(EvaluateConfig, EvaluateConfig(), argv, "python -m train evaluate")
+    with launched(config.device):
+        _evaluate(config, argv)
+
+
+def _evaluate(config: EvaluateConfig, argv: Sequence[str]) -> None:
+    start = time.perf_counter()
     if not config.samples:
         raise ValueError("evaluate: of what? give a run, an export, a folder, an archive or an npz")
     path = Path(config.samples)
@@ -112,10 +119,13 @@ def evaluate_main(argv: Sequence[str]) -> None:
     scores = ScoreConfig(config.extractor, n=subject.n, reference=config.reference)
     real, data, split, cache = _real(config, path, subject)
     subject = _as_real(subject, real)
-    scorer = Scorer(
-        scores, real, data=data, split=split, ema=subject.ema, device=device, cache=cache, extractor=extractor
-    )
+    with in_turn():
+        scorer = Scorer(
+            scores, real, data=data, split=split, ema=subject.ema, device=device, cache=cache, extractor=extractor
+        )
     found = scorer.score(shown(subject.batches, -(-subject.n // DRAW), "samples"))
+    if not here().first:
+        return
     protocol, seconds = scorer.protocol, time.perf_counter() - start
     against = printable(config.against or data)
     print(f"{subject.n:,} images of {subject.label} against {protocol['reference']:,} of {against}")
@@ -197,7 +207,8 @@ def _real(config: EvaluateConfig, path: Path, subject: Subject) -> tuple[Tensor,
         data = DataConfig(name=name, path=place, size=size, subset=config.subset, cache=config.cache)
     if data.name in DISTRIBUTIONS:
         raise ValueError(f"evaluate: {data.name} has points, and extractors take images")
-    return load_images(data), data.name, split_name(data), data.cache
+    with in_turn():
+        return load_images(data), data.name, split_name(data), data.cache
 
 
 def _refuse(config: EvaluateConfig, *names: str) -> None:

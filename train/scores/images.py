@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.processes import here
 from train.data.datasets import evenly_spaced
 from train.data.fingerprint import image_fingerprint
 from train.scores.cache import real_statistics
@@ -28,7 +29,7 @@ from train.scores.protocol import DEFINITION, versions
 
 MOST_NEIGHBOURS = 10_000  # images of each side for the scores by neighbours, whose cost grows with the square
 DRAW = 256
-Samples = Iterable[Tensor] | Callable[[int], Tensor]
+Samples = Iterable[Tensor] | Callable[[int, int], Tensor]
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -124,13 +125,16 @@ class Scorer:
         """The scores of ``config.n`` samples.
 
         samples: batches of uint8 images of the real ones' shape, of which the first n are taken, or a function that
-        draws a given number of them. ValueError if they are too few or of another shape.
+        draws those from one number to another, the last not included. ValueError if they are too few or of another
+        shape. Several processes share the extractor's work; the first gets the scores, the others none.
 
         inception_score (where the extractor classifies), fid (the extractor's Frechet distance), kid, precision,
         recall, density, coverage; inception_score_error and kid_error are standard errors, the latter from 2,000 images
         on each side on.
         """
         features, logits = self._features(samples)
+        if not here().first:
+            return {}
         with full_float32():
             return self._scores(features, logits)
 
@@ -151,26 +155,41 @@ class Scorer:
 
     def _features(self, samples: Samples) -> tuple[Tensor, Tensor | None]:
         """Of n samples: [n, D], and logits [n, classes] where the extractor classifies."""
-        found = [self._extractor.features(batch) for batch in self._batches(samples)]
-        logits = [part.logits for part in found if part.logits is not None]
-        return torch.cat([part.features for part in found]), torch.cat(logits) if logits else None
+        features, logits = [], []
+        for count, own in self._batches(samples):
+            found = self._extractor.features(own)
+            features.append(here().gather(found.features)[:count])
+            if found.logits is not None:
+                logits.append(here().gather(found.logits)[:count])
+        return torch.cat(features), torch.cat(logits) if logits else None
 
-    def _batches(self, samples: Samples) -> Iterator[Tensor]:
-        """The first n samples, checked."""
+    def _batches(self, samples: Samples) -> Iterator[tuple[int, Tensor]]:
+        """The first n samples, checked: how many a batch has, and this process's part of it (``Processes.part``)."""
         n, taken = self._config.n, 0
-        for batch in _drawn(samples, n) if callable(samples) else samples:
+        for count, batch in _drawn(samples, n) if callable(samples) else _parts(samples, n):
             if batch.dtype != torch.uint8 or batch.ndim != 4 or tuple(batch.shape[1:]) != self.shape:
                 raise ValueError(
                     f"scores: samples must be uint8 [n, {', '.join(map(str, self.shape))}] like the real images, got "
                     f"{batch.dtype} {list(batch.shape)}"
                 )
-            yield batch[: n - taken]
-            taken += len(batch)
+            yield count, batch
+            taken += count
             if taken >= n:
                 return
         raise ValueError(f"scores: n is {n}, but there are only {taken} samples")
 
 
-def _drawn(draw: Callable[[int], Tensor], n: int) -> Iterator[Tensor]:
+def _drawn(draw: Callable[[int, int], Tensor], n: int) -> Iterator[tuple[int, Tensor]]:
     for start in range(0, n, DRAW):
-        yield draw(min(DRAW, n - start))
+        count = min(DRAW, n - start)
+        first, end = here().part(count)
+        yield count, draw(start + first, start + end)
+
+
+def _parts(batches: Iterable[Tensor], n: int) -> Iterator[tuple[int, Tensor]]:
+    taken = 0
+    for batch in batches:
+        count = min(len(batch), n - taken)
+        taken += count
+        first, end = here().part(count)
+        yield count, batch[torch.arange(first, end).clamp(max=count - 1)]

@@ -35,7 +35,7 @@ class Scorer:
         self.calls, self.drawn = start, []
 
     def score(self, draw):
-        samples = torch.cat([draw(4), draw(2)])
+        samples = torch.cat([draw(0, 4), draw(4, 6)])
         self.drawn.append(samples)
         self.calls += 1
         return {"fid": FIDS[self.calls - 1], "kid": float(samples.double().mean())}
@@ -194,7 +194,7 @@ def test_scores_of_other_images_begin_anew_where_a_run_may_go_on_with_them(play,
 def test_a_request_to_stop_is_heard_while_samples_are_scored_and_the_scores_are_made_up(play):
     class Interrupted(Scorer):
         def score(self, draw):
-            draw(4)
+            draw(0, 4)
             trainer._requests.asked = 2
             return super().score(draw)
 
