@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from models.processes import here
+from train.errors import TrainingError
 
 # The first process scores, draws and writes alone meanwhile. One that dies is noticed at once, by its connections.
 TIMEOUT = timedelta(hours=2)
@@ -26,8 +27,9 @@ TIMEOUT = timedelta(hours=2)
 def launched(device: str) -> Iterator[None]:
     """Join torchrun's other processes within the block, if there are any; ``device``: cpu or cuda.
 
-    Each process takes the GPU of its number on its node. What others than the first print goes nowhere; their errors do
-    not. ValueError for a device of another form, and if a process has no GPU.
+    Each process takes the GPU of its number on its node. What others than the first print goes nowhere; the error that
+    ends one of them is said. ValueError for a device of another form, and if a process has no GPU; TrainingError if
+    another process is gone.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -41,8 +43,16 @@ def launched(device: str) -> Iterator[None]:
         torch.cuda.set_device(local)
     dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=TIMEOUT)
     try:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if here().first else nowhere):
-            yield
+        with open(os.devnull, "w") as nowhere:
+            out, err = (sys.stdout, sys.stderr) if here().first else (nowhere, nowhere)
+            with redirect_stdout(out), redirect_stderr(err):  # an error is said after the block
+                yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise TrainingError(
+            f"train: process {here().rank} lost its connection to another one, which has ended"
+        ) from error
     finally:
         dist.destroy_process_group()
 
