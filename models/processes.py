@@ -40,11 +40,13 @@ class Processes:
 
     def normal_like(self, rows: Tensor) -> Tensor:
         """N(0, 1) shaped like rows [n, ...], as this process's share of a draw for all."""
+        if self.size == 1:
+            return torch.randn_like(rows)
         return self._own(torch.randn(self._whole(rows.shape), dtype=rows.dtype, device=rows.device))
 
     def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Uniform numbers in [0, 1) of ``shape`` [n, ...], as this process's share of a draw for all; like ``like``."""
-        return self._own(torch.rand(self._whole(shape), dtype=like.dtype, device=like.device))
+        return self._own(torch.rand(*self._whole(shape), dtype=like.dtype, device=like.device))
 
     def gather(self, rows: Tensor) -> Tensor:
         """rows [n, ...] of every process, in order of rank: [size * n, ...].

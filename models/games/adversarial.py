@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.config import check_fields
 from models.games.game import Game, Turn, full
@@ -34,6 +35,7 @@ class Adversarial(Game):
         self.config = config
         self.players = nn.ModuleDict({self.opponent: opponent, "generator": generator})
         self.order = (Turn(self.opponent, opponent_steps), Turn("generator"))
+        self._mixes = any(isinstance(module, _BatchNorm) for module in opponent.modules())
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...]) -> Adversarial:
@@ -46,6 +48,16 @@ class Adversarial(Game):
     def score(self, *inputs: Tensor) -> Tensor:
         """The opponent's scores [N] of samples, in full precision."""
         return full(self.players[self.opponent](*inputs))
+
+    def scores(self, real: Tensor, fake: Tensor, runs: int = 0) -> tuple[Tensor, Tensor]:
+        """The opponent's scores [N] of both, in one pass, which is faster, unless batch norm would mix them.
+
+        runs: leading dimensions before N.
+        """
+        if self._mixes:
+            return self.score(real), self.score(fake)
+        on_real, on_fake = self.score(torch.cat([real, fake], runs)).split((real.shape[runs], fake.shape[runs]), -1)
+        return on_real, on_fake
 
     @torch.no_grad()
     def fake(self, noise: Tensor) -> Tensor:

@@ -67,6 +67,9 @@ class Game(nn.Module):
     optimizer: the class of every player's optimizer.
     defaults: settings of a run in which we follow the game's paper, where they differ from the trainer's.
     notes: what terms that losses log mean, by the term's name; reports say it beside the curve.
+    fixed: whether losses are the same operations at each step, whatever the numbers, so that they may be recorded. A
+    class says so for itself alone, and not for those derived from it.
+    recorded: by player, what stands for ``backward`` in a step, such as its operations as they were recorded once.
     processes: those that train the game together, each with its rows of a batch; what is drawn in training is drawn by
     them, and what one loss makes of all rows at once is made of those that they gather.
 
@@ -83,7 +86,9 @@ class Game(nn.Module):
     optimizer: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Adam
     defaults: ClassVar[Mapping[str, Any]] = {}
     notes: ClassVar[Mapping[str, str]] = {}
+    fixed: bool = False
     processes: Processes = ALONE
+    recorded: Mapping[str, Callable[[str, Tensor, Tensor], Loss]] = {}
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...]) -> Game:
@@ -174,12 +179,16 @@ class Game(nn.Module):
         kind = cls.phases[name].game
         return kind.rebuild(from_dict(kind.Config, config), shape, {})
 
+    def backward(self, player: str, real: Tensor, noise: Tensor) -> Loss:
+        """The loss, whose gradient it leaves in the parameters of ``player`` alone."""
+        loss = self.loss(player, real, noise)
+        loss.value.sum().backward(inputs=list(self.players[player].parameters()))
+        return loss
+
     def step(self, player: str, real: Tensor, noise: Tensor, optimizer: torch.optim.Optimizer) -> Loss:
         """One optimisation step of ``player``; no other player's parameters or gradients are touched."""
         optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(player, real, noise)
-        parameters = list(self.players[player].parameters())
-        loss.value.sum().backward(inputs=parameters)
-        self.processes.average(parameter.grad for parameter in parameters)
+        loss = self.recorded.get(player, self.backward)(player, real, noise)
+        self.processes.average(parameter.grad for parameter in self.players[player].parameters())
         optimizer.step()
         return loss

@@ -33,6 +33,7 @@ class Gan(Adversarial):
     """
 
     Config: ClassVar[Any] = GanConfig
+    fixed = True
     opponent = "discriminator"
 
     def __init__(self, config: Any, generator: nn.Module, discriminator: nn.Module) -> None:
@@ -40,8 +41,8 @@ class Gan(Adversarial):
 
     def discriminator_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Goodfellow et al.'s Eq. 1, negated: -E log sigmoid(D(x)) - E log(1 - sigmoid(D(G(z))))."""
-        on_real = softplus(-self.score(real)).mean(-1)
-        on_fake = softplus(self.score(self.fake(noise))).mean(-1)
+        real_scores, fake_scores = self.scores(real, self.fake(noise), noise.dim() - 2)
+        on_real, on_fake = softplus(-real_scores).mean(-1), softplus(fake_scores).mean(-1)
         return Loss(on_real + on_fake, {"real": on_real.detach(), "fake": on_fake.detach()})
 
     def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
@@ -61,6 +62,7 @@ class Dcgan(Gan):
     """DCGAN (Radford et al. 2016, section 3): GAN with batch norm in both networks."""
 
     Config: ClassVar[Any] = DcganConfig
+    fixed = True
     defaults: ClassVar[Any] = {"betas": (0.5, 0.999)}
 
     @classmethod

@@ -90,6 +90,7 @@ class PotGan(WganGp):
     """
 
     Config: ClassVar[Any] = PotGanConfig
+    fixed = True
     phases: ClassVar[Mapping[str, Phase]] = {
         "vae": Phase(
             VaeGame,
@@ -109,6 +110,7 @@ class PotGan(WganGp):
         self, config: PotGanConfig, generator: nn.Module, critic: nn.Module, encoder: nn.Module, latent_dim: int
     ) -> None:
         super().__init__(config, generator, critic)
+        self.fixed = config.pairing != "sinkhorn"  # which ends when it has converged
         self._vae: tuple[VaeGame, ...] = ()  # in a tuple: of the VAE, only the encoder is a part of this game
         self.encoder = encoder.requires_grad_(False).eval()
         if config.transform == "identity":

@@ -30,6 +30,7 @@ class Sngan(Gan):
     """
 
     Config: ClassVar[Any] = SnganConfig
+    fixed = True
     defaults: ClassVar[Any] = {"betas": (0.0, 0.9)}
     shape: tuple[int, ...] | None = None
 

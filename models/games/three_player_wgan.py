@@ -64,6 +64,7 @@ class ThreePlayerWgan(Adversarial):
     """
 
     Config: ClassVar[Any] = ThreePlayerWganConfig
+    fixed = True
     defaults: ClassVar[Any] = {"betas": (0.0, 0.9), "lr_decay": "linear"}
     notes: ClassVar[Mapping[str, str]] = {
         "score": "Mean score of moved samples, in (-1, 1).",
@@ -71,14 +72,18 @@ class ThreePlayerWgan(Adversarial):
         "gap": "Mean score of the samples that stay minus that of the moved ones.",
     }
 
+    cost_weight: Tensor
+
     def __init__(
         self, config: Any, generator: nn.Module, critic: nn.Module, mover: nn.Module, cost: Cost | None = None
     ) -> None:
         super().__init__(config, generator, critic)
+        self.fixed = cost is None and config.cost in ("l2", "lp")  # of other costs nothing is known
         self._cost = cost
         if cost is None and config.cost in ("l2", "lp"):
             self._cost = make_cost(config.cost, config.p, config.cost_scale)
-        self.cost_weight = config.lambda_start
+        # A tensor, which recorded operations read anew; no part of the state, as it follows from the step.
+        self.register_buffer("cost_weight", torch.tensor(float(config.lambda_start)), persistent=False)
         self.order = (Turn("critic", fresh=False), Turn("generator", fresh=False))  # one batch per iteration
         if config.mover not in ("identity", "noisy-identity"):
             self.players["mover"] = mover
@@ -127,7 +132,7 @@ class ThreePlayerWgan(Adversarial):
     def set_progress(self, done: float) -> None:
         """lambda rises linearly over the training (section 3.1)."""
         start, end = self.config.lambda_start, self.config.lambda_end
-        self.cost_weight = start + (end - start) * done
+        self.cost_weight.fill_(start + (end - start) * done)
 
     def move(self, x: Tensor) -> Tensor:
         """h(x), shaped like x."""

@@ -36,6 +36,7 @@ class VaeGame(Game):
     """
 
     Config: ClassVar[Any] = VaeConfig
+    fixed = True
     notes: ClassVar[Mapping[str, str]] = {
         "loss": "Negative evidence lower bound (ELBO) of a sample, in nats: reconstruction + kl.",
         "reconstruction": "Mean of -log p(x | z) of a sample, a Gaussian density of its values in [-1, 1], in nats.",

@@ -37,6 +37,7 @@ class Veegan(Adversarial):
     """
 
     Config: ClassVar[Any] = VeeganConfig
+    fixed = True
     opponent = "discriminator"
 
     def __init__(self, config: Any, generator: nn.Module, discriminator: nn.Module, reconstructor: nn.Module) -> None:

@@ -39,6 +39,7 @@ class WaeGan(Game):
     """
 
     Config: ClassVar[Any] = WaeGanConfig
+    fixed = True
     defaults: ClassVar[Any] = {"betas": (0.5, 0.999)}
 
     def __init__(self, config: Any, encoder: nn.Module, generator: nn.Module, discriminator: nn.Module) -> None:

@@ -51,7 +51,8 @@ class WassersteinGame(Adversarial):
 
     def critic_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Eq. 3, negated: E D(G(z)) - E D(x); the maximum of its negative over 1-Lipschitz D is W1."""
-        distance = self.score(real).mean(-1) - self.score(self.fake(noise)).mean(-1)
+        on_real, on_fake = self.scores(real, self.fake(noise), noise.dim() - 2)
+        distance = on_real.mean(-1) - on_fake.mean(-1)
         return Loss(-distance, {"wasserstein": distance.detach()})
 
     def generator_loss(self, real: Tensor, noise: Tensor) -> Loss:
@@ -64,6 +65,7 @@ class Wgan(WassersteinGame):
     """WGAN (Arjovsky et al. 2017, Algorithm 1): RMSprop, and the critic's weights clipped after each step."""
 
     Config: ClassVar[Any] = WganConfig
+    fixed = True
     optimizer = torch.optim.RMSprop
     defaults: ClassVar[Any] = {"lr": 5e-5}
 

@@ -34,6 +34,7 @@ class WganGp(WassersteinGame):
     """
 
     Config: ClassVar[Any] = WganGpConfig
+    fixed = True
     notes: ClassVar[Mapping[str, str]] = {
         **WassersteinGame.notes,
         "penalty": "Mean of (|gradient of the critic| - 1)^2 between real and generated samples (Eq. 12).",
@@ -41,9 +42,10 @@ class WganGp(WassersteinGame):
 
     def critic_loss(self, real: Tensor, noise: Tensor) -> Loss:
         """Eq. 12: mean D(x_g) - mean D(x_r) + lambda_GP E[(|grad D(x^)| - 1)^2]."""
-        fake, score = self.fake(noise), self.score(real)
-        distance = score.mean(-1) - self.score(fake).mean(-1)
-        penalty = gradient_penalty(self.players["critic"], real, fake, score.dim(), self.processes)
+        fake = self.fake(noise)
+        on_real, on_fake = self.scores(real, fake, noise.dim() - 2)
+        distance = on_real.mean(-1) - on_fake.mean(-1)
+        penalty = gradient_penalty(self.players["critic"], real, fake, on_real.dim(), self.processes)
         value = -distance + self.config.gradient_penalty_weight * penalty
         return Loss(value, {"wasserstein": distance.detach(), "penalty": penalty.detach()})
 

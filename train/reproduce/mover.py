@@ -108,7 +108,7 @@ def play(config: MoverConfig) -> dict[str, Any]:
     for step in progress(config.iterations, "mover"):
         loop.iterate()
         if step % config.every == 0 or step == config.iterations or step == 1:
-            curve.append({"step": step, "move": float(way(loop, points)), "lambda": game_of(loop).cost_weight})
+            curve.append({"step": step, "move": float(way(loop, points)), "lambda": float(game_of(loop).cost_weight)})
         if step in shown:
             snapshots[step] = snapshot(loop, points)
             figures = ", ".join(f"{name} {value:.4g}" for name, value in snapshots[step]["figures"].items())

@@ -45,6 +45,8 @@ class TrainConfig:
     """Seed of weights, noise and the order of the data."""
     device: str = "cpu"
     """cpu, cuda or cuda:N; over several processes cpu, or cuda: each takes the GPU of its number on its node."""
+    compile: bool = False
+    """Compile the steps by torch.compile: a minute at the start, and other rounding."""
     threads: int | None = None
     """CPU threads (None: one where networks are small, else all cores). A run keeps its number when it is resumed:
     bit for bit the same only with the same number."""

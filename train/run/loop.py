@@ -16,6 +16,7 @@ from models.stack import stack
 from train.data.config import load
 from train.run.config import TrainConfig, torch_device
 from train.run.ema import Ema
+from train.run.recorded import recorded
 from train.run.source import Batches, Source, StackedSource
 
 Watch = Callable[[str, Loss], None]
@@ -43,6 +44,8 @@ class Loop:
             player: game.optimizer(module.parameters(), **self.options[player])
             for player, module in game.players.items()
         }
+        if self.device.type == "cpu" and self.processes.size == 1:
+            game.recorded = recorded(game, config.compile)
         self.average = Ema(game.sampling_players, config.ema) if config.ema > 0 else None
 
     def iterate(self, watch: Watch | None = None) -> None:

@@ -89,7 +89,7 @@ def rows(folder: str) -> list[dict]:
 
 
 def close(a: object, b: object, where: str = "") -> None:
-    """The same but for float32's rounding over a few steps; Adam divides a gradient by its size, so small ones count."""
+    """The same but for float32's rounding over a few steps, in which Adam magnifies that of small gradients."""
     if isinstance(a, Tensor):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4, equal_nan=True, msg=lambda text: f"{where}: {text}")
     elif isinstance(a, dict):

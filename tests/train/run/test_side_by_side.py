@@ -52,7 +52,8 @@ def test_learning_rate_progress_and_average_are_the_trainers(tmp_path):
     trainer = one_run("3p-wgan", settings, tmp_path, 3)
     for _ in range(3):
         loop.iterate()
-    assert loop.game.cost_weight == trainer.loop.game.cost_weight == pytest.approx(0.1 + 99.9 * 2 / 8)
+    weights = [float(each.game.cost_weight) for each in (loop, trainer.loop)]
+    assert weights[0] == weights[1] == pytest.approx(0.1 + 99.9 * 2 / 8)
     rates = [loop.optimizers["mover"].param_groups[0]["lr"] for loop in (loop, trainer.loop)]
     assert rates[0] == rates[1] == pytest.approx(1e-3 * 6 / 8)
     assert loop.average.updates == 3

@@ -1,0 +1,136 @@
+"""Steps of small networks without the cost of building a graph for each: their operations, recorded once.
+
+The loss and its gradient are a fixed list of operations on the batch, on parameters and on buffers. PyTorch finds it
+anew at each step, through its modules and its autograd, which for the networks of points takes longer than the sums
+themselves. Here the list is recorded during a step (make_fx) and played for the next ones, with the same bits.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from models.games import Game, Loss
+
+Play = Callable[[str, Tensor, Tensor], Loss]
+aten = torch.ops.aten
+SAME = (aten.detach.default, aten.alias.default)
+VIEWS = (aten.t.default, aten.transpose.int, aten.view.default, aten.unsqueeze.default, aten.expand.default)
+
+
+def recorded(game: Game, compiled: bool = False) -> dict[str, Recorded]:
+    """``game.recorded`` for the players whose losses are known to be the same operations at each step.
+
+    compiled: the recorded operations are compiled; ValueError for a game of which nothing is known.
+    """
+    if not (game.fixed and "fixed" in type(game).__dict__):
+        if compiled:
+            raise ValueError(f"train: compile needs a game whose losses are fixed, which {type(game).__name__} is not")
+        return {}
+    return {player: Recorded(game, player, compiled) for player in game.players}
+
+
+class Recorded:
+    """``game.backward`` for one player by its recorded operations, on batches of one shape.
+
+    The first call records them. The second plays them and ``game.backward``, too: where the two differ, as they do if
+    what a loss computes depends on numbers that Python decides by, every later step is the game's own. So it is where
+    the operations cannot be recorded.
+    """
+
+    def __init__(self, game: Game, player: str, compiled: bool = False) -> None:
+        self._compiled = compiled
+        self._game, self._parameters = game, list(game.players[player].parameters())
+        self._play: Play = self._record
+
+    def __call__(self, player: str, real: Tensor, noise: Tensor) -> Loss:
+        """The loss, whose gradient it leaves in the player's parameters."""
+        return self._play(player, real, noise)
+
+    def _record(self, player: str, real: Tensor, noise: Tensor) -> Loss:
+        found: list[Any] = []
+
+        def step(real: Tensor, noise: Tensor) -> list[Tensor]:
+            loss = self._game.loss(player, real, noise)
+            gradients = torch.autograd.grad(loss.value.sum(), self._parameters)
+            like = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in self._pairs(gradients)]
+            found[:] = loss, like
+            return [loss.value.detach(), *loss.terms.values(), *like]
+
+        random = torch.get_rng_state()
+        state = copy.deepcopy(self._game.state_dict())
+        try:
+            graph = make_fx(step)(real, noise)
+        except Exception:  # whatever a loss does that cannot be recorded
+            torch.set_rng_state(random)
+            self._game.load_state_dict(state)
+            self._play = self._game.backward
+            return self._play(player, real, noise)
+        simplify(graph)
+        loss, gradients = found
+        self._graph, self._names = graph, tuple(loss.terms)
+        self._leave(gradients)
+        self._play = self._check
+        return loss
+
+    def _check(self, player: str, real: Tensor, noise: Tensor) -> Loss:
+        random = torch.get_rng_state()
+        state = copy.deepcopy(self._game.state_dict())
+        own = self._replay(player, real, noise)
+        played = [own.value, *own.terms.values(), *(p.grad for p in self._parameters)]
+        for parameter in self._parameters:
+            parameter.grad = None
+        torch.set_rng_state(random)
+        self._game.load_state_dict(state)
+        loss = self._game.backward(player, real, noise)
+        expected = [loss.value.detach(), *loss.terms.values(), *(p.grad for p in self._parameters)]
+        same = all(torch.equal(a, b) or bool(a.isnan().any()) for a, b in zip(played, expected, strict=True))
+        self._play = self._replay if same else self._game.backward
+        if same and self._compiled:
+            self._graph = torch.compile(self._graph, fullgraph=True)
+        return loss
+
+    def _replay(self, player: str, real: Tensor, noise: Tensor) -> Loss:
+        with torch.no_grad():
+            value, *rest = self._graph(real, noise)
+        count = len(self._names)
+        self._leave(rest[count:])
+        return Loss(value, dict(zip(self._names, rest[:count], strict=True)))
+
+    def _pairs(self, gradients: Sequence[Tensor]) -> Any:
+        return zip(gradients, self._parameters, strict=True)
+
+    def _leave(self, gradients: Sequence[Tensor]) -> None:
+        for gradient, parameter in self._pairs(gradients):
+            parameter.grad = gradient
+
+
+def simplify(graph: GraphModule) -> None:
+    """Take out of ``graph`` what changes no number: second handles; and views of parameters, which are made once."""
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function":
+            continue
+        source = node.args[0] if node.args and isinstance(node.args[0], Node) else None
+        if source is None:
+            continue
+        if node.target in SAME:
+            node.replace_all_uses_with(source)
+            graph.graph.erase_node(node)
+        elif node.target is aten.t.default and source.target is aten.t.default:
+            node.replace_all_uses_with(source.args[0])  # type: ignore[arg-type]
+            graph.graph.erase_node(node)
+        elif node.target in VIEWS and source.op == "get_attr":
+            viewed = node.target(getattr(graph, str(source.target)).detach(), *node.args[1:])
+            name = f"{source.target}_{node.name}"
+            graph.register_buffer(name, viewed, persistent=False)
+            with graph.graph.inserting_before(node):
+                node.replace_all_uses_with(graph.graph.get_attr(name))
+            graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
