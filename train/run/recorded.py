@@ -47,6 +47,7 @@ class Recorded:
     def __init__(self, game: Game, player: str, compiled: bool = False) -> None:
         self._compiled = compiled
         self._game, self._parameters = game, list(game.players[player].parameters())
+        self._graph: Callable[..., Any]
         self._play: Play = self._record
 
     def __call__(self, player: str, real: Tensor, noise: Tensor) -> Loss:
@@ -82,19 +83,21 @@ class Recorded:
     def _check(self, player: str, real: Tensor, noise: Tensor) -> Loss:
         random = torch.get_rng_state()
         state = copy.deepcopy(self._game.state_dict())
-        own = self._replay(player, real, noise)
-        played = [own.value, *own.terms.values(), *(p.grad for p in self._parameters)]
+        played = self._outcome(self._replay(player, real, noise))
         for parameter in self._parameters:
             parameter.grad = None
         torch.set_rng_state(random)
         self._game.load_state_dict(state)
         loss = self._game.backward(player, real, noise)
-        expected = [loss.value.detach(), *loss.terms.values(), *(p.grad for p in self._parameters)]
-        same = all(torch.equal(a, b) or bool(a.isnan().any()) for a, b in zip(played, expected, strict=True))
+        same = all(map(torch.equal, played, self._outcome(loss)))
         self._play = self._replay if same else self._game.backward
         if same and self._compiled:
             self._graph = torch.compile(self._graph, fullgraph=True)
         return loss
+
+    def _outcome(self, loss: Loss) -> list[Tensor]:
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        return [value.detach().nan_to_num() for value in (loss.value, *loss.terms.values(), *gradients)]
 
     def _replay(self, player: str, real: Tensor, noise: Tensor) -> Loss:
         with torch.no_grad():
@@ -123,7 +126,7 @@ def simplify(graph: GraphModule) -> None:
             node.replace_all_uses_with(source)
             graph.graph.erase_node(node)
         elif node.target is aten.t.default and source.target is aten.t.default:
-            node.replace_all_uses_with(source.args[0])  # type: ignore[arg-type]
+            node.replace_all_uses_with(source.args[0])
             graph.graph.erase_node(node)
         elif node.target in VIEWS and source.op == "get_attr":
             viewed = node.target(getattr(graph, str(source.target)).detach(), *node.args[1:])
