@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "phases": ("train.run.shelf:phases_main", "phases   trained VAEs that are kept, and how to clear them"),
     "sample": ("train.samples.command:sample_main", "sample RUN --out DIR   samples of a run or an export, as files"),
     "interpolate": ("train.samples.interpolate:interpolate_main", "interpolate RUN --out FILE   between samples"),
+    "completion": ("train.completion:completion_main", "completion bash|zsh   a script: eval it in your shell's start"),
 }
 
 

@@ -22,16 +22,23 @@ from train.errors import TRAINING_ERROR, USER_ERROR, Stopped, TrainingError, pri
 from train.recipes import profile, profiles
 from train.run.config import TrainConfig, load_config, run_config
 from train.run.directory import RUN_FILE
+from train.run.dry_run import dry_run
 from train.run.launch import launched, restarts
 from train.run.play import play
 from train.run.resume import Resume, check_code
 
 C = TypeVar("C")
+DRY_RUN = "--dry-run"
 
 
 def play_game(game: str, argv: Sequence[str], prog: str) -> None:
     """Play ``game`` as the command line ``argv`` says; ValueError for a wrong one."""
-    config, resume = parse(game, argv, prog)
+    config, resume = parse(game, [word for word in argv if word != DRY_RUN], prog)
+    if DRY_RUN in argv:
+        if resume is not None:
+            raise ValueError(f"train: {DRY_RUN} describes a new run, and --resume continues one")
+        print("\n".join(dry_run(game, config)), flush=True)
+        return
     done, most = restarts()
     if resume is None and most > 0 and config.out is None:
         raise ValueError("train: torchrun --max-restarts needs a folder to come back to: add --out DIR")
@@ -90,6 +97,7 @@ def about(game: str) -> str:
             "--resume DIR continues the run in DIR with its settings. It keeps its folder, its seed, its data and what "
             "its networks are made of; other fields may be given anew. --other-data, beside it: go on with other data "
             "than the run was trained on, such as a folder that has grown.",
+            "--dry-run builds all of it, plays three iterations, says what the run would do, and writes nothing.",
         ]
     )
 

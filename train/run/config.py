@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import torch
 
@@ -18,6 +18,7 @@ from models.games import GAMES, Game
 from train.data.config import DataConfig
 from train.run.directory import RUN_FILE
 from train.run.files import write_json
+from train.run.schedule import Decay
 from train.scores.config import ScoreConfig
 
 
@@ -35,8 +36,10 @@ class TrainConfig:
     """The optimizer's learning rate; a player may have its own."""
     betas: tuple[float, float] = (0.5, 0.9)
     """Adam's decay rates of both moments; RMSprop has none of them."""
-    lr_decay: Literal["constant", "linear"] = "constant"
-    """linear: every learning rate falls to 0 towards the last iteration."""
+    lr_decay: Decay = "constant"
+    """linear, cosine: every learning rate falls to 0 towards the last iteration, in a line or as half a cosine."""
+    lr_warmup: int = 0
+    """Iterations over which every learning rate rises in a line at the start."""
     sync_batch_norm: bool = False
     """Over several processes: batch norm takes its statistics from the whole batch, not from a process's rows of it."""
     ema: float = 0.0
@@ -52,6 +55,8 @@ class TrainConfig:
     bit for bit the same only with the same number."""
     out: str | None = None
     """Run directory (None: runs/GAME-DATA, or the first free of runs/GAME-DATA-2, -3, ...)."""
+    wandb: str | None = None
+    """Project of Weights & Biases that gets the rows, too (None: none); needs pip install wandb."""
     log_every: int = 50
     """Iterations between rows of metrics.jsonl."""
     sample_every: int = 1000
@@ -70,6 +75,7 @@ class TrainConfig:
         check_rates(self)
         for name in ("iterations", "log_every", "sample_every", "checkpoint_every", "keep"):
             _require(getattr(self, name) >= 1, name, "must be at least 1", getattr(self, name))
+        _require(self.lr_warmup >= 0, "lr_warmup", "must not be negative", self.lr_warmup)
         _require(0 <= self.ema < 1, "ema", "must lie in [0, 1)", self.ema)
         _require(0 <= self.seed < 2**64, "seed", "must lie in 0..2^64 - 1", self.seed)
         _require(self.threads is None or 1 <= self.threads <= 1024, "threads", "must lie in 1..1024", self.threads)
@@ -132,7 +138,7 @@ def phase_as_run(config: TrainConfig, name: str, game: str) -> TrainConfig:
     own = {f.name: getattr(phase, f.name) for f in dataclasses.fields(PhaseConfig) if f.name in shared}
     if phase.seed is None:
         own["seed"] = config.seed
-    plain = {"scores": ScoreConfig(), "ema": 0.0, "lr_decay": "constant", "out": None}
+    plain = {"scores": ScoreConfig(), "ema": 0.0, "lr_decay": "constant", "lr_warmup": 0, "wandb": None, "out": None}
     return run_config(game)(**{**shared, **plain, **own})
 
 

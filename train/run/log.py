@@ -1,4 +1,4 @@
-"""What a run tells: a progress line, metrics.jsonl and TensorBoard events."""
+"""What a run tells: a progress line, metrics.jsonl, TensorBoard events and, if asked, Weights & Biases."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rich.table import Column
 from train.errors import printable
 from train.run.events import Events
 from train.run.files import write_atomically
+from train.run.wandb_log import Wandb
 
 METRICS = "metrics.jsonl"
 PLAIN_SECONDS = 5.0
@@ -32,12 +33,13 @@ class RunLog:
     So are damaged lines, which a warning names; the rows after them stay.
     """
 
-    def __init__(self, directory: Path, label: str, step: int, total: int) -> None:
+    def __init__(self, directory: Path, label: str, step: int, total: int, wandb: Wandb | None = None) -> None:
         path = directory / METRICS
         rows = _keep_up_to(path, step)
         self._kinds = {(row["step"], name.partition("/")[0]) for row in rows for name in row}
         self._file = path.open("a", encoding="utf-8")
         self._events = Events(directory / "tensorboard", step)
+        self._wandb = wandb
         self._label, self._total = label, total
         self._printed = (time.monotonic(), step, 0.0)
         self._started = step
@@ -72,6 +74,8 @@ class RunLog:
         self._file.write(json.dumps({"step": step, **row}) + "\n")
         self._file.flush()
         self._events.row(step, values)
+        if self._wandb is not None:
+            self._wandb.row(step, values)
         self._kinds |= {(step, name.partition("/")[0]) for name in values}
         losses = [f"{name.split('/')[0]} {value:.4g}" for name, value in values.items() if name.endswith("/loss")]
         self._losses = "  ".join(losses) or self._losses
@@ -92,6 +96,8 @@ class RunLog:
     def close(self) -> None:
         """Finish the progress line and the files."""
         with contextlib.ExitStack() as stack:  # each is closed whatever the others say
+            if self._wandb is not None:
+                stack.callback(self._wandb.close)
             stack.callback(self._events.close)
             stack.callback(self._file.close)
             self.end_progress()

@@ -17,6 +17,7 @@ from train.data.config import load
 from train.run.config import TrainConfig, torch_device
 from train.run.ema import Ema
 from train.run.recorded import recorded
+from train.run.schedule import factor
 from train.run.source import Batches, Source, StackedSource
 
 Watch = Callable[[str, Loss], None]
@@ -54,7 +55,8 @@ class Loop:
         watch: called after each step with the player and its loss, without the graph.
         """
         done = self.step / self.config.iterations
-        self._set_learning_rates(1 - done if self.config.lr_decay == "linear" else 1.0)
+        config = self.config
+        self._set_learning_rates(factor(config.lr_decay, config.lr_warmup, self.step, config.iterations))
         self.game.set_progress(done)
         batch: tuple[Tensor, Tensor] | None = None
         for turn in self.game.order:

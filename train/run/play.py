@@ -14,6 +14,7 @@ from train.run.phases import fixed_by_phases, play_phases
 from train.run.resume import Resume, check_changes
 from train.run.scoring import make_scorer
 from train.run.trainer import Trainer
+from train.run.wandb_log import check_wandb
 
 
 def play(name: str, config: TrainConfig, resume: Resume | None, prog: str) -> tuple[Trainer, dict[str, float]]:
@@ -21,6 +22,7 @@ def play(name: str, config: TrainConfig, resume: Resume | None, prog: str) -> tu
 
     prog: the command that continues the run with --resume.
     """
+    check_wandb(config.wandb)
     if resume is not None:
         check_changes(resume, config, fixed_by_phases(name, config, resume.directory))
     with run_directory(config, name, resume) as directory:
@@ -33,8 +35,24 @@ def play(name: str, config: TrainConfig, resume: Resume | None, prog: str) -> tu
             scorer = make_scorer(config, data)  # what it lacks is said before hours of a phase
         earlier = play_phases(name, config, data, directory, resume, command)
         trainer = make_trainer(name, config, data, directory, earlier, scorer)
-        metrics = trainer.run(command) if begin(trainer, config, resume) else {}
+        if not begin(trainer, config, resume):
+            return trainer, {}
+        metrics = trainer.run(command)
+        print("\n".join(["next:", *next_steps(trainer, command)]), flush=True)
         return trainer, metrics
+
+
+def next_steps(trainer: Trainer, resume_command: str) -> list[str]:
+    """Commands that a person may type when a run has ended, each with what it does."""
+    run, images = shlex.quote(str(trainer.directory)), len(trainer.source.data.shape) == 3
+    commands = {f"python -m train sample {run} --out samples.npz": "samples as a file for other programs"}
+    if images:
+        commands[f"python -m train interpolate {run} --out between.png"] = "images between samples"
+        commands[f"python -m train evaluate {run}"] = "FID and other scores against the training images"
+    commands[f"python -m train compare {run} OTHER"] = "curves and a table beside another run"
+    commands[f"{resume_command} --iterations {2 * trainer.config.iterations}"] = "train as long again"
+    width = max(map(len, commands))
+    return [f"  {command:<{width}}  {what}" for command, what in commands.items()]
 
 
 def begin(trainer: Trainer, config: TrainConfig, resume: Resume | None) -> bool:

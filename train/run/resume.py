@@ -13,6 +13,7 @@ from models.games import Game
 from train.report.page import flatten
 from train.run.config import TrainConfig
 from train.run.loop import Loop
+from train.run.schedule import factor
 
 # They choose the samples that the run has seen; the data themselves are compared by their fingerprint.
 DATA_FIXED = ("data.name", "data.size", "data.subset", "data.limit", "data.background", "data.crop")
@@ -62,10 +63,13 @@ def say_jumps(loop: Loop, iterations_before: int) -> None:
     if loop.step == 0 or iterations_before == iterations:
         return
     before, now = loop.step / iterations_before, loop.step / iterations
-    if loop.config.lr_decay == "linear":
+    if loop.config.lr_decay != "constant":
+        decay, warmup = loop.config.lr_decay, loop.config.lr_warmup
+        falls = {"linear": "falls linearly", "cosine": "falls as a cosine"}[decay]
+        old, new = (factor(decay, warmup, min(loop.step, whole), whole) for whole in (iterations_before, iterations))
         print(
-            f"resume: the learning rate falls linearly over all iterations, so at step {loop.step} it jumps from "
-            f"{max(0.0, 1 - before):.3g} to {1 - now:.3g} of lr",
+            f"resume: the learning rate {falls} over all iterations, so at step {loop.step} it jumps from {old:.3g} to "
+            f"{new:.3g} of lr",
             flush=True,
         )
     if type(loop.game).set_progress is not Game.set_progress:

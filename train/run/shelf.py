@@ -46,7 +46,7 @@ TRAINING = (
     "train/data/datasets.py",
     "train/data/ahead.py",
 )
-SETTINGS = ("iterations", "batch_size", "lr", "betas", "lr_decay", "ema", "seed", "threads")
+SETTINGS = ("iterations", "batch_size", "lr", "betas", "lr_decay", "lr_warmup", "ema", "seed", "threads")
 USAGE = "usage: python -m train phases [--clear [NAME ...]]"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from train.run.outputs import Outputs
 from train.run.scoring import Asked, Scoring
 from train.run.signals import Requests
 from train.run.source import Source
+from train.run.wandb_log import Wandb
 from train.scores.images import Scorer
 
 
@@ -106,7 +108,9 @@ class Trainer:
             return Unheard()
         self.directory.mkdir(parents=True, exist_ok=True)
         sweep(self.directory)
-        return RunLog(self.directory, self.label, self.loop.step, self.config.iterations)
+        project, described = self.config.wandb, {"game": self.label, **dataclasses.asdict(self.config)}
+        wandb = None if project is None else Wandb(project, self.directory, described)
+        return RunLog(self.directory, self.label, self.loop.step, self.config.iterations, wandb)
 
     def _score(self, log: RunLog | Unheard, resume_command: str) -> None:
         if self.scoring is None or not self.scoring.due():
