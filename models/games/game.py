@@ -69,6 +69,9 @@ class Game(nn.Module):
     notes: what terms that losses log mean, by the term's name; reports say it beside the curve.
     fixed: whether losses are the same operations at each step, whatever the numbers, so that they may be recorded. A
     class says so for itself alone, and not for those derived from it.
+    autocast: the half precision in which networks compute while they train; None for float32.
+    eager: players whose step asks Python for numbers, so that it cannot be one CUDA graph, and whose learning rate is a
+    number, where that of others may be a tensor.
     recorded: by player, what stands for ``backward`` in a step, such as its operations as they were recorded once.
     processes: those that train the game together, each with its rows of a batch; what is drawn in training is drawn by
     them, and what one loss makes of all rows at once is made of those that they gather.
@@ -87,6 +90,8 @@ class Game(nn.Module):
     defaults: ClassVar[Mapping[str, Any]] = {}
     notes: ClassVar[Mapping[str, str]] = {}
     fixed: bool = False
+    autocast: torch.dtype | None = None
+    eager: frozenset[str] = frozenset()
     processes: Processes = ALONE
     recorded: Mapping[str, Callable[[str, Tensor, Tensor], Loss]] = {}
 
@@ -179,9 +184,14 @@ class Game(nn.Module):
         kind = cls.phases[name].game
         return kind.rebuild(from_dict(kind.Config, config), shape, {})
 
+    def cast(self, real: Tensor) -> torch.autocast:
+        """Within the block networks compute in ``autocast``, if that is set, on the device of ``real``."""
+        return torch.autocast(real.device.type, self.autocast, enabled=self.autocast is not None)
+
     def backward(self, player: str, real: Tensor, noise: Tensor) -> Loss:
         """The loss, whose gradient it leaves in the parameters of ``player`` alone."""
-        loss = self.loss(player, real, noise)
+        with self.cast(real):
+            loss = self.loss(player, real, noise)
         loss.value.sum().backward(inputs=list(self.players[player].parameters()))
         return loss
 

@@ -116,6 +116,7 @@ class PotGan(WganGp):
         if config.transform == "identity":
             return
         self.players[config.transform] = make_transform(config, latent_dim)
+        self.eager = frozenset([config.transform])  # its step is Algorithm 1, at best in one launch already
         critic_turn, generator_turn = self.order
         self.order = (critic_turn, Turn(config.transform), replace(generator_turn, fresh=False))
         if config.transform == "forest":
@@ -197,8 +198,9 @@ class PotGan(WganGp):
     @torch.no_grad()
     def latents(self, real: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """z_r = Q(x_r) and z_g = Q(G(noise)) of all processes, each [N, d], without gradients."""
-        gather = self.processes.gather
-        return gather(self.encoder(real)), gather(self.encoder(self.sample(noise)))
+        with self.cast(real):
+            z_r, z_g = full(self.encoder(real)), full(self.encoder(self.sample(noise)))
+        return self.processes.gather(z_r), self.processes.gather(z_g)
 
     def transform_loss(self, z_r: Tensor, z_g: Tensor) -> Loss:
         """Algorithm 1's cost of one inner step, a function of F's parameters."""

@@ -41,6 +41,11 @@ class Network(nn.Sequential):
         return output
 
 
+def has_convolutions(module: nn.Module) -> bool:
+    """Whether images pass through ``module`` as images."""
+    return any(isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) for layer in module.modules())
+
+
 def check_shape(shape: tuple[int, ...]) -> None:
     """ValueError unless ``shape`` is that of points (D,) or of images (C, H, W), in integers from 1 to 2^31 - 1."""
     sizes_fit = all(isinstance(size, int) and not isinstance(size, bool) and 1 <= size < 2**31 for size in shape)

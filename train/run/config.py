@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
 import torch
 
@@ -48,6 +48,12 @@ class TrainConfig:
     """Seed of weights, noise and the order of the data."""
     device: str = "cpu"
     """cpu, cuda or cuda:N; over several processes cpu, or cuda: each takes the GPU of its number on its node."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16: networks compute in bfloat16 while they train; weights, losses and the gradient penalty stay float32."""
+    cuda_graphs: bool = True
+    """On a GPU, and in one process: each player's step is one CUDA graph after the first few."""
+    channels_last: bool = True
+    """On a GPU: images and convolutions keep the channels of a pixel together, as its tensor cores read them."""
     compile: bool = False
     """Compile the steps by torch.compile: a minute at the start, and other rounding."""
     threads: int | None = None

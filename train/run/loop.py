@@ -11,16 +11,19 @@ from torch import Tensor
 
 from models.games import GAMES, Game, Loss
 from models.networks.batch_norm import over_processes, statistics
+from models.networks.network import has_convolutions
 from models.processes import here
 from models.stack import stack
 from train.data.config import load
 from train.run.config import TrainConfig, torch_device
 from train.run.ema import Ema
+from train.run.graphs import Graphs
 from train.run.recorded import recorded
 from train.run.schedule import factor
 from train.run.source import Batches, Source, StackedSource
 
 Watch = Callable[[str, Loss], None]
+Step = Callable[[str, Tensor, Tensor], Loss]
 
 
 class Loop:
@@ -35,18 +38,22 @@ class Loop:
         self.device = torch_device(config.device)
         self.game, self.source, self.config = game.to(self.device).train(), source, config
         self.processes = game.processes = here()
+        game.autocast = torch.bfloat16 if config.precision == "bf16" else None
         if config.sync_batch_norm and self.processes.size > 1:
             over_processes(game, self.processes)
         self._own = self.processes.rows(config.batch_size)
         self._statistics = statistics(game) if self.processes.size > 1 and not config.sync_batch_norm else []
         self.step = 0
+        self._channels_last = config.channels_last and self.device.type == "cuda" and has_convolutions(game)
+        if self._channels_last:
+            game.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.options = {player: optimizer_options(game, player, config) for player in game.players}
-        self.optimizers = {
-            player: game.optimizer(module.parameters(), **self.options[player])
-            for player, module in game.players.items()
-        }
+        self.optimizers = {player: self._make_optimizer(player) for player in game.players}
+        self._step: Step = self._eager_step
         if self.device.type == "cpu" and self.processes.size == 1:
             game.recorded = recorded(game, config.compile)
+        elif self._graphed:
+            self._step = Graphs(game, self.optimizers).step
         self.average = Ema(game.sampling_players, config.ema) if config.ema > 0 else None
 
     def iterate(self, watch: Watch | None = None) -> None:
@@ -54,22 +61,26 @@ class Loop:
 
         watch: called after each step with the player and its loss, without the graph.
         """
-        done = self.step / self.config.iterations
         config = self.config
+        done = self.step / config.iterations
         self._set_learning_rates(factor(config.lr_decay, config.lr_warmup, self.step, config.iterations))
         self.game.set_progress(done)
         batch: tuple[Tensor, Tensor] | None = None
         for turn in self.game.order:
             for _ in range(turn.steps):
                 if batch is None or turn.fresh:
-                    batch = self.source.draw(self.config.batch_size, self._own)
-                loss = self.game.step(turn.player, *batch, self.optimizers[turn.player])
+                    batch = self._draw()
+                loss = self._step(turn.player, *batch)
                 if watch is not None:
                     watch(turn.player, Loss(loss.value.detach(), loss.terms))
         self.processes.average(self._statistics)  # so that any process may sample, at any time
         if self.average is not None:
             self.average.update()
         self.step += 1
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        real, noise = self.source.draw(self.config.batch_size, self._own)
+        return (real.contiguous(memory_format=torch.channels_last) if self._channels_last else real), noise
 
     @contextmanager
     def sampling(self) -> Iterator[Game]:
@@ -91,14 +102,36 @@ class Loop:
         with self.sampling() as game:
             return game.sample(self.source.fixed_noise(n))
 
+    @property
+    def _graphed(self) -> bool:
+        """Whether steps become CUDA graphs."""
+        return self.config.cuda_graphs and self.device.type == "cuda" and self.processes.size == 1
+
+    def _eager_step(self, player: str, real: Tensor, noise: Tensor) -> Loss:
+        return self.game.step(player, real, noise, self.optimizers[player])
+
+    def _make_optimizer(self, player: str) -> torch.optim.Optimizer:
+        options = self.options[player]
+        if self._graphed and player not in self.game.eager:  # a graph reads the rate anew at each step
+            options = {**options, "lr": torch.tensor(options["lr"], device=self.device), "capturable": True}
+        return self.game.optimizer(self.game.players[player].parameters(), **options)
+
     def _set_learning_rates(self, factor: float) -> None:
         for player, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = self.options[player]["lr"] * factor
+                set_rate(group, self.options[player]["lr"] * factor)
+
+
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """Set the learning rate of an optimizer's parameter group: a number, or a tensor that a CUDA graph reads."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def optimizer_options(game: Game, player: str, config: TrainConfig) -> dict[str, Any]:
-    """What ``player``'s optimizer is made with."""
+    """What ``player``'s optimizer is made with, its learning rate a number."""
     adam = {"betas": config.betas, "fused": True} if issubclass(game.optimizer, torch.optim.Adam) else {}
     return {"lr": config.lr, **adam, **game.optimizer_options(player)}
 

@@ -58,7 +58,8 @@ class Recorded:
         found: list[Any] = []
 
         def step(real: Tensor, noise: Tensor) -> list[Tensor]:
-            loss = self._game.loss(player, real, noise)
+            with self._game.cast(real):
+                loss = self._game.loss(player, real, noise)
             gradients = torch.autograd.grad(loss.value.sum(), self._parameters)
             like = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in self._pairs(gradients)]
             found[:] = loss, like

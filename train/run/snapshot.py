@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.run.loop import Loop
+from train.run.loop import Loop, set_rate
 from train.run.source import Source
 from train.run.state import check_moments
 
@@ -23,7 +23,7 @@ def take(loop: Loop, source: Source, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "device": loop.device.type,
         "game": loop.game.state_dict(),
-        "optimizers": {player: optimizer.state_dict() for player, optimizer in loop.optimizers.items()},
+        "optimizers": {player: _optimizer_state(optimizer) for player, optimizer in loop.optimizers.items()},
         "ema": loop.average.state_dict() if loop.average is not None else None,
         **source.state_dict(),
         "rng": torch.get_rng_state(),
@@ -79,8 +79,19 @@ def _shape(state: Mapping[str, Tensor], name: str) -> str:
     return str(list(state[name].shape)) if name in state else "absent"
 
 
+def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimizer's state with learning rates as numbers: whether a CUDA graph reads one is no part of a run."""
+    state = optimizer.state_dict()
+    return {**state, "param_groups": [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]}
+
+
 def _load_optimizer(loop: Loop, player: str, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     check_moments(player, optimizer, state)
+    groups = optimizer.param_groups
+    names = ("lr", "capturable")
+    own: list[dict[str, Any]] = [{name: group[name] for name in names if name in group} for group in groups]
     optimizer.load_state_dict(state)
-    for group in optimizer.param_groups:  # the settings may have changed; lr is set at each iteration
-        group.update({**loop.options[player], "lr": group["lr"]})
+    for group, kept in zip(optimizer.param_groups, own, strict=True):  # settings may have changed, as the graph's have
+        rate = float(group["lr"])
+        group.update({**loop.options[player], **kept})
+        set_rate(group, rate)

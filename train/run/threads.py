@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from models.networks.network import has_convolutions
+
 # As OMP_NUM_THREADS or the machine says; a run that takes fewer must not decide for the next one in the process.
 MOST = torch.get_num_threads()
 # Multiply-adds of one pass through all players below which a second thread loses. Measured on two cores of an AMD EPYC,
@@ -19,6 +21,5 @@ def choose_threads(game: nn.Module, batch_size: int) -> int:
     Two runs beside each other on two cores then do not wait for each other's threads. A convolution uses its weights
     at every pixel, so it is never small.
     """
-    convolutional = any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in game.modules())
     weights = sum(parameter.numel() for parameter in game.parameters())
-    return MOST if convolutional or weights * batch_size >= SMALL else 1
+    return MOST if has_convolutions(game) or weights * batch_size >= SMALL else 1

@@ -182,7 +182,7 @@ class Trainer:
         for player, loss in self._losses.items():
             terms[f"{player}/loss"] = float(loss.value)
             terms |= {f"{player}/{name}": float(term) for name, term in loss.terms.items()}
-            terms[f"{player}/lr"] = self.loop.optimizers[player].param_groups[0]["lr"]
+            terms[f"{player}/lr"] = float(self.loop.optimizers[player].param_groups[0]["lr"])
         return {"seconds": round(self.seconds, 3), **dict(zip(terms, mean(list(terms.values())), strict=True))}
 
     def _leave_if_asked(self, log: RunLog | Unheard, resume_command: str) -> None:

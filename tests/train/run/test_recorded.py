@@ -49,8 +49,8 @@ def play(loop: Loop, iterations: int = 5) -> list[Tensor]:
     torch.manual_seed(1)
     seen: list[Tensor] = []
     for _ in range(iterations):
-        loop.iterate(lambda player, loss: seen.extend((loss.value, *loss.terms.values())))
-    return [value.detach().clone() for value in seen]
+        loop.iterate(lambda player, loss: seen.extend(value.clone() for value in (loss.value, *loss.terms.values())))
+    return seen
 
 
 def state(loop: Loop) -> dict[str, Tensor]:
