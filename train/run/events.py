@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+
+from train.run.files import naming
 
 
 class Events:
@@ -21,23 +24,26 @@ class Events:
 
         directory.mkdir(parents=True, exist_ok=True)
         seconds, rest = divmod(time.time_ns(), 10**9)
-        path = directory / f"events.out.tfevents.{seconds:010d}.{rest:09d}.{os.getpid()}"
-        self._records = RecordWriter(path.open("ab"))
-        self._write(step + 1, file_version="brain.Event:2")
-        self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
-        self._records.flush()
+        self._path = directory / f"events.out.tfevents.{seconds:010d}.{rest:09d}.{os.getpid()}"
+        with naming(self._path):
+            self._records = RecordWriter(self._path.open("ab"))
+            self._write(step + 1, file_version="brain.Event:2")
+            self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
+            self._records.flush()
 
     def row(self, step: int, values: Mapping[str, float]) -> None:
-        """One scalar for each name; OSError if it cannot be written."""
+        """One scalar for each name; errors as ``naming`` has them if it cannot be written."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        for name, value in values.items():
-            self._write(step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)]))
-        self._records.flush()
+        with naming(self._path):
+            for name, value in values.items():
+                self._write(step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)]))
+            self._records.flush()
 
     def close(self) -> None:
         """Finish the file."""
-        self._records.close()
+        with suppress(OSError):  # of what could not be written ``row`` has told
+            self._records.close()
 
     def _write(self, step: int, **what: object) -> None:
         from tensorboard.compat.proto.event_pb2 import Event

@@ -17,7 +17,7 @@ from rich.table import Column
 
 from train.errors import printable
 from train.run.events import Events
-from train.run.files import write_atomically
+from train.run.files import naming, write_atomically
 
 METRICS = "metrics.jsonl"
 PLAIN_SECONDS = 5.0
@@ -33,10 +33,11 @@ class RunLog:
     """
 
     def __init__(self, directory: Path, label: str, step: int, total: int) -> None:
-        path = directory / METRICS
-        rows = _keep_up_to(path, step)
+        self._path = directory / METRICS
+        rows = _keep_up_to(self._path, step)
         self._kinds = {(row["step"], name.partition("/")[0]) for row in rows for name in row}
-        self._file = path.open("a", encoding="utf-8")
+        with naming(self._path):
+            self._file = self._path.open("a", encoding="utf-8")
         self._events = Events(directory / "tensorboard", step)
         self._label, self._total = label, total
         self._printed = (time.monotonic(), step, 0.0)
@@ -69,8 +70,9 @@ class RunLog:
     def row(self, step: int, values: Mapping[str, float]) -> None:
         """Append {"step": step, **values} to metrics.jsonl and TensorBoard; a value that is not finite becomes null."""
         row = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps({"step": step, **row}) + "\n")
+            self._file.flush()
         self._events.row(step, values)
         self._kinds |= {(step, name.partition("/")[0]) for name in values}
         losses = [f"{name.split('/')[0]} {value:.4g}" for name, value in values.items() if name.endswith("/loss")]
@@ -93,8 +95,12 @@ class RunLog:
         """Finish the progress line and the files."""
         with contextlib.ExitStack() as stack:  # each is closed whatever the others say
             stack.callback(self._events.close)
-            stack.callback(self._file.close)
+            stack.callback(self._close_rows)
             self.end_progress()
+
+    def _close_rows(self) -> None:
+        with contextlib.suppress(OSError):  # of what could not be written ``row`` has told
+            self._file.close()
 
     def _open_progress(self, step: int) -> Progress:
         losses = Column(no_wrap=True, overflow="ellipsis", ratio=1)  # what gives way on a narrow terminal

@@ -9,7 +9,7 @@ import time
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from train.errors import resource_message
+from train.errors import ResourceError
 from train.run import files
 from train.run.log import RunLog, duration, read_history, read_rows
 
@@ -192,6 +192,16 @@ def test_all_files_are_closed_although_one_cannot_be(tmp_path, monkeypatch):
 def test_a_full_disk_under_tensorboard_ends_the_run_like_one_under_the_rows(tmp_path):
     log = RunLog(tmp_path, "tiny", 0, 10)
     log._events._records._writer = open("/dev/full", "ab")  # noqa: SIM115
-    with pytest.raises(OSError, match="No space left") as caught:
+    with pytest.raises(ResourceError, match=r"tensorboard/events\S* was not written: no space is left on the disk; "):
         log.row(1, {"critic/loss": 1.0})
-    assert resource_message(caught.value) is not None
+    log.close()  # tries to write once more, which is no second error
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_under_the_rows_names_the_file(tmp_path):
+    log = RunLog(tmp_path, "tiny", 0, 10)
+    log._file = open("/dev/full", "a", encoding="utf-8")  # noqa: SIM115
+    with pytest.raises(ResourceError, match=r"metrics\.jsonl was not written: no space is left on the disk; "):
+        log.row(1, {"critic/loss": 1.0})
+    log.close()
+    assert log._file.closed
