@@ -14,8 +14,9 @@ from train.run.files import naming
 class Events:
     """The scalars that one process writes; each starts a file of its own, whose name sorts after those before it.
 
-    step: where the process starts. What earlier files say of later steps, written by a process that then died, is
-    struck out when TensorBoard reads them. A last record cut short by a crash is passed over by TensorBoard.
+    step: where the process starts. What earlier files say of it and of later steps, written by a process that then
+    died, perhaps in the midst of it, is struck out when TensorBoard reads them: whoever starts here writes the rows of
+    this step again. A last record cut short by a crash is passed over by TensorBoard.
     """
 
     def __init__(self, directory: Path, step: int) -> None:
@@ -27,8 +28,8 @@ class Events:
         self._path = directory / f"events.out.tfevents.{seconds:010d}.{rest:09d}.{os.getpid()}"
         with naming(self._path):
             self._records = RecordWriter(self._path.open("ab"))
-            self._write(step + 1, file_version="brain.Event:2")
-            self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
+            self._write(step, file_version="brain.Event:2")
+            self._write(step, session_log=SessionLog(status=SessionLog.START))
             self._records.flush()
 
     def row(self, step: int, values: Mapping[str, float]) -> None:

@@ -39,6 +39,9 @@ class RunLog:
         with naming(self._path):
             self._file = self._path.open("a", encoding="utf-8")
         self._events = Events(directory / "tensorboard", step)
+        for row in rows:
+            if row["step"] == step:
+                self._events.row(step, _values(row))
         self._label, self._total = label, total
         self._printed = (time.monotonic(), step, 0.0)
         self._started = step
@@ -191,6 +194,11 @@ def _rows(
         which = f"line {numbers} is" if len(damaged) == 1 else f"lines {numbers} are"
         (warn or _warn)(f"{printable(str(path))}: {which} damaged and left out")
     return rows
+
+
+def _values(row: Mapping[str, Any]) -> dict[str, float]:
+    """The values of a row of metrics.jsonl."""
+    return {name: math.nan if value is None else value for name, value in row.items() if name != "step"}
 
 
 def _is_object(row: Any) -> bool:

@@ -175,6 +175,27 @@ def test_tensorboard_reads_each_step_once_after_a_kill_and_a_resume(tmp_path):
     assert scalars(tmp_path / "tensorboard", "critic/loss") == [(2, 2.0), (4, 40.0)]
 
 
+def test_tensorboard_has_every_row_after_a_kill_between_metrics_and_events(tmp_path, monkeypatch):
+    killed = RunLog(tmp_path, "tiny", 0, 10)
+    killed.row(4, {"critic/loss": 4.0})
+
+    def die(step, values):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # after the checkpoint of step 4
+        patch.setattr(killed._events, "row", die)
+        with pytest.raises(KeyboardInterrupt):
+            killed.row(4, {"metrics/modes": 8.0, "metrics/kl": float("inf")})
+    time.sleep(0.01)
+    for _ in range(2):  # killed once more before the next row
+        resumed = RunLog(tmp_path, "tiny", 4, 10)
+        time.sleep(0.01)
+    resumed.row(5, {"critic/loss": 5.0})
+    assert scalars(tmp_path / "tensorboard", "critic/loss") == [(4, 4.0), (5, 5.0)]
+    assert scalars(tmp_path / "tensorboard", "metrics/modes") == [(4, 8.0)]
+    assert len(scalars(tmp_path / "tensorboard", "metrics/kl")) == 1
+
+
 def test_all_files_are_closed_although_one_cannot_be(tmp_path, monkeypatch):
     log = RunLog(tmp_path, "tiny", 0, 10)
 
