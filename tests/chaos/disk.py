@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,14 +23,23 @@ class Unmountable(Exception):  # noqa: N818 - no error
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[None]:
-    """Within the block ``folder`` is a file system of ``size`` bytes; Unmountable where there can be none."""
+    """Within the block the empty ``folder`` is a file system of ``size`` bytes; Unmountable where there can be none.
+
+    If the block fails, what it held stays in ``folder``.
+    """
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
     if mounted.returncode != 0:
         raise Unmountable
+    left = folder.with_name("left")
     try:
         yield
+    except BaseException:
+        shutil.copytree(folder, left)
+        raise
     finally:
         subprocess.run(["umount", folder], check=True)
+        if left.exists():
+            left.replace(folder)
 
 
 def grow(folder: Path, size: int) -> None:
