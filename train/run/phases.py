@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from models.config import fixed_fields
@@ -17,8 +18,8 @@ from train.data.datasets import Dataset
 from train.errors import printable
 from train.run.build import load_run, make_trainer, open_run
 from train.run.checkpoint import checkpoints, valid_states
-from train.run.config import TrainConfig, phase_as_run, save_config
-from train.run.directory import CHECKPOINTS, EXPORT, locked
+from train.run.config import TrainConfig, load_config, phase_as_run, run_config, save_config
+from train.run.directory import CHECKPOINTS, EXPORT, RUN_FILE, locked
 from train.run.outputs import are_final
 from train.run.resume import Resume
 from train.run.shelf import ORIGIN, Shelf, shelf
@@ -39,6 +40,8 @@ def play_phases(
             continue
         game = registered(declared.game)
         folder, settings = directory / phase, phase_as_run(config, phase, game)
+        if settings.threads is None and (folder / RUN_FILE).exists():  # this machine may have other cores
+            settings = replace(settings, threads=load_config(folder, game, run_config(game)).threads)
         own = data.with_seed(settings.seed)
         past = None
         if resume is not None:

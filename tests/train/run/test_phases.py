@@ -149,6 +149,19 @@ def test_a_run_that_died_when_its_first_phase_began_can_be_resumed(run, monkeypa
     assert (run("parts", resume=True) / "report.html").exists()
 
 
+def test_a_phase_keeps_its_number_of_threads_when_it_is_resumed_on_a_machine_with_other_cores(run, monkeypatch):
+    before = torch.get_num_threads()
+    with monkeypatch.context() as patch:
+        patch.setattr("train.run.build.choose_threads", lambda *arguments: 2)
+        interrupt_at(patch, VaeGame, 2)
+        with pytest.raises(Stopped):
+            run("parts")
+    monkeypatch.setattr("train.run.build.choose_threads", lambda *arguments: 1)
+    _, state = next(checkpoint.valid_states(run("parts", resume=True) / "vae" / "checkpoints", pytest.fail))
+    torch.set_num_threads(before)
+    assert state["threads"] == 2
+
+
 def test_a_given_encoder_is_used_without_pre_training(run):
     first = run("first")
     again = run("again", game=replace(DIGITS.game, encoder=str(first / "vae" / "export")))
