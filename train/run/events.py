@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,13 +11,16 @@ from pathlib import Path
 
 from train.run.files import naming
 
+_NAME = re.compile(r"events\.out\.tfevents\.([0-9]{10})\.([0-9]{9})\.")
+
 
 class Events:
     """The scalars that one process writes; each starts a file of its own, whose name sorts after those before it.
 
-    step: where the process starts. What earlier files say of it and of later steps, written by a process that then
-    died, perhaps in the midst of it, is struck out when TensorBoard reads them: whoever starts here writes the rows of
-    this step again. A last record cut short by a crash is passed over by TensorBoard.
+    That holds where the clock was set back, too. step: where the process starts. What earlier files say of it and of
+    later steps, written by a process that then died, perhaps in the midst of it, is struck out when TensorBoard reads
+    them: whoever starts here writes the rows of this step again. A last record cut short by a crash is passed over by
+    TensorBoard.
     """
 
     def __init__(self, directory: Path, step: int) -> None:
@@ -24,7 +28,8 @@ class Events:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         directory.mkdir(parents=True, exist_ok=True)
-        seconds, rest = divmod(time.time_ns(), 10**9)
+        before = [int("".join(match.groups())) for path in directory.iterdir() if (match := _NAME.match(path.name))]
+        seconds, rest = divmod(max([time.time_ns(), *(name + 1 for name in before)]), 10**9)
         self._path = directory / f"events.out.tfevents.{seconds:010d}.{rest:09d}.{os.getpid()}"
         with naming(self._path):
             self._records = RecordWriter(self._path.open("ab"))

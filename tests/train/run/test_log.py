@@ -196,6 +196,15 @@ def test_tensorboard_has_every_row_after_a_kill_between_metrics_and_events(tmp_p
     assert len(scalars(tmp_path / "tensorboard", "metrics/kl")) == 1
 
 
+def test_events_after_the_clock_was_set_back_are_read_last(tmp_path, monkeypatch):
+    for step, now in ((2, 2_000_000_000), (4, 1_900_000_000)):
+        monkeypatch.setattr(time, "time_ns", lambda now=now: now * 10**9)
+        log = RunLog(tmp_path, "tiny", step, 10)
+        log.row(5, {"critic/loss": float(step)})
+        log.close()
+    assert scalars(tmp_path / "tensorboard", "critic/loss") == [(5, 4.0)]
+
+
 def test_all_files_are_closed_although_one_cannot_be(tmp_path, monkeypatch):
     log = RunLog(tmp_path, "tiny", 0, 10)
 
