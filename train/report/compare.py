@@ -24,8 +24,8 @@ from train.scores.protocol import check_same
 # Settings in which repeated runs may differ: they change neither what is learned nor how it is measured. (What scores
 # depend on is their protocol.)
 FREE = (
-    "seed", "out", "threads", "wandb", "cuda_graphs", "log_every", "sample_every", "checkpoint_every", "keep", "scores", "data.path",
-    "data.cache", "data.download",
+    "seed", "out", "threads", "wandb", "cuda_graphs", "log_every", "sample_every", "checkpoint_every", "keep", "scores",
+    "data.path", "data.cache", "data.download",
 )  # fmt: skip
 MOST_NAMED = 3  # settings in a group's name
 

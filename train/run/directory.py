@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from models.games import GAMES
+from train.run.files import naming
 
 RUN_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
@@ -77,10 +78,14 @@ def locked(directory: Path) -> Iterator[None]:
                 owner = file.read(20).strip()
                 process = f" (process {owner})" if owner.isdecimal() else ""
                 raise ValueError(f"train: {directory} is in use by another run{process}") from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+        with naming(directory / LOCK):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)  # what is refused under the lock leaves the folder as it was
 
 
 def _claim(default: Path) -> tuple[Path, list[Path]]:

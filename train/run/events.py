@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+
+from train.run.files import naming
+
+_NAME = re.compile(r"events\.out\.tfevents\.([0-9]{10})\.([0-9]{9})\.")
 
 
 class Events:
     """The scalars that one process writes; each starts a file of its own, whose name sorts after those before it.
 
-    step: where the process starts. What earlier files say of later steps, written by a process that then died, is
-    struck out when TensorBoard reads them. A last record cut short by a crash is passed over by TensorBoard.
+    That holds where the clock was set back, too. step: where the process starts. What earlier files say of it and of
+    later steps, written by a process that then died, perhaps in the midst of it, is struck out when TensorBoard reads
+    them: whoever starts here writes the rows of this step again. A last record cut short by a crash is passed over by
+    TensorBoard.
     """
 
     def __init__(self, directory: Path, step: int) -> None:
@@ -20,24 +28,28 @@ class Events:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         directory.mkdir(parents=True, exist_ok=True)
-        seconds, rest = divmod(time.time_ns(), 10**9)
-        path = directory / f"events.out.tfevents.{seconds:010d}.{rest:09d}.{os.getpid()}"
-        self._records = RecordWriter(path.open("ab"))
-        self._write(step + 1, file_version="brain.Event:2")
-        self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
-        self._records.flush()
+        before = [int("".join(match.groups())) for path in directory.iterdir() if (match := _NAME.match(path.name))]
+        seconds, rest = divmod(max([time.time_ns(), *(name + 1 for name in before)]), 10**9)
+        self._path = directory / f"events.out.tfevents.{seconds:010d}.{rest:09d}.{os.getpid()}"
+        with naming(self._path):
+            self._records = RecordWriter(self._path.open("ab"))
+            self._write(step, file_version="brain.Event:2")
+            self._write(step, session_log=SessionLog(status=SessionLog.START))
+            self._records.flush()
 
     def row(self, step: int, values: Mapping[str, float]) -> None:
-        """One scalar for each name; OSError if it cannot be written."""
+        """One scalar for each name; errors as ``naming`` has them if it cannot be written."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        for name, value in values.items():
-            self._write(step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)]))
-        self._records.flush()
+        with naming(self._path):
+            for name, value in values.items():
+                self._write(step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)]))
+            self._records.flush()
 
     def close(self) -> None:
         """Finish the file."""
-        self._records.close()
+        with suppress(OSError):  # of what could not be written ``row`` has told
+            self._records.close()
 
     def _write(self, step: int, **what: object) -> None:
         from tensorboard.compat.proto.event_pb2 import Event

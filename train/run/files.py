@@ -36,29 +36,40 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{_machine()}.part")
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """``write`` a temporary file beside ``path``, sync it, rename it, and sync the folder that holds the name.
+@contextlib.contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Within the block ``path`` is written, or ``temporary`` in its place, and errors name it.
 
-    If that fails, ``path`` is as it was and the temporary file is gone. ResourceError if the disk or the memory ran
-    out, OSError for other refusals of the system, both naming ``path``; what else ``write`` raises passes through.
+    ResourceError if the disk or the memory ran out, OSError for other refusals of the system; what else is raised
+    passes through.
     """
-    temporary = temporary_name(path)
     try:
-        write(temporary)
-        _sync(temporary)
-        temporary.replace(path)
+        yield
+    except ResourceError:
+        raise
     except Exception as error:
-        if isinstance(error, ResourceError):
-            raise
         reason, number = resource_message(error), errno_of(error)
         if reason is not None:
             shown, folder = printable(str(path)), printable(str(path.parent))
-            reason = reason.removeprefix(f"{printable(str(temporary))}: ")
+            reason = reason.removeprefix(f"{printable(str(temporary or path))}: ")
             advice = f"free space in {folder} and run again; a run continues with --resume"
             raise ResourceError(f"{shown} was not written: {reason}; {advice}") from error
         if number is not None:
             raise OSError(number, os.strerror(number), str(path)) from error
         raise
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """``write`` a temporary file beside ``path``, sync it, rename it, and sync the folder that holds the name.
+
+    If that fails, ``path`` is as it was, the temporary file is gone, and the error is as ``naming`` has it.
+    """
+    temporary = temporary_name(path)
+    try:
+        with naming(path, temporary):
+            write(temporary)
+            _sync(temporary)
+            temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):  # nothing was made, or the folder takes no changes
             temporary.unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,12 @@ class FiniteGuard:
 
     On the CPU ``watch`` raises at once. On a GPU it only writes to device memory, and ``check`` (called at each log
     line and before each checkpoint) reads it: one synchronisation per interval. The step named is exact all the same.
-    So it is over several processes, of which all hear in ``check`` what one has seen.
+    Another player whose parameters are no longer finite is where it came from; on the CPU it is named, too. Over
+    several processes all hear in ``check`` what one has seen.
     """
 
-    def __init__(self, players: Iterable[str], device: torch.device) -> None:
+    def __init__(self, players: nn.ModuleDict, device: torch.device) -> None:
+        self._players = players
         self._immediate = device.type == "cpu" and here().size == 1
         self._first = {player: torch.full((), -1, dtype=torch.int64, device=device) for player in players}
 
@@ -30,7 +32,7 @@ class FiniteGuard:
         loss = loss.detach()
         if self._immediate:
             if not loss.isfinite():
-                raise _not_finite(player, step)
+                raise _not_finite(player, step, [name for name in _broken(self._players) if name != player])
             return
         first = self._first[player]
         first.masked_fill_((first < 0) & ~loss.isfinite(), step)
@@ -49,10 +51,16 @@ class FiniteGuard:
 
 def check_parameters(players: nn.ModuleDict, step: int) -> None:
     """Raise TrainingError if a parameter or buffer of a player is NaN or infinite: such a state is never saved."""
+    for player in _broken(players):
+        raise TrainingError(f"train: the parameters of player '{player}' are not finite after step {step}")
+
+
+def _broken(players: nn.ModuleDict) -> Iterator[str]:
+    """The players with a parameter or buffer that is NaN or infinite."""
     for player, module in players.items():
         tensors = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
         if tensors and not torch.stack([t.detach().isfinite().all() for t in tensors]).all():
-            raise TrainingError(f"train: the parameters of player '{player}' are not finite after step {step}")
+            yield player
 
 
 def check_alike(players: nn.ModuleDict, step: int) -> None:
@@ -68,5 +76,6 @@ def check_alike(players: nn.ModuleDict, step: int) -> None:
             )
 
 
-def _not_finite(player: str, step: int) -> TrainingError:
-    return TrainingError(f"train: the loss of player '{player}' is not finite at step {step}")
+def _not_finite(player: str, step: int, others: Sequence[str] = ()) -> TrainingError:
+    cause = "".join(f", nor are the parameters of player '{other}'" for other in others)
+    return TrainingError(f"train: the loss of player '{player}' is not finite at step {step}{cause}")

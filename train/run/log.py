@@ -17,7 +17,7 @@ from rich.table import Column
 
 from train.errors import printable
 from train.run.events import Events
-from train.run.files import write_atomically
+from train.run.files import naming, write_atomically
 from train.run.wandb_log import Wandb
 
 METRICS = "metrics.jsonl"
@@ -34,11 +34,15 @@ class RunLog:
     """
 
     def __init__(self, directory: Path, label: str, step: int, total: int, wandb: Wandb | None = None) -> None:
-        path = directory / METRICS
-        rows = _keep_up_to(path, step)
+        self._path = directory / METRICS
+        rows = _keep_up_to(self._path, step)
         self._kinds = {(row["step"], name.partition("/")[0]) for row in rows for name in row}
-        self._file = path.open("a", encoding="utf-8")
+        with naming(self._path):
+            self._file = self._path.open("a", encoding="utf-8")
         self._events = Events(directory / "tensorboard", step)
+        for row in rows:
+            if row["step"] == step:
+                self._events.row(step, _values(row))
         self._wandb = wandb
         self._label, self._total = label, total
         self._printed = (time.monotonic(), step, 0.0)
@@ -71,8 +75,9 @@ class RunLog:
     def row(self, step: int, values: Mapping[str, float]) -> None:
         """Append {"step": step, **values} to metrics.jsonl and TensorBoard; a value that is not finite becomes null."""
         row = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps({"step": step, **row}) + "\n")
+            self._file.flush()
         self._events.row(step, values)
         if self._wandb is not None:
             self._wandb.row(step, values)
@@ -99,8 +104,12 @@ class RunLog:
             if self._wandb is not None:
                 stack.callback(self._wandb.close)
             stack.callback(self._events.close)
-            stack.callback(self._file.close)
+            stack.callback(self._close_rows)
             self.end_progress()
+
+    def _close_rows(self) -> None:
+        with contextlib.suppress(OSError):  # of what could not be written ``row`` has told
+            self._file.close()
 
     def _open_progress(self, step: int) -> Progress:
         losses = Column(no_wrap=True, overflow="ellipsis", ratio=1)  # what gives way on a narrow terminal
@@ -210,6 +219,11 @@ def _rows(
         which = f"line {numbers} is" if len(damaged) == 1 else f"lines {numbers} are"
         (warn or _warn)(f"{printable(str(path))}: {which} damaged and left out")
     return rows
+
+
+def _values(row: Mapping[str, Any]) -> dict[str, float]:
+    """The values of a row of metrics.jsonl."""
+    return {name: math.nan if value is None else value for name, value in row.items() if name != "step"}
 
 
 def _is_object(row: Any) -> bool:

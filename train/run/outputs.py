@@ -17,7 +17,8 @@ from train.errors import TrainingError, printable
 from train.report.page import number
 from train.report.record import FIGURES, PAIRS, read_record
 from train.report.run_page import write_run_report
-from train.run.directory import EXPORT
+from train.run.checkpoint import checkpoints
+from train.run.directory import CHECKPOINTS, EXPORT, REPORT
 from train.run.files import write_atomically, write_json
 from train.run.log import METRICS, RunLog
 from train.run.loop import Loop
@@ -186,6 +187,15 @@ class Outputs:
         if not log.has(step, "metrics"):
             log.row(step, {f"metrics/{name}": value for name, value in values.items()})
         return values
+
+
+def are_final(directory: Path) -> bool:
+    """Whether ``Outputs.final``, whose last two files are these, came to its end after the newest checkpoint."""
+    last = [directory / FIGURES, directory / REPORT]
+    saved = checkpoints(directory / CHECKPOINTS)[:1]
+    if not saved or not all(path.exists() for path in last):
+        return False
+    return min(path.stat().st_mtime_ns for path in last) >= saved[0].stat().st_mtime_ns
 
 
 def _is_picture(path: Path) -> bool:

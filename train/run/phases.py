@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from models.config import fixed_fields
@@ -18,9 +19,10 @@ from train.data.datasets import Dataset
 from train.errors import printable
 from train.run.build import load_run, make_trainer, open_run
 from train.run.checkpoint import checkpoints, valid_states
-from train.run.config import TrainConfig, phase_as_run, save_config
-from train.run.directory import CHECKPOINTS, EXPORT, locked
+from train.run.config import TrainConfig, load_config, phase_as_run, run_config, save_config
+from train.run.directory import CHECKPOINTS, EXPORT, RUN_FILE, locked
 from train.run.launch import decided, wait
+from train.run.outputs import are_final
 from train.run.resume import Resume
 from train.run.shelf import ORIGIN, Shelf, shelf
 from train.run.trainer import Trainer
@@ -40,11 +42,13 @@ def play_phases(
             continue
         game = registered(declared.game)
         folder, settings = directory / phase, phase_as_run(config, phase, game)
+        if settings.threads is None and (folder / RUN_FILE).exists():  # this machine may have other cores
+            settings = replace(settings, threads=load_config(folder, game, run_config(game)).threads)
         own = data.with_seed(settings.seed)
         past = None
         if resume is not None:
             past = Resume(folder, phase_as_run(resume.stored, phase, game), resume.other_data)
-        if decided(_is_done(folder)):
+        if decided(_is_done(directory, phase)):
             if past is not None and not checkpoints(directory / CHECKPOINTS):  # else the game's own state is asked
                 _check_data(folder, own, past.other_data)
             played[phase] = _exported(folder / EXPORT, game, data.shape)
@@ -52,6 +56,8 @@ def play_phases(
         trainer = make_trainer(game, settings, own, folder)
         kept = shelf(game, trainer, config.data.cache) if getattr(config, phase).reuse else None
         new = decided(not checkpoints(folder / CHECKPOINTS))
+        if resume is None:
+            open_run(directory, name, config)  # before the phase's folder: the run could not be resumed without
         alone = kept is None or not new or not here().first
         with nullcontext() if kept is None or alone else kept.taken(phase):
             if kept is not None and new and decided(here().first and kept.holds()):
@@ -112,7 +118,7 @@ def _take(kept: Shelf, folder: Path) -> None:
 def fixed_by_phases(name: str, config: TrainConfig, directory: Path) -> Iterator[str]:
     """Settings of phases that cannot change any more in the run ``directory``: all of them once a phase is done."""
     for phase in GAMES[name].phases:
-        if _is_done(directory / phase) or checkpoints(directory / CHECKPOINTS):
+        if _is_done(directory, phase) or checkpoints(directory / CHECKPOINTS):
             yield phase
         else:
             if checkpoints(directory / phase / CHECKPOINTS):
@@ -133,9 +139,16 @@ def _exported(folder: Path, game: str, shape: tuple[int, ...]) -> Game:
     return loaded
 
 
-def _is_done(folder: Path) -> bool:
-    """Whether a phase has its export; the config.json in it is written last."""
-    return (folder / EXPORT / "config.json").exists()
+def _is_done(directory: Path, phase: str) -> bool:
+    """Whether a phase has its export, in which config.json is written last, and the outputs that come after it.
+
+    These are not asked for if the run itself has begun, or if there is no checkpoint that they could be made from.
+    """
+    folder = directory / phase
+    if not (folder / EXPORT / "config.json").exists():
+        return False
+    begun = bool(checkpoints(directory / CHECKPOINTS))
+    return begun or not checkpoints(folder / CHECKPOINTS) or are_final(folder)
 
 
 def _check_data(folder: Path, data: Dataset, other_data: bool) -> None:

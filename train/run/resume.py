@@ -51,6 +51,8 @@ def check_changes(resume: Resume, config: TrainConfig, also_fixed: Iterable[str]
         fixed |= set(DATA_FIXED)
     if (stored.ema > 0) != (config.ema > 0):
         fixed.add("ema")
+    if stored.device.partition(":")[0] != config.device.partition(":")[0]:
+        fixed.add("device")  # its random state does not carry over
     refuse({name: change for name, change in differ.items() if within(name, fixed)})
     for name, change in differ.items():
         if name != "out":

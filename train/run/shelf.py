@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,11 +29,11 @@ from torch import Tensor
 from models.export import load_game
 from models.games import GAMES
 from train.data.cache import cache_folder
-from train.errors import amount, printable
+from train.errors import ResourceError, amount, printable
 from train.provenance import ROOT
 from train.run.checkpoint import checkpoints
 from train.run.directory import CHECKPOINTS, EXPORT, LOCK
-from train.run.files import new_folder, sweep, write_json
+from train.run.files import naming, new_folder, sweep, write_json
 from train.run.trainer import Trainer
 
 FOLDER = "phases"
@@ -106,8 +107,8 @@ class Shelf:
         try:
             sweep(self.path.parent)
             _copy(folder, self.path)
-        except OSError as error:
-            print(f"phases: {printable(str(self.path))} was not kept for other runs: {error}", flush=True)
+        except (OSError, ResourceError) as error:
+            print(f"phases: nothing is kept for other runs: {error}", file=sys.stderr, flush=True)
 
     def begin(self, folder: Path) -> None:
         """Note in ``folder`` what the training that begins there is."""
@@ -196,7 +197,7 @@ def _copy(source: Path, target: Path) -> None:
         old = [name for name in names if name not in newest] if Path(folder).name == CHECKPOINTS else []
         return [*old, *(name for name in names if name == LOCK)]
 
-    with new_folder(target) as temporary:
+    with naming(target), new_folder(target) as temporary:
         shutil.copytree(source, temporary, ignore=left_out, dirs_exist_ok=True)
 
 

@@ -11,16 +11,15 @@ from models.games import Game, Loss
 from models.processes import here
 from train.data.datasets import Dataset
 from train.errors import ResourceError, Stopped, TrainingError, resource_message
-from train.report.record import FIGURES
 from train.run import checkpoint, snapshot
 from train.run.config import TrainConfig, torch_device
-from train.run.directory import CHECKPOINTS, REPORT
+from train.run.directory import CHECKPOINTS
 from train.run.files import sweep
 from train.run.guard import FiniteGuard, check_alike, check_parameters
 from train.run.launch import Heard, decided, mean, wait
 from train.run.log import RunLog, Unheard, duration
 from train.run.loop import Loop
-from train.run.outputs import Outputs
+from train.run.outputs import Outputs, are_final
 from train.run.scoring import Asked, Scoring
 from train.run.signals import Requests
 from train.run.source import Source
@@ -160,15 +159,8 @@ class Trainer:
             raise ValueError(f"resume: none of the checkpoints in {folder} is valid")
 
     def ended(self) -> bool:
-        """Whether the last iteration is done and the final outputs, whose last two files are these, were written."""
-        return bool(decided(self._ended()))
-
-    def _ended(self) -> bool:
-        last = [self.directory / FIGURES, self.directory / REPORT]
-        saved = checkpoint.checkpoints(self.directory / CHECKPOINTS)
-        if self.loop.step < self.config.iterations or not saved or not all(path.exists() for path in last):
-            return False
-        return min(path.stat().st_mtime_ns for path in last) >= saved[0].stat().st_mtime_ns
+        """Whether the last iteration is done and the final outputs were written."""
+        return self.loop.step >= self.config.iterations and bool(decided(are_final(self.directory)))
 
     def _watch(self, player: str, loss: Loss) -> None:
         self._guard.watch(player, loss.value, self.loop.step + 1)

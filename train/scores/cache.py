@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,18 +74,32 @@ def real_statistics(
 def _computed(images: Tensor, extractor: Extractor, neighbours: int) -> dict[str, Tensor]:
     batches = shown(images.split(PASS), -(-len(images) // PASS), "real images")
     features = torch.cat([extractor.features(batch).features for batch in batches])
-    gaussian = moments(features)
-    some = evenly_spaced(features, neighbours)
-    with full_float32():
+    with _one_thread(), full_float32():
+        gaussian = moments(features)
+        some = evenly_spaced(features, neighbours)
         found = radii(Cloud(some, some.double().mean(0).float()))
-    return {  # contiguous, as they will be when they are read: the scores are the same bit for bit
-        "features": features,
-        "mean": gaussian.mean,
-        "covariance": gaussian.covariance,
-        "root": root(gaussian.covariance).contiguous(),
-        "third": found.third,
-        "fifth": found.fifth,
-    }
+        return {  # contiguous, as they will be when they are read: the scores are the same bit for bit
+            "features": features,
+            "mean": gaussian.mean,
+            "covariance": gaussian.covariance,
+            "root": root(gaussian.covariance).contiguous(),
+            "third": found.third,
+            "fifth": found.fifth,
+        }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in one order: whoever makes the statistics, however many threads it has, they are the same bit for bit.
+
+    A run has all threads when it begins and its own number when it is resumed, and perhaps has to make them anew.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _read(file: Path, key: str) -> dict[str, Tensor] | None:

@@ -38,6 +38,7 @@ def test_a_second_process_is_refused_and_the_first_ones_death_releases_the_lock(
         holder.wait()
     with locked(tmp_path):
         assert (tmp_path / LOCK).read_text() == str(os.getpid())
+    assert (tmp_path / LOCK).read_bytes() == b""
     with locked(tmp_path):  # and once more in the same process
         pass
 

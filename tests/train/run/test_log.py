@@ -9,7 +9,7 @@ import time
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from train.errors import resource_message
+from train.errors import ResourceError
 from train.run import files
 from train.run.log import RunLog, duration, read_history, read_rows
 
@@ -175,6 +175,36 @@ def test_tensorboard_reads_each_step_once_after_a_kill_and_a_resume(tmp_path):
     assert scalars(tmp_path / "tensorboard", "critic/loss") == [(2, 2.0), (4, 40.0)]
 
 
+def test_tensorboard_has_every_row_after_a_kill_between_metrics_and_events(tmp_path, monkeypatch):
+    killed = RunLog(tmp_path, "tiny", 0, 10)
+    killed.row(4, {"critic/loss": 4.0})
+
+    def die(step, values):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # after the checkpoint of step 4
+        patch.setattr(killed._events, "row", die)
+        with pytest.raises(KeyboardInterrupt):
+            killed.row(4, {"metrics/modes": 8.0, "metrics/kl": float("inf")})
+    time.sleep(0.01)
+    for _ in range(2):  # killed once more before the next row
+        resumed = RunLog(tmp_path, "tiny", 4, 10)
+        time.sleep(0.01)
+    resumed.row(5, {"critic/loss": 5.0})
+    assert scalars(tmp_path / "tensorboard", "critic/loss") == [(4, 4.0), (5, 5.0)]
+    assert scalars(tmp_path / "tensorboard", "metrics/modes") == [(4, 8.0)]
+    assert len(scalars(tmp_path / "tensorboard", "metrics/kl")) == 1
+
+
+def test_events_after_the_clock_was_set_back_are_read_last(tmp_path, monkeypatch):
+    for step, now in ((2, 2_000_000_000), (4, 1_900_000_000)):
+        monkeypatch.setattr(time, "time_ns", lambda now=now: now * 10**9)
+        log = RunLog(tmp_path, "tiny", step, 10)
+        log.row(5, {"critic/loss": float(step)})
+        log.close()
+    assert scalars(tmp_path / "tensorboard", "critic/loss") == [(5, 4.0)]
+
+
 def test_all_files_are_closed_although_one_cannot_be(tmp_path, monkeypatch):
     log = RunLog(tmp_path, "tiny", 0, 10)
 
@@ -192,6 +222,16 @@ def test_all_files_are_closed_although_one_cannot_be(tmp_path, monkeypatch):
 def test_a_full_disk_under_tensorboard_ends_the_run_like_one_under_the_rows(tmp_path):
     log = RunLog(tmp_path, "tiny", 0, 10)
     log._events._records._writer = open("/dev/full", "ab")  # noqa: SIM115
-    with pytest.raises(OSError, match="No space left") as caught:
+    with pytest.raises(ResourceError, match=r"tensorboard/events\S* was not written: no space is left on the disk; "):
         log.row(1, {"critic/loss": 1.0})
-    assert resource_message(caught.value) is not None
+    log.close()  # tries to write once more, which is no second error
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_under_the_rows_names_the_file(tmp_path):
+    log = RunLog(tmp_path, "tiny", 0, 10)
+    log._file = open("/dev/full", "a", encoding="utf-8")  # noqa: SIM115
+    with pytest.raises(ResourceError, match=r"metrics\.jsonl was not written: no space is left on the disk; "):
+        log.row(1, {"critic/loss": 1.0})
+    log.close()
+    assert log._file.closed

@@ -122,6 +122,46 @@ def test_a_run_that_died_between_the_phases_has_the_same_end(run):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def die(*arguments):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["train.run.outputs.write_json", "train.run.outputs.write_run_report"])
+def test_a_phase_that_died_after_its_export_makes_up_what_comes_after_it(run, monkeypatch, tmp_path, where):
+    with monkeypatch.context() as patch:
+        patch.setattr(where, die)
+        with pytest.raises(KeyboardInterrupt):
+            run("parts")
+    folder = tmp_path / "parts" / "vae"
+    assert (folder / "export" / "config.json").exists()
+    assert not (folder / "report.html").exists()
+    run("parts", resume=True)
+    for name in ("interpolations.png", "reconstructions.png", "figures.json", "report.html"):
+        assert (folder / name).exists(), name
+
+
+def test_a_run_that_died_when_its_first_phase_began_can_be_resumed(run, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr("train.run.phases.locked", die)
+        with pytest.raises(KeyboardInterrupt):
+            run("parts")
+    assert (tmp_path / "parts" / "vae").exists()
+    assert (run("parts", resume=True) / "report.html").exists()
+
+
+def test_a_phase_keeps_its_number_of_threads_when_it_is_resumed_on_a_machine_with_other_cores(run, monkeypatch):
+    before = torch.get_num_threads()
+    with monkeypatch.context() as patch:
+        patch.setattr("train.run.build.choose_threads", lambda *arguments: 2)
+        interrupt_at(patch, VaeGame, 2)
+        with pytest.raises(Stopped):
+            run("parts")
+    monkeypatch.setattr("train.run.build.choose_threads", lambda *arguments: 1)
+    _, state = next(checkpoint.valid_states(run("parts", resume=True) / "vae" / "checkpoints", pytest.fail))
+    torch.set_num_threads(before)
+    assert state["threads"] == 2
+
+
 def test_a_given_encoder_is_used_without_pre_training(run):
     first = run("first")
     again = run("again", game=replace(DIGITS.game, encoder=str(first / "vae" / "export")))

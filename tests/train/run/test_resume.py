@@ -52,6 +52,11 @@ def files(directory: Path) -> dict[str, str]:
     return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
+def tree(directory: Path) -> dict[str, bytes | None]:
+    """Every folder and file of a run, the lock among them, and what is in it."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in directory.rglob("*")}
+
+
 def images(folder: Path, count: int, seed: int = 0) -> Path:
     folder.mkdir(exist_ok=True)
     draw = np.random.default_rng(seed)
@@ -70,6 +75,7 @@ REFUSED = {
         "game.networks.width 8 -> 16, game.networks.noise_dim 2 -> 5",
     ),
     "seed": ("gan", ["--seed", "7"], "seed 0 -> 7"),
+    "device": ("gan", ["--device", "cuda"], "device cpu -> cuda"),
     "average": ("gan", ["--ema", "0"], "ema 0.998 -> 0.0"),
     "data": ("gan", ["--data.name", "ball3d"], "data.name ring8 -> ball3d"),
     "limit": ("gan", ["--data.limit", "50"], "data.limit None -> 50"),
@@ -85,13 +91,13 @@ REFUSED = {
 def test_what_contradicts_the_run_is_refused_by_name_and_changes_nothing(train, case):
     game, change, message = REFUSED[case]
     assert train(game, *TINY, "--iterations", "4", "--out", "r")[0] == 0
-    before = files(Path("r"))
+    before = tree(Path("r"))
     status, said = train(game, "--resume", "r", *([] if case == "fewer" else ["--iterations", "6"]), *change)
     assert status == 2
     assert message in said
     assert said.startswith("error: resume: " if case != "fewer" else "")
     assert len(said.splitlines()[-1]) < 300
-    assert files(Path("r")) == before
+    assert tree(Path("r")) == before
     assert train(game, "--resume", "r", "--iterations", "6")[0] == 0
 
 
@@ -149,13 +155,13 @@ def test_a_new_run_never_continues_what_lies_in_its_folder(train, kept):
 
 def test_a_run_in_use_is_refused(train):
     assert train("gan", *TINY, "--iterations", "4", "--out", "r")[0] == 0
-    before = files(Path("r"))
     with locked(Path("r")):
+        before = tree(Path("r"))
         for arguments in (["--resume", "r", "--iterations", "8"], [*TINY, "--out", "r"]):
             status, said = train("gan", *arguments)
             assert status == 2
             assert "r is in use by another run" in said or "r holds a run" in said
-    assert files(Path("r")) == before
+            assert tree(Path("r")) == before
 
 
 def test_an_empty_name_is_no_folder(train):
@@ -170,12 +176,12 @@ def test_other_images_of_the_same_number_are_refused_unless_allowed(train):
     images(Path("one"), 8)
     assert train("gan", *IMAGES, "--data.path", "one", "--iterations", "2", "--out", "r")[0] == 0
     images(Path("one"), 8, seed=1)
-    before = files(Path("r"))
+    before = tree(Path("r"))
     status, said = train("gan", "--resume", "r", "--iterations", "3")
     assert status == 2
     assert "other images" in said
     assert "--other-data" in said
-    assert files(Path("r")) == before
+    assert tree(Path("r")) == before
     status, said = train("gan", "--resume", "r", "--iterations", "3", "--other-data")
     assert status == 0, said
     assert "other" in said

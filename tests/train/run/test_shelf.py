@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -20,7 +21,7 @@ from models.games.vae import VaeConfig
 from models.networks import NetworkConfig
 from train.__main__ import main
 from train.data.config import DataConfig
-from train.errors import Stopped
+from train.errors import ResourceError, Stopped
 from train.report.record import FIGURES
 from train.run import checkpoint, shelf
 from train.run.config import load_config, run_config
@@ -268,6 +269,40 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(plain, run, tmp_pat
     directory = run("first")
     assert (directory / "vae" / "export" / "config.json").exists()
     assert "phases: nothing is kept for other runs: data: the cache folder" in capsys.readouterr().out
+
+
+def fill_disk(patch):
+    """While a phase is copied no file may grow, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    copy = shelf._copy
+
+    def full(*arguments):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            copy(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    patch.setattr(shelf, "_copy", full)
+
+
+def test_a_disk_that_is_full_when_a_phase_is_kept_is_said_and_the_run_goes_on(plain, run, monkeypatch, capsys):
+    fill_disk(monkeypatch)
+    assert (run("first") / "report.html").exists()
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("phases: ")]
+    assert said.startswith("phases: nothing is kept for other runs: ")
+    assert "was not written: the file size limit is reached (ulimit -f)" in said
+    assert list((Path(os.environ["XDG_CACHE_HOME"]) / "otkernels" / "phases").glob("vae*")) == []
+
+
+def test_a_disk_that_is_full_when_a_phase_is_taken_ends_a_run_that_can_be_resumed(run, steps, monkeypatch, tmp_path):
+    first = run("first")
+    with monkeypatch.context() as patch:
+        fill_disk(patch)
+        with pytest.raises(ResourceError, match=r"second/vae was not written: the file size limit is reached"):
+            run("second")
+    assert not (tmp_path / "second" / "vae").exists()
+    assert same(state(run("second", resume=True))["game"], state(first)["game"])
 
 
 def test_a_shelf_that_takes_no_lock_is_used_without_one(run, steps, capsys):

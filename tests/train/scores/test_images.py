@@ -14,6 +14,7 @@ from train.__main__ import main
 from train.data.cache import cache_folder
 from train.scores import protocol
 from train.scores.config import ScoreConfig
+from train.scores.extractors import Extractor, Features, Kind
 from train.scores.images import Scorer, to_uint8
 from train.scores.metrics import frechet_distance, kernel_distance, moments
 from train.scores.neighbours import neighbour_scores
@@ -127,6 +128,30 @@ def test_damaged_statistics_are_made_again(scorer, tiny, draw, tmp_path, damage,
     assert tiny._network.seen == before + 60 + 40
     assert "is damaged and will be made again" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "scores").iterdir()] == [file.name]
+
+
+class Pixels(nn.Module):
+    """Images as their own features, as many as it takes for the threads of a decomposition to share it."""
+
+    def forward(self, images):
+        return Features(images.flatten(1).float(), None)
+
+
+def test_statistics_do_not_depend_on_who_made_them(draw, tmp_path):
+    """A run that is resumed with a cache that was cleared, or could not be written, has another number of threads."""
+    kind = Kind("pixels", "FD[pixels]", "none", dim=192, resize="none", extra="none")
+    extractor = Extractor(kind, Pixels(), "", torch.device("cpu"), 8)
+    real, found, before = draw(40, shape=(3, 8, 8)), [], torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        made = Scorer(ScoreConfig(n=20), real, data="some", cache=str(tmp_path / str(threads)), extractor=extractor)
+        assert torch.get_num_threads() == threads
+        found.append(made._real)
+    torch.set_num_threads(before)
+    one, two = found
+    assert torch.equal(one.root, two.root)
+    assert torch.equal(one.moments.covariance, two.moments.covariance)
+    assert torch.equal(one.radii.third, two.radii.third)
 
 
 def test_statistics_are_listed_and_cleared_with_the_decoded_images(tiny, draw, tmp_path, monkeypatch, capsys):
