@@ -56,7 +56,7 @@ def test_a_game_takes_no_less_than_the_bound_when_it_plays(name):
         game.step(turn.player, real, noise, optimizers[turn.player])
     gradients = sum(tree(p.grad) for p in game.players.parameters() if p.grad is not None)
     steps = sum(4 for optimizer in optimizers.values() for _ in optimizer.state)  # one float32 count a parameter
-    taken = tree(dict(game.state_dict())) + gradients
+    taken = tree({**dict(game.named_parameters()), **dict(game.named_buffers())}) + gradients
     taken += sum(tree(dict(optimizer.state)) for optimizer in optimizers.values()) - steps
     bound = game_bytes(on_meta(name, config, (2,)))
     assert bound == taken
