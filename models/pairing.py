@@ -56,21 +56,23 @@ def distinct_share(index: Tensor, candidates: int) -> Tensor:
 
 def _rows(points: Tensor, index: Tensor) -> Tensor:
     """points [..., N, d] at index [..., K]: [..., K, d]; any row for an index of -1, whose weight is NaN."""
-    return points.take_along_dim(index.clamp(min=0)[..., None], -2)
+    return points.gather(-2, index.clamp(min=0)[..., None].expand(*index.shape, points.shape[-1]))
 
 
-def _uniform(real: Tensor, generated: Tensor, rho: Tensor, z_r: Tensor, transformed: Tensor) -> Pairs:
-    """Equal weights; NaN where a latent of the problem is NaN or infinite, so that the cost shows it."""
-    finite = z_r.isfinite().flatten(-2).all(-1) & transformed.isfinite().flatten(-2).all(-1)
-    share = torch.full((), 1 / max(real.shape[-1], 1), dtype=z_r.dtype, device=real.device)
-    weight = share.where(finite[..., None], torch.nan).expand(real.shape)
+def _uniform(real: Tensor, generated: Tensor, rho: Tensor, largest: Tensor) -> Pairs:
+    """Equal weights; NaN where a latent of the problem is NaN or infinite, so that the cost shows it.
+
+    largest [...]: the problem's largest coordinate, which then is no number either, and 0 times it is NaN.
+    """
+    weight = (0 * largest + 1 / max(real.shape[-1], 1))[..., None].expand(real.shape)
     return Pairs(real, generated, weight, rho=rho)
 
 
-def _scaled(pairing: str, z_r: Tensor, transformed: Tensor) -> tuple[Tensor, Tensor]:
+def _scaled(pairing: str, z_r: Tensor, transformed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Both without a graph, divided by a power of two so that the largest coordinate of a problem lies in [1, 2).
 
     The division is exact but for what is 2^-126 of the largest. NaN and infinities stay. ValueError for wrong shapes.
+    Also the largest coordinate [...], NaN if one is NaN. Few operations: for points each takes as long as the search.
     """
     lead, d = z_r.shape[:-2], z_r.shape[-1:]
     if z_r.dim() < 2 or 0 in z_r.shape:
@@ -79,10 +81,11 @@ def _scaled(pairing: str, z_r: Tensor, transformed: Tensor) -> tuple[Tensor, Ten
         shape = ", ".join(map(str, (*lead, "M", *d)))
         raise ValueError(f"{pairing}: F(z_g) must be [{shape}] with M >= 1, got {list(transformed.shape)}")
     x, y = z_r.detach(), transformed.detach()
-    largest = torch.maximum(x.abs().amax((-2, -1)), y.abs().amax((-2, -1)))[..., None, None]
-    unit = largest / (2 * torch.frexp(largest).mantissa)  # a power of two; NaN at 0
-    unit = unit.where(unit.isfinite() & (unit > 0), 1)
-    return x / unit, y / unit
+    norm = torch.linalg.vector_norm
+    largest = torch.maximum(norm(x, torch.inf, (-2, -1)), norm(y, torch.inf, (-2, -1)))
+    unit = largest / (2 * torch.frexp(largest).mantissa)  # a power of two; NaN at 0, NaN and infinity
+    unit = unit.nan_to_num(1)[..., None, None]
+    return x / unit, y / unit, largest
 
 
 def _each(index: Tensor) -> Tensor:
@@ -92,8 +95,9 @@ def _each(index: Tensor) -> Tensor:
 
 def cover(z_r: Tensor, transformed: Tensor) -> Pairs:
     """(z_r[i], F(z_g[rho_i])), rho_i = argmin_j |z_r[i] - F(z_g[j])|^2 (section 4.1: each real point is covered)."""
-    nearest = l2_argmin(*_scaled("cover", z_r, transformed)).index
-    return _uniform(_each(nearest), nearest, nearest, z_r, transformed)
+    x, y, largest = _scaled("cover", z_r, transformed)
+    nearest = l2_argmin(x, y).index
+    return _uniform(_each(nearest), nearest, nearest, largest)
 
 
 def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
@@ -101,12 +105,12 @@ def literal(z_r: Tensor, transformed: Tensor) -> Pairs:
 
     rho indexes generated points, yet permutes real ones: as printed the pairs are not neighbours.
     """
-    x, y = _scaled("literal", z_r, transformed)
+    x, y, largest = _scaled("literal", z_r, transformed)
     n, m = x.shape[-2], y.shape[-2]
     if n != m:
         raise ValueError(f"literal: z_r and F(z_g) must have equal length, got {n} and {m}")
     nearest = l2_argmin(x, y).index
-    return _uniform(nearest, _each(nearest), nearest, z_r, transformed)
+    return _uniform(nearest, _each(nearest), nearest, largest)
 
 
 def assignment(z_r: Tensor, transformed: Tensor) -> Pairs:
@@ -115,7 +119,7 @@ def assignment(z_r: Tensor, transformed: Tensor) -> Pairs:
     With N != M the smaller set is matched; real indices ascend. Costs are weighed in float64, whatever the dtype.
     Memory O(N + M). On a GPU it waits for the device.
     """
-    x, y = _scaled("assignment", z_r, transformed)
+    x, y, largest = _scaled("assignment", z_r, transformed)
     if x.shape[-2] <= y.shape[-2]:
         generated = assign(x, y).index
         real = _each(generated)
@@ -123,7 +127,7 @@ def assignment(z_r: Tensor, transformed: Tensor) -> Pairs:
         real, generated = assign(y, x).index.sort(-1)
     solved = torch.minimum(real, generated).amin(-1, keepdim=True) >= 0
     real, generated = (index.where(solved, -1) for index in (real, generated))
-    return _uniform(real, generated, generated, z_r, transformed)
+    return _uniform(real, generated, generated, largest)
 
 
 @torch.no_grad()
@@ -143,7 +147,7 @@ def sinkhorn(
     ``tolerance`` of the uniform one, sum_i |sum_j plan_ij - 1 / N| or sum_j |sum_i plan_ij - 1 / M|, or ``most`` were
     made. ``marginal_error`` is what the last one reached. The plan sums to 1. Memory N * M * d in the cost.
     """
-    scaled = _scaled("sinkhorn", z_r, transformed)
+    *scaled, _ = _scaled("sinkhorn", z_r, transformed)
     lead, (n, m) = z_r.shape[:-2], (z_r.shape[-2], transformed.shape[-2])
     with torch.autocast(z_r.device.type, enabled=False):
         x, y = (z.reshape(-1, *z.shape[-2:]) for z in scaled)  # [B, N, d], [B, M, d]
