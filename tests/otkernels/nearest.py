@@ -39,9 +39,10 @@ def assert_nearest(value: Tensor, index: Tensor, x: Tensor, y: Tensor, potential
 
 
 def nearest_of_many_error(value: Tensor, index: Tensor, x: Tensor, y: Tensor, potential: Tensor | None = None) -> float:
-    """The same for x [N, D] and y [M, D] whose differences no memory holds, in units of what rounding allows: the best of
-    each row by products in float64, then both costs from differences. Products keep 2^-53 of the norms about y's mean:
-    less than the bound.
+    """The same for x [N, D] and y [M, D] whose differences no memory holds, in units of what rounding allows.
+
+    The best of each row by products in float64, then both costs from differences. Products keep 2^-53 of the norms
+    about y's mean: less than the bound.
     """
     centre = y.double().mean(0)
     a, b = x.double() - centre, y.double() - centre
@@ -62,11 +63,11 @@ def assert_nearest_of_many(value: Tensor, index: Tensor, x: Tensor, y: Tensor, p
 
 
 class Costs(NamedTuple):
-    """What an implementation that computes in some dtype must find, up to rounding; costs of pairs are [..., N, M]."""
+    """What an implementation that computes in some dtype must find, up to rounding, for each pair [..., N, M]."""
 
     cost: Tensor  # float64; infinite where the dtype overflows
     slack: Tensor  # what the cost may be off by; 0 where infinite, and where every sum is exact in the dtype
-    unclear: Tensor  # [..., N]: rows with a cost so near the dtype's largest number that rounding decides whether it overflows
+    unclear: Tensor  # [..., N]: rows with a cost of which rounding decides whether it overflows
 
 
 def rounded_costs(x: Tensor, y: Tensor, potential: Tensor | None, dtype: torch.dtype) -> Costs:
@@ -106,7 +107,7 @@ def _apart(a: Tensor, b: Tensor) -> Tensor:
 
 
 def k_nearest_error(value: Tensor, index: Tensor, x: Tensor, y: Tensor, potential: Tensor | None = None) -> float:
-    """Whether value and index [..., N, k] are the k least costs of each row, for any numbers, NaN and infinity included.
+    """Whether value and index [..., N, k] are the k least costs of each row, for any numbers, NaN and infinity, too.
 
     Returns the worst error in units of what rounding allows. Raises AssertionError where a rule is broken that does not
     depend on rounding: a row with a NaN among its costs has index -1 and value NaN, indices are distinct, values
@@ -133,8 +134,8 @@ def k_nearest_error(value: Tensor, index: Tensor, x: Tensor, y: Tensor, potentia
     chosen, allowed = cost.gather(-1, index), slack.gather(-1, index)
     # the same number for costs that are equal whatever the rounding
     same = (cost[:, None, :] == chosen[..., None]) & (slack[:, None, :] == 0) & (allowed[..., None] == 0)  # [R, k, M]
-    same |= _copies(y, potential).expand(*unclear.shape, m, m)[judged].gather(
-        1, index[..., None].expand(*index.shape, m)
+    same |= (
+        _copies(y, potential).expand(*unclear.shape, m, m)[judged].gather(1, index[..., None].expand(*index.shape, m))
     )
     earlier = torch.arange(m, device=index.device) < index[..., None]
     assert not (same & earlier & ~taken[:, None, :]).any(), "of equal costs the lowest index was not taken"
@@ -169,7 +170,7 @@ def gradients_error(
     A pair's 2 w (x - y) errs by 3 u, and a sum of at most N k of them by N k u of their sizes; a half precision rounds
     what comes of it once more. A lost row (index -1) makes its gradient to x NaN and leaves the others alone.
     """
-    (n, k), m, d = index.shape[-2:], y.shape[-2], x.shape[-1]
+    (n, k), d = index.shape[-2:], x.shape[-1]
     wide, points, weight = x.double()[..., :, None, :], y.double(), weight.double()[..., None]  # [..., N, k, 1]
     lost = index < 0
     at = index.clamp_min(0).flatten(-2)[..., None]  # [..., N k, 1]
@@ -190,7 +191,9 @@ def gradients_error(
         if grad is None:
             continue
         assert torch.equal(grad.isnan(), want.isnan()), "gradients are NaN elsewhere than at lost rows"
-        allowed = (n * k + 4) * (compute.eps / 2 + 2.0**-53) * size + compute.smallest_normal * compute.eps * (n * k + 4)
+        allowed = (n * k + 4) * (compute.eps / 2 + 2.0**-53) * size + compute.smallest_normal * compute.eps * (
+            n * k + 4
+        )
         if stored.eps > compute.eps:
             allowed = allowed + stored.eps / 2 * size + stored.smallest_normal * stored.eps
             allowed = allowed.masked_fill(size > stored.max, torch.inf)  # a half precision may overflow
