@@ -120,7 +120,7 @@ def judge(p: Forest) -> float:
 
 
 def _in_one_batch(p: Forest) -> list[Tensor | None]:
-    """dz, dthresholds, dleaves, grad_out, z, thresholds, leaves as one batch, where rows share a forest as one entry."""
+    """dz, dthresholds, dleaves, grad_out, z, thresholds, leaves as a batch, of one entry where forests are shared."""
     if p.leaves.dim() == 3:
         parts = [(t if t is None else t.reshape(1, -1, t.shape[-1])) for t in (p.tangents[0], p.grad_out, p.z)]
         forests = [t if t is None else t[None] for t in (*p.tangents[1:], p.thresholds, p.leaves)]
