@@ -85,9 +85,10 @@ def judge(p: Cells) -> float:
     apart = (a[:, :, None] * b[:, None] * costs(x, y)).sum((1, 2))
     size = costs(x, y).amax((1, 2)) + 2 * g.abs().amax(1)
     rounding = (n + m + x.shape[-1] + 3) * u * size
-    mean = (b * g).sum(1).abs()
+    mean = (b * g).sum(1).abs()  # of potentials that were as large as costs, or as the start, before
+    before = size if p.start is None else size + batched(p.start, len(lead))[whole].double().abs().amax(1)
     return max(
         reported_error(every, x, y, a, b),
         in_units((every.value - apart).clamp_min(0), rounding),
-        in_units(mean, (m + 2) * (u * g.abs().amax(1) + 2.0**-52 * size)),  # potentials were as large as costs before
+        in_units(mean, (m + 2) * (u * g.abs().amax(1) + 2.0**-52 * before)),
     )

@@ -109,10 +109,13 @@ def cloud(choices: Choices, xs: Shape, ys: Shape, kinds: Sequence[str] = tuple(C
     return CLOUDS[choices.pick("cloud", kinds)](lambda *shape: randn(choices, *shape), xs, ys)
 
 
+POTENTIALS = ("none", "none", "normal", "large", "integers", "-inf", "some inf", "few", "1e30", "equal")
+
+
 def potential(choices: Choices, shape: Shape) -> Tensor | None:
     """[..., M] in float64, or None."""
     r = randn(choices, *shape)
-    match choices.pick("potential", ("none", "none", "normal", "large", "integers", "-inf", "few", "1e30", "equal")):
+    match choices.pick("potential", POTENTIALS):
         case "normal":
             return r
         case "large":
@@ -121,6 +124,8 @@ def potential(choices: Choices, shape: Shape) -> Tensor | None:
             return r.round()
         case "-inf":
             return torch.where(r > 1, r, -INF)
+        case "some inf":
+            return torch.where(r > 2, INF, r)
         case "few":
             return r.sign().clamp_min(0)
         case "1e30":
