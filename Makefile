@@ -1,5 +1,7 @@
 # make demo    POT-GAN and WGAN-GP on the 8-Gaussian ring, on the CPU: a table, a picture, a report
 # make test    all tests but those that need a GPU or hours
+# make sanitize   the C++ tests of the CPU kernels under Clang's AddressSanitizer, UndefinedBehaviorSanitizer and
+#                 ThreadSanitizer; CLANG=... names the compiler
 # make lint    ruff, mypy, clang-format
 # make docs    the site, into build/site
 # make bench   kernel benchmarks into benchmarks/results/
@@ -9,11 +11,12 @@
 # PYTHON=...   the interpreter that .venv is made with
 
 PYTHON ?= python3
+CLANG  ?= clang++
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 READY  := $(VENV)/ready
 
-.PHONY: demo test test-python test-cpp lint docs bench gpu wheel clean
+.PHONY: demo test test-python test-cpp sanitize lint docs bench gpu wheel clean
 
 demo: $(READY)
 	$(RUN) -m train.demo
@@ -29,6 +32,20 @@ test-cpp: $(READY)
 	    -DOTKERNELS_CUTE=1
 	$(VENV)/bin/cmake --build build/cpp --target otkernels_tests otkernels_cuda_on_host otkernels_cute
 	$(VENV)/bin/ctest --test-dir build/cpp --output-on-failure -j 2
+
+# The kernels on all instruction sets of this machine, optimised as they are shipped. Not the CUDA kernels on the host:
+# AddressSanitizer follows each switch between their fibers, so that tests of seconds do not end within 400 s, and all
+# fibers share one thread, where there are no races.
+sanitize: $(READY)
+	@command -v $(CLANG) > /dev/null || \
+	    { echo 'make sanitize needs Clang and libomp: apt-get install clang libomp-dev'; exit 1; }
+	for kind in address,undefined thread; do \
+	    $(VENV)/bin/cmake -S . -B build/sanitize/$$kind -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
+	        -DPython_EXECUTABLE=$(abspath $(RUN)) -DOTKERNELS_CUDA=0 -DOTKERNELS_TESTS=ON -DOTKERNELS_WERROR=ON \
+	        -DCMAKE_CXX_COMPILER=$(CLANG) -DOTKERNELS_SANITIZE=$$kind && \
+	    $(VENV)/bin/cmake --build build/sanitize/$$kind --target otkernels_tests otkernels_planted_faults && \
+	    $(VENV)/bin/ctest --test-dir build/sanitize/$$kind --output-on-failure -E 'cuda_on_host|cute' || exit 1; \
+	done
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -56,6 +56,7 @@ def balanced(
     if n % m and size > 1:
         # in float64, which holds premium and potentials beside each other; a premium is no cost for a gap to be part of
         x, y, copies, tolerance = x.double(), y.double(), copies.double(), 0.0
+        copies = copies - copies.amax((-2, -1), keepdim=True)  # what all potentials have in common would hide a premium
         needed = torch.arange(size, device=x.device) < n // m
         copies = torch.where(needed, copies + _premium(x, y, copies)[..., None, None], copies)
     index = assign(x, y.repeat_interleave(size, -2), potential=copies.flatten(-2), tolerance=tolerance, impl=impl).index
@@ -63,7 +64,7 @@ def balanced(
 
 
 def _premium(x: Tensor, y: Tensor, copies: Tensor) -> Tensor:
-    """More than moving any one point to any other centre can cost: [...]."""
+    """More than moving any one point to any other centre can cost, and above zero where it costs nothing: [...]."""
     middle = y.mean(-2, keepdim=True)
     reach = (x - middle).square().sum(-1).amax(-1).sqrt() + (y - middle).square().sum(-1).amax(-1).sqrt()
-    return 1.01 * (reach.square() + copies.amax((-2, -1)) - copies.amin((-2, -1)))
+    return (1.01 * (reach.square() + copies.amax((-2, -1)) - copies.amin((-2, -1)))).clamp_min(2.0**-1000)

@@ -294,6 +294,8 @@ def _coarser(p: _Problem) -> tuple[_Problem, Tensor]:
 
 def _spread(p: _Problem, parents: Tensor | None) -> Tensor:
     """Standard deviation over j of |x_i - y_j|^2, less |x_i - parent_j|^2; the mean over at most 64 x_i: [B]."""
+    if len(p.x) == 0:
+        return torch.zeros_like(p.b[:, 0])  # torch warns of the deviation of nothing
     rows = torch.linspace(0, p.x.shape[1] - 1, min(64, p.x.shape[1]), device=p.x.device).long()
     centre = p.y.mean(1, keepdim=True)
     x, y = (points.double() for points in (p.x[:, rows] - centre, p.y - centre))  # which no autocast makes halves of

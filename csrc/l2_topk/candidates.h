@@ -77,12 +77,15 @@ struct TopCandidates : Panels<T, Product> {
     if (count > k) count = keep_best(gains, columns, count, threshold_of(gains, count, k, k));
     kept.settled[row] = count;
     T bound = kInf<T>;
+    bool known = count == k;
     for (int64_t c = 0; c < count; ++c) {
       value[i * k + c] = -gains[c], index[i * k + c] = columns[c];
+      if (gains[c] == kInf<T>) continue;  // of a potential of +inf: above every bound
       const T lowest = this->settled_bound(r, -gains[c], potential_of(columns[c]));
-      bound = lowest >= bound ? bound : lowest;  // of a NaN that
+      known &= lowest == lowest;
+      bound = std::min(bound, lowest);
     }
-    if (count == k) raise(r, bound);
+    if (known) raise(r, bound);
   }
 
   void raise(int64_t r, T bound) {

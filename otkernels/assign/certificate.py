@@ -21,7 +21,8 @@ def primal_cost(x: Tensor, y: Tensor, potential: Tensor | None, index: Tensor) -
         pair = pair + m * torch.arange(math.prod(lead), device=index.device).view(*lead, 1)
     pair = pair.flatten()
     matched = y.reshape(-1, d).index_select(0, pair).view(*index.shape, d)
-    cost = (x.double() - matched.double()).square().sum(-1)  # [..., N]
+    x = x.double().contiguous()  # torch sums in an order that follows the strides
+    cost = (x - matched.double()).square().sum(-1)  # [..., N]
     if potential is not None:
         cost = cost - potential.reshape(-1).index_select(0, pair).view(index.shape).double()
     return torch.where(index < 0, torch.nan, cost).sum(-1)

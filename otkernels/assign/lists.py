@@ -29,7 +29,8 @@ LAST = 64  # columns a row, for the searches at the end
 LONGEST = 128  # what l2_topk can find
 PUT_OFF = 7 / 8  # share of the searches beyond which it does not pay to put them off once more
 SEVERAL = 64  # rows for which it pays to list many rows together
-COARSE = 4.0  # times the final potentials' size that v may have fallen: a few of the 4 (D + 16) roundings in verify
+COARSE = 4.0  # times the final potentials' size that they may have been: a few of the 4 (D + 16) roundings in verify
+LEFT_OVER = -2  # in place of a column's owner, where n < m: kCrowd of paths.h
 MORE = 16  # open columns that a row in the way of a search offers: kAssignMore of assign.h
 
 
@@ -58,7 +59,8 @@ class Lists:
         self.all_rows = np.arange(self.n)
         self.budget = 0  # how many rows auctions may have listed
         self.bids = BIDS
-        self.is_coarse = False  # whether v had fallen so far that digits of the result were lost
+        self.largest = 0.0  # the largest potential that searches started from
+        self.is_coarse = False  # whether that was so large that digits of the result were lost
         self.listed = self.steps = self.scans = 0  # rows listed, bids made, rows scanned
 
     def start(self, x: Tensor, u: Tensor) -> None:
@@ -173,6 +175,7 @@ class Lists:
     def finish(self) -> None:
         """Exact: lists anew, pairs that are tight, augmenting paths for the others."""
         self.list_rows(self.all_rows, min(LAST, self.capacity))
+        self.largest = float(max(np.abs(self.u).max(), np.abs(self.v).max()))
         self.owner.fill(-1)
         self.match.fill(-1)
         best = self.column[:, 0]
@@ -181,7 +184,7 @@ class Lists:
         self.match[kept] = best[kept]
         if self.n < self.m:
             left = np.flatnonzero((self.owner < 0) & (self.v == self.v.max()))[: self.m - self.n]
-            self.owner[left] = -2
+            self.owner[left] = LEFT_OVER
         queue = np.empty(self.n, np.int64)
         count = self.n - int(kept.sum())
         queue[:count] = np.flatnonzero(~kept)
@@ -219,16 +222,24 @@ class Lists:
         pairs[np.arange(self.capacity) >= self.length[:, None]] = False
         return float(self.cost[pairs].sum())
 
+    def _shift(self) -> float:
+        """What makes v's mean 0; where n < m, what makes v of the columns that are left over 0."""
+        if self.n == self.m:
+            return float(self.v.mean())
+        left = self.v[self.owner == LEFT_OVER]
+        return float(left.max() if len(left) else self.v.max())
+
     def result(self) -> Solved:
         """index [N], u [N], v [M]; u_i = min_j c_ij - v_j over all columns."""
-        fallen = 0.0
+        worked = float(max(np.abs(self.v).max(), self.largest))
         for _ in range(2):  # the second time for what the first one's rounding left, where v was large
-            shift = float(self.v.mean() if self.n == self.m else self.v.max())
+            shift = self._shift()
             self.v -= shift
             self.bound += shift
-            fallen = max(fallen, abs(shift))
+        if self.n < self.m:
+            np.minimum(self.v, 0, out=self.v)  # by rounding a column with a row may lie above those without
         self.u = self.least()
-        self.is_coarse = fallen > COARSE * float(np.abs(self.u).max() + np.abs(self.v).max())
+        self.is_coarse = worked > COARSE * float(np.abs(self.u).max() + np.abs(self.v).max())
         unsure = np.flatnonzero(self.bound < self.u)  # rows whose lists a search has extended
         if len(unsure):
             x = self.x[torch.from_numpy(unsure).to(self.x.device)]

@@ -18,7 +18,8 @@ def assign(x: Tensor, y: Tensor, potential: Tensor | None, tolerance: float = 0.
 
 
 def _solve_all(x: Tensor, y: Tensor, potential: Tensor | None) -> Solution:
-    cost = (x.double()[:, :, None] - y.double()[:, None]).square().sum(-1)  # [B, N, M]
+    x, y = x.double().contiguous(), y.double().contiguous()  # torch sums in an order that follows the strides
+    cost = (x[:, :, None] - y[:, None]).square().sum(-1)  # [B, N, M]
     if potential is not None:
         cost = cost - potential.double()[:, None]
     solved = [solve(matrix.cpu()) for matrix in cost]
@@ -46,7 +47,7 @@ def solve(cost: Tensor) -> Solution:
             if owner[j] < 0:
                 break
             closed[j], i = True, owner[j]
-        nearer = (reached - distance)[closed]
+        nearer = (reached - distance)[closed].clamp_min(0)  # below 0 by rounding alone: v only falls
         v[closed] -= nearer
         u[[owner[k] for k in closed.nonzero()[:, 0].tolist()]] += nearer
         u[row] += reached

@@ -22,6 +22,7 @@ def l2_argmin(x: Tensor, y: Tensor, potential: Tensor | None, precision: str = "
 
 @torch.no_grad()
 def argmin(x: Tensor, y: Tensor, potential: Tensor | None) -> Tensor:
+    x, y = x.contiguous(), y.contiguous()  # or torch sums some pairs in another order, and copies of a point differ
     batch, n, d = x.shape
     rows = max(1, _CHUNK_ELEMENTS // max(1, batch * y.shape[1] * d))
     index = torch.empty(batch, n, dtype=torch.int64, device=x.device)
@@ -37,7 +38,7 @@ def argmin(x: Tensor, y: Tensor, potential: Tensor | None) -> Tensor:
 
 def value_at(x: Tensor, y: Tensor, potential: Tensor | None, index: Tensor) -> Tensor:
     """|x_i - y_j|^2 - potential_j at j = index_i, NaN where index_i is -1: [B, N], differentiable."""
-    safe = index.clamp_min(0)
+    safe, x = index.clamp_min(0), x.contiguous()
     value = (widen(x) - widen(y).gather(1, safe[..., None].expand_as(x))).square().sum(-1)
     if potential is not None:
         value = value - widen(potential).gather(1, safe)

@@ -23,6 +23,7 @@ def l2_topk(x: Tensor, y: Tensor, k: int, potential: Tensor | None) -> tuple[Ten
 
 @torch.no_grad()
 def least(x: Tensor, y: Tensor, k: int, potential: Tensor | None) -> Tensor:
+    x, y = x.contiguous(), y.contiguous()  # as l2_argmin's: copies of a point then cost the same to the bit
     batch, n, d = x.shape
     rows = max(1, _CHUNK_ELEMENTS // max(1, batch * y.shape[1] * d))
     index = torch.empty(batch, n, k, dtype=torch.int64, device=x.device)

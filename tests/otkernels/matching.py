@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from otkernels import Assignment, verify
-from tests.otkernels.nearest import costs
+from tests.otkernels.nearest import costs, in_units
 
 UNIT = torch.finfo(torch.float64).eps / 2
 
@@ -30,29 +30,37 @@ def matched(entries: Tensor, index: Tensor) -> Tensor:
     return entries.gather(-1, index[..., None])[..., 0]
 
 
-def assert_optimal(result: Assignment, x: Tensor, y: Tensor, potential: Tensor | None = None) -> None:
-    """An injective index, potentials that are feasible and tight, and a certificate that says what they prove."""
+def optimal_error(result: Assignment, x: Tensor, y: Tensor, potential: Tensor | None = None) -> float:
+    """An injective index, potentials that are feasible and tight, and a certificate that says what they prove.
+
+    Returns the worst error in units of what rounding allows; AssertionError for what no rounding excuses.
+    """
     index, u, v = result.index, result.u, result.v
     (n, m), cost = (x.shape[-2], y.shape[-2]), costs(x, y, potential)
     assert (index.dtype, u.dtype, v.dtype) == (torch.int64, torch.float64, torch.float64)
     assert (index.shape, u.shape, v.shape) == (x.shape[:-1], x.shape[:-1], y.shape[:-1])
-    assert ((index >= 0) & (index < m)).all()
-    assert (index.sort(-1).values.diff(dim=-1) > 0).all()
+    assert ((index >= 0) & (index < m)).all(), "an index is out of range"
+    assert (index.sort(-1).values.diff(dim=-1) > 0).all(), "a column is taken twice"
     slack = slack_of(x, y, potential, result)
     reduced = cost - u[..., None] - v[..., None, :]
-    assert (reduced >= -slack).all()
-    assert (matched(reduced, index).abs() <= matched(slack, index)).all()
     at_pairs = matched(slack, index)
+    errors = [in_units((-reduced).clamp_min(0), slack), in_units(matched(reduced, index).abs(), at_pairs)]
     if n == m:
         # before they were moved by their mean, potentials were as large as costs and their terms: m roundings of those
         terms = cost if potential is None else cost.abs() + 2 * potential.double().abs()[..., None, :]
-        assert (v.mean(-1).abs() <= 2 * m * UNIT * terms.amax((-1, -2))).all()
+        if m:
+            errors.append(in_units(v.mean(-1).abs(), 2 * m * UNIT * terms.amax((-1, -2))))
     else:
-        assert (v <= 0).all()
+        assert (v <= 0).all(), "a column's potential is positive"
         unmatched = torch.ones_like(v).scatter(-1, index, 0)
-        assert (v * unmatched == 0).all()
+        assert (v * unmatched == 0).all(), "an unmatched column has a potential"
     assert_certificate(result, matched(cost, index), at_pairs)
-    assert verify(x, y, result, potential).valid.all()
+    assert verify(x, y, result, potential).valid.all(), "verify does not accept it"
+    return max(errors)
+
+
+def assert_optimal(result: Assignment, x: Tensor, y: Tensor, potential: Tensor | None = None) -> None:
+    assert optimal_error(result, x, y, potential) <= 1
 
 
 def assert_certificate(result: Assignment, chosen: Tensor, at_pairs: Tensor) -> None:

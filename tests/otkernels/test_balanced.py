@@ -47,6 +47,14 @@ def test_a_large_potential_leaves_the_sizes_alone(lowest, randn):
     assert sizes(balanced(randn(40, 3), y, potential), 7) == [5, 5, 6, 6, 6, 6, 6]
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-22, 1e-42])
+@pytest.mark.parametrize("price", [None, 0.5, -1e6])
+def test_sizes_do_not_depend_on_what_the_clusters_cost(scale, price, randn):
+    """Where all costs are equal, or no more than the rounding of what all potentials have in common."""
+    potential = None if price is None else torch.full((7,), price)
+    assert sizes(balanced(scale * randn(17, 2), scale * randn(7, 2), potential), 7) == [2, 2, 2, 2, 3, 3, 3]
+
+
 def test_a_tolerance_leaves_the_sizes_alone(randn):
     assert sizes(balanced(randn(2970, 8), randn(100, 8), tolerance=0.5), 100) == [29] * 30 + [30] * 70
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from otkernels import AdamState, FitTransport, _native, fit_transport, l2_argmin, soft_forest
-from otkernels.fit_transport import reference
 
 from .cases import devices_and_impls
+from .transports import one_step_error
 
 # N, M, d, T, D, d_out: one of each; ragged; the paper's; the toy's; deep; N < M and N > M
 SHAPES = [
@@ -21,7 +21,6 @@ SHAPES = [
     (70, 33, 5, 1, 9, 130),
 ]
 RUNS = devices_and_impls("fit_transport")
-U = 2.0**-24
 
 
 def problem(randn, shape, lead=(), dtype=torch.float32, device="cpu"):
@@ -42,33 +41,6 @@ def clone(tensors):
     return tuple(tensor.clone() for tensor in tensors)
 
 
-def gradient_and_bound(z_r, z_g, thresholds, leaves, index, pairing):
-    """In float64: the gradient to the leaves under given pairs, and what float32 may be off by.
-
-    A share errs by 3 ulp (soft_forest.h), so mu by (4 D) 2u, a sum of K terms by K u, a difference and the weight by u
-    each; errors of F pass through the pairs and mu^T into the gradient, whose own sum has M terms. Second order: + 8.
-    """
-    n, m, trees, depth = z_r.shape[-2], z_g.shape[-2], leaves.shape[-3], leaves.shape[-2].bit_length() - 1
-    z_r, z_g, thresholds, leaves = (t.double() for t in (z_r, z_g, thresholds, leaves))
-    routing = 8 * depth + 8
-
-    def pull(pairs):  # F -> its gradient, given per pair what is summed [B, N, o]
-        at = (index if pairing == "cover" else each)[..., None].expand_as(z_r)
-        return torch.zeros(len(z_r), m, z_r.shape[-1], dtype=torch.float64).scatter_add(1, at, 2 / n * pairs)
-
-    each = torch.arange(n).expand_as(index)
-    transformed = soft_forest(z_g, thresholds, leaves, impl="reference")
-    error = (trees * leaves.shape[-2] + routing) * U * soft_forest(z_g, thresholds, leaves.abs(), impl="reference")
-    real, generated = (each, index) if pairing == "cover" else (index, each)
-    difference = transformed.gather(1, generated[..., None].expand_as(z_r)) - z_r.gather(
-        1, real[..., None].expand_as(z_r)
-    )
-    slack = error.gather(1, generated[..., None].expand_as(z_r)) + 4 * U * difference.abs() * (n + 1)
-    grad = reference.forest.soft_forest_backward(pull(difference), z_g, thresholds, leaves)[2]
-    spread = (m + routing) * U * pull(difference.abs()) + pull(slack)
-    return grad, reference.forest.soft_forest_backward(spread, z_g, thresholds, leaves)[2]
-
-
 @pytest.mark.parametrize(("device", "impl"), RUNS)
 @pytest.mark.parametrize("lead", [(), (3,)])
 @pytest.mark.parametrize("pairing", ["cover", "literal"])
@@ -85,31 +57,9 @@ def test_one_step_in_float32(shape, pairing, lead, device, impl, randn):
     assert all(torch.equal(a, b) for a, b in zip(after[:3], before[:3], strict=True))
     assert after[6].item() == 4
 
-    def one(tensors):
-        return tuple(t.cpu().view(*(lead or (1,)), *t.shape[len(lead) :]) for t in tensors[:6])
-
-    (z_r, z_g, thresholds, leaves, m0, v0), (*_, moved, m1, v1) = one(before), one(after)
-    index, cost = index.cpu().reshape(len(z_r), -1), cost.cpu().flatten().double()
-    wide = (z_r.double(), soft_forest(z_g.double(), thresholds.double(), leaves.double(), impl="reference"))
-    distances = torch.cdist(*wide, compute_mode="donot_use_mm_for_euclid_dist").square()  # [B, N, M]
-    # F errs by (K + 8 D + 8) u sum mu |leaf| / T, a distance by 2 sqrt(d) |x - F| times that
-    trees, width, d_out = leaves.shape[1:]
-    off = (trees * width + 8 * width.bit_length() + 8) * U * leaves.abs().max().double() * d_out**0.5
-    slack = 4 * off * (distances.amax() ** 0.5 + off) + 4 * (d_out + 4) * U * distances.amax()
-    assert (distances.gather(2, index[..., None])[..., 0] <= distances.amin(2) + slack).all()
-    if pairing == "literal":
-        distances = distances.mT  # |z_r[j] - F[i]|^2
-    chosen = distances.gather(2, index[..., None])[..., 0]
-    assert ((cost - chosen.mean(1)).abs() <= slack).all()
-
-    grad, bound = gradient_and_bound(z_r, z_g, thresholds, leaves, index, pairing)
-    # exp_avg = m0 + (g - m0) / 2; exp_avg_sq = 0.9 v0 + 0.1 g^2
-    assert ((m1 - (m0.double() + grad) / 2).abs() <= bound / 2 + 4 * U * (m0.abs() + grad.abs())).all()
-    square = 0.1 * (2 * grad.abs() + bound) * bound
-    assert ((v1 - (0.9 * v0.double() + 0.1 * grad**2)).abs() <= square + 8 * U * (v0 + grad**2)).all()
-    correction1, correction2 = 1 - 0.5**4, 1 - 0.9**4
-    step = 0.01 / correction1 * m1.double() / ((v1.double() / correction2) ** 0.5 + 1e-8)
-    assert ((moved - (leaves.double() - step)).abs() <= 2 * U * leaves.abs() + 16 * U * step.abs()).all()
+    here = [t.cpu() for t in (*before, *after[3:], index, cost)]
+    options = {"pairing": pairing, "lr": 0.01, "betas": (0.5, 0.9), "eps": 1e-8}
+    assert one_step_error(here[:7], here[7:11], *here[11:], **options) <= 1
 
 
 @pytest.mark.parametrize("impl", ["cpu"])

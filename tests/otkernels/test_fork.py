@@ -11,7 +11,7 @@ import pytest
 PROBLEM = """
 import os, time
 import torch
-from otkernels import AdamState, assign, fit_transport, l2_argmin
+from otkernels import AdamState, assign, fit_transport, l2_argmin, l2_topk
 
 torch.set_num_threads(2)
 x = torch.randn(2000, 64)
@@ -28,6 +28,7 @@ def transport():
 
 OPS = {
     "l2_argmin": lambda: l2_argmin(x, x),
+    "l2_topk": lambda: l2_topk(x, x, 9),
     "assign": lambda: assign(x[:, :8].reshape(50, 40, 8), x[:, 8:16].reshape(50, 40, 8)),
     "soft_forest": lambda: (forest.soft_forest(z, thresholds, leaves, "cpu"),),
     "soft_forest_backward": lambda: forest.soft_forest_backward(g, z, thresholds, leaves, "cpu"),
@@ -56,7 +57,15 @@ else:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize(
     "name",
-    ["l2_argmin", "assign", "soft_forest", "soft_forest_backward", "soft_forest_double_backward", "fit_transport"],
+    [
+        "l2_argmin",
+        "l2_topk",
+        "assign",
+        "soft_forest",
+        "soft_forest_backward",
+        "soft_forest_double_backward",
+        "fit_transport",
+    ],
 )
 def test_a_forked_child_does_not_wait_for_its_parent_s_threads(name):
     code = f"NAME = {name!r}\n{PROBLEM}"

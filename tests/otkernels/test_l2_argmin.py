@@ -265,6 +265,17 @@ def test_views_are_read_as_they_are(device, impl, randn):
 
 
 @everywhere
+def test_copies_of_a_point_tie_whatever_the_strides(device, impl, randn):
+    """A sum in an order that depends on where a number lies would tell them apart."""
+    y = randn(5, 31, 7, device=device).mT[:, torch.arange(7, device=device) % 2]
+    x = randn(5, 31, 65, device=device).mT
+    result, expected = l2_argmin(x, y, impl=impl), l2_argmin(x.contiguous(), y.contiguous(), impl=impl)
+    assert (result.index < 2).all()
+    assert torch.equal(result.index, expected.index)
+    assert torch.equal(result.value, expected.value)
+
+
+@everywhere
 @pytest.mark.parametrize("shape", [(0, 5), (3, 0, 5), (0, 4, 5)])
 def test_nothing_to_assign_is_empty(shape, device, impl, randn):
     x, y = randn(*shape, device=device), randn(*shape[:-2], 7, 5, device=device)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from otkernels import l2_argmin, l2_topk
 from tests.otkernels.cases import devices_and_impls
-from tests.otkernels.nearest import costs, summation_bound
+from tests.otkernels.nearest import costs, k_nearest_error, summation_bound
 
 everywhere = pytest.mark.parametrize(("device", "impl"), devices_and_impls("l2_topk"))
 INF, NAN = math.inf, math.nan
@@ -204,6 +204,18 @@ def test_infinite_potentials(d, device, impl, randn):
     cost = costs(x, y)[:, 7]
     assert ((value[:, 0].double() - cost).abs() <= summation_bound(cost, d, torch.float32)).all()
     assert (value[:, 1:] == INF).all()
+
+
+@everywhere
+@pytest.mark.parametrize("d", [5, 16, 33])
+@pytest.mark.parametrize("wanted", [[91], [40], [0, 200], [299]])
+def test_points_at_any_price_hide_no_others(wanted, d, device, impl, randn):
+    """An infinite potential takes its point's bounds away; more columns than a row keeps must still be told apart."""
+    x, y, potential = randn(60, d, device=device), randn(300, d, device=device), randn(300, device=device)
+    potential[wanted] = INF
+    value, index = l2_topk(x, y, 17, potential, impl=impl)
+    assert (index[:, : len(wanted)] == torch.tensor(wanted, device=device)).all()
+    assert k_nearest_error(value, index, x, y, potential) <= 1
 
 
 @everywhere

@@ -11,6 +11,7 @@ from torch import Tensor
 from otkernels import soft_forest
 from otkernels.soft_forest import reference
 from tests.otkernels.cases import devices_and_impls
+from tests.otkernels.forests import second_bounds
 
 everywhere = pytest.mark.parametrize(("device", "impl"), devices_and_impls("soft_forest"))
 double_backward = torch.ops.otkernels.soft_forest_double_backward
@@ -49,49 +50,9 @@ def by_autograd(*inputs: Tensor | None) -> tuple[Tensor, ...]:
     return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(found, primals, strict=True))
 
 
-def bounds(*inputs: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """The error bounds of csrc/soft_forest/double_backward.h, with the letters used there."""
-    dz, dthresholds, dleaves, grad_out, z, thresholds, leaves = (t if t is None else t.double() for t in inputs)
-    dz, dthresholds, dleaves = (
-        torch.zeros_like(p) if t is None else t
-        for t, p in zip((dz, dthresholds, dleaves), (z, thresholds, leaves), strict=True)
-    )
-    u = torch.finfo(dtype).eps / 2 + 2.0**-53  # the second is the reference value's own
-    (_, trees, nodes), (n, d), d_out = thresholds.shape, z.shape[1:], leaves.shape[-1]
-    depth, k = (nodes + 1).bit_length() - 1, trees * (nodes + 1)
-    mu, levels = reference.routing(z, thresholds)
-    logit = reference._by_node(z, trees, nodes) - thresholds[:, None]
-    x = logit.abs().max().item() if logit.numel() else 0.0
-    length = reference._by_node(dz.abs(), trees, nodes) + dthresholds.abs()[:, None]
-    big_r, below = [torch.zeros_like(mu[..., :1])], reference._levels(length)
-    for (r, p, q), here in zip(levels, below, strict=True):
-        big_r.append(reference._join(big_r[-1] * p + r * p * q * here, big_r[-1] * q + r * p * q * here))
-    out_bound = big_r[-1].flatten(2) @ leaves.abs().flatten(1, 2) + mu.flatten(2) @ dleaves.abs().flatten(1, 2)
-    leaf_bound = (big_r[-1].flatten(2).mT @ grad_out.abs()).view_as(leaves)
-    s = (grad_out.abs() @ leaves.abs().flatten(1, 2).mT / trees).view_as(mu)
-    big_q = (grad_out.abs() @ dleaves.abs().flatten(1, 2).mT / trees).view_as(mu)
-    sizes = []
-    for (r, p, q), here, reach in zip(reversed(levels), reversed(below), reversed(big_r[:-1]), strict=True):
-        (sl, sr), (ql, qr) = reference._split(s), reference._split(big_q)
-        sizes.append(p * q * ((reach + r * here) * (sl + sr) + r * (ql + qr)))
-        s, big_q = p * sl + q * sr, p * ql + q * qr + p * q * here * (sl + sr)
-    z_size, threshold_size = reference._sum_nodes(sizes, z, thresholds)
-    routed = (depth + 1) * (x + 11)
-    node, of_out, of_leaves = (depth + 2) * (x + 12) + d_out + 3, routed + 3 * k + 5, routed + n + 20
-    if grad_out.is_cuda:
-        node = (depth + 3) * (x + 12) + 8 * d_out + 100 + 2**depth / 128
-        of_out, of_leaves = routed + 17 * k + 140, routed + 9 * (n + 64) + 72
-    return (
-        of_out * u * out_bound / trees,
-        (node + trees * nodes / d + 1) * u * z_size,
-        (node + n) * u * threshold_size.abs(),
-        of_leaves * u * leaf_bound / trees,
-    )
-
-
 def assert_within_bounds(got: tuple[Tensor, ...], *inputs: Tensor | None) -> None:
     exact = by_autograd(*inputs)
-    limits = bounds(*inputs, dtype=got[0].dtype)
+    limits = second_bounds(*inputs, dtype=got[0].dtype)
     for name, result, want, limit in zip(("grad_out", "z", "thresholds", "leaves"), got, exact, limits, strict=True):
         assert result.shape == want.shape
         # 1.01 for what is of second order; the last term where products of weights underflow
