@@ -44,7 +44,7 @@ FULL = [
     *ENDING,
     ("train.run.scoring.write_json", 1, "scores.json"),
     ("models.export.save_file", 1, "export-best/model.safetensors"),
-    *TRAINING,
+    TRAINING[0],
     *ENDING,
 ]
 
