@@ -76,7 +76,7 @@ class Chaos:
 
     def on_small_disks(self, count: int, draw: random.Random) -> str:
         """Runs on disks that become full, and larger then, until that has happened so often."""
-        most, failures, runs = used(self._whole.disk), 0, 0
+        most, failures, runs = used(self._whole.directory), 0, 0  # a run does without the cache of the scores
         while failures < count:
             run, runs = self._new(), runs + 1
             try:

@@ -17,7 +17,7 @@ from train.run import checkpoint, play
 FIELDS = ["--preset", "folder32-cpu", "--data.path", "../pictures", "--data.size", "8", "--batch-size", "8"]
 FIELDS += ["--iterations", "12", "--log-every", "2", "--sample-every", "6", "--checkpoint-every", "4"]
 FIELDS += ["--vae.iterations", "8", "--vae.batch-size", "8", "--scores.n", "10", "--scores.every", "4"]
-FIELDS += ["--scores.extractor", "efficientnet-lite2"]  # see scores
+FIELDS += ["--scores.extractor", "efficientnet-lite2"]  # see Scorer
 for game in ("game", "vae.game"):
     FIELDS += [f"--{game}.networks.name", "mlp", f"--{game}.networks.width", "4", f"--{game}.networks.depth", "1"]
 
@@ -44,7 +44,7 @@ FULL = [
     *ENDING,
     ("train.run.scoring.write_json", 1, "scores.json"),
     ("models.export.save_file", 1, "export-best/model.safetensors"),
-    *TRAINING,
+    TRAINING[0],
     *ENDING,
 ]
 
