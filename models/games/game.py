@@ -72,6 +72,8 @@ class Game(nn.Module):
     autocast: the half precision in which networks compute while they train; None for float32.
     eager: players whose step asks Python for numbers, so that it cannot be one CUDA graph, and whose learning rate is a
     number, where that of others may be a tensor.
+    keeps_batch: what one turn has computed of a batch may be kept, with its graph, for a next turn on the same batch;
+    not where steps are recorded or CUDA graphs, which begin with the batch.
     recorded: by player, what stands for ``backward`` in a step, such as its operations as they were recorded once.
     processes: those that train the game together, each with its rows of a batch; what is drawn in training is drawn by
     them, and what one loss makes of all rows at once is made of those that they gather.
@@ -92,6 +94,7 @@ class Game(nn.Module):
     fixed: bool = False
     autocast: torch.dtype | None = None
     eager: frozenset[str] = frozenset()
+    keeps_batch: bool = False
     processes: Processes = ALONE
     recorded: Mapping[str, Callable[[str, Tensor, Tensor], Loss]] = {}
 

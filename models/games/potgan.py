@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,14 @@ class PotGanConfig(WganGpConfig):
             object.__setattr__(self, "encoder", os.path.abspath(os.path.expanduser(self.encoder)))
 
 
+class Encoded(NamedTuple):
+    """A batch in the turns of F and of the generator."""
+
+    fake: Tensor
+    z_r: Tensor
+    z_g: Tensor
+
+
 class PotGan(WganGp):
     """POT-GAN (Avraham et al. 2019, Eq. 13): WGAN-GP whose generator also pays for latent transport.
 
@@ -111,6 +119,7 @@ class PotGan(WganGp):
     ) -> None:
         super().__init__(config, generator, critic)
         self.fixed = config.pairing != "sinkhorn"  # which ends when it has converged
+        self._kept: tuple[Tensor, Encoded] | None = None  # from F's turn to the generator's, whose batch is the same
         self._vae: tuple[VaeGame, ...] = ()  # in a tuple: of the VAE, only the encoder is a part of this game
         self.encoder = encoder.requires_grad_(False).eval()
         if config.transform == "identity":
@@ -198,9 +207,27 @@ class PotGan(WganGp):
     @torch.no_grad()
     def latents(self, real: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """z_r = Q(x_r) and z_g = Q(G(noise)) of all processes, each [N, d], without gradients."""
+        if self.keeps_batch:
+            with torch.enable_grad(), self.cast(real):
+                batch = self._encode(real, noise)
+            self._kept = noise, batch
+            return batch.z_r, batch.z_g.detach()
         with self.cast(real):
-            z_r, z_g = full(self.encoder(real)), full(self.encoder(self.sample(noise)))
-        return self.processes.gather(z_r), self.processes.gather(z_g)
+            batch = self._encode(real, noise)
+        return batch.z_r, batch.z_g
+
+    def _encode(self, real: Tensor, noise: Tensor) -> Encoded:
+        """Generated samples, and the latents of all processes, whose gradients reach the generator."""
+        gather = self.processes.gather
+        with torch.no_grad():
+            z_r = gather(full(self.encoder(real)))
+        fake = self.sample(noise)
+        return Encoded(fake, z_r, gather(full(self.encoder(fake))))
+
+    def _take(self, real: Tensor, noise: Tensor) -> Encoded:
+        """What F's turn made of the same batch, once; made now where it did not."""
+        kept, self._kept = self._kept, None
+        return kept[1] if kept is not None and kept[0] is noise else self._encode(real, noise)
 
     def transform_loss(self, z_r: Tensor, z_g: Tensor) -> Loss:
         """Algorithm 1's cost of one inner step, a function of F's parameters."""
@@ -211,11 +238,9 @@ class PotGan(WganGp):
 
         The latents of L_POT are those of all processes, the scores this one's.
         """
-        fake = self.sample(noise)
-        score = self.score(fake).mean(-1)
-        with torch.no_grad():
-            z_r = self.processes.gather(self.encoder(real))
-        transport = self.transport(z_r, self.processes.gather(self.encoder(fake)))
+        batch = self._take(real, noise)
+        score = self.score(batch.fake).mean(-1)
+        transport = self.transport(batch.z_r, batch.z_g)
         value = -score + self.config.transport_weight * transport.value
         return Loss(value, {"score": score.detach(), **transport.terms})
 

@@ -44,16 +44,18 @@ class Loop:
         self._own = self.processes.rows(config.batch_size)
         self._statistics = statistics(game) if self.processes.size > 1 and not config.sync_batch_norm else []
         self.step = 0
-        self._channels_last = config.channels_last and self.device.type == "cuda" and has_convolutions(game)
+        self._channels_last = config.channels_last and has_convolutions(game)
         if self._channels_last:
             game.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.options = {player: optimizer_options(game, player, config) for player in game.players}
         self.optimizers = {player: self._make_optimizer(player) for player in game.players}
         self._step: Step = self._eager_step
-        if self.device.type == "cpu" and self.processes.size == 1:
+        small = not has_convolutions(game)  # beside convolutions, what recording saves is nothing
+        if self.device.type == "cpu" and self.processes.size == 1 and (small or config.compile):
             game.recorded = recorded(game, config.compile)
         elif self._graphed:
             self._step = Graphs(game, self.optimizers).step
+        game.keeps_batch = not game.recorded and not self._graphed
         self.average = Ema(game.sampling_players, config.ema) if config.ema > 0 else None
 
     def iterate(self, watch: Watch | None = None) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models.config import from_dict
-from models.games import PotGan
+from models.games import PotGan, VaeGame
 from models.games.potgan import ForestConfig
 from models.networks import NetworkConfig
 from tests.models.games.players import LinearCritic, Points, play
@@ -247,3 +247,36 @@ def test_both_turns_log_how_many_generated_samples_are_used(learn_thresholds):
     assert share < 1
     assert loss.terms["used"].item() == share
     assert game.loss("generator", real, torch.zeros(4, 2)).terms["used"].item() == share
+
+
+def test_a_batch_that_is_kept_from_the_forests_turn_to_the_generators_gives_the_same_steps():
+    networks = NetworkConfig("dcgan", width=2, noise_dim=4)
+    games = []
+    for keeps in (False, True):
+        torch.manual_seed(0)
+        config = PotGan.Config(networks, forest=ForestConfig(trees=4, depth=2))
+        game = PotGan.build_on(config, (1, 8, 8), {"vae": VaeGame.build(VaeGame.Config(networks), (1, 8, 8))}).train()
+        game.keeps_batch = keeps
+        passes = []
+        game.players["generator"].register_forward_hook(lambda *_, passes=passes: passes.append(1))
+        optimizers = {name: game.optimizer(module.parameters(), lr=1e-2) for name, module in game.players.items()}
+        real, noise = torch.rand(3, 8, 1, 8, 8) * 2 - 1, torch.randn(3, 8, 4)
+        for batch in zip(real, noise, strict=True):
+            for player in ("forest", "generator"):
+                game.step(player, *batch, optimizers[player])
+        assert len(passes) == (3 if keeps else 6)
+        assert game._kept is None
+        games.append(game)
+    for (name, kept), other in zip(games[1].named_parameters(), games[0].parameters(), strict=True):
+        assert torch.equal(kept, other), name
+
+
+def test_a_batch_is_kept_for_its_own_noise_alone():
+    game = forest_game()
+    game.keeps_batch = True
+    optimizer = torch.optim.Adam(game.players["forest"].parameters())
+    first, second = torch.randn(2, 16, 2)
+    game.step("forest", torch.randn(16, 2), first, optimizer)
+    loss = game.loss("generator", real := torch.randn(16, 2), second)
+    game.keeps_batch = False
+    assert torch.equal(loss.value, game.loss("generator", real, second).value)

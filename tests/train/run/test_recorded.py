@@ -33,8 +33,8 @@ CASES = {
 def make_loop(game, data: DataConfig, recording: bool = True, **settings) -> Loop:
     config = TrainConfig(**{"batch_size": 8, "iterations": 10, "lr": 1e-2, "ema": 0.5, **settings})
     loop = Loop(game, Source(load(data, "cpu", 0), game.draw_noise, 0, torch.device("cpu")), config)
-    if not recording:
-        game.recorded = {}
+    if not loop.config.compile:
+        game.recorded = recorded(game) if recording else {}  # a loop leaves convolutions as they are
     return loop
 
 
