@@ -12,11 +12,12 @@ from pathlib import Path
 from string import Template
 
 import pytest
+from torch.distributed.run import get_args_parser
 
 from benchmarks.options import parse as benchmark_options
 from models.games import GAMES
 from train.__main__ import COMMANDS
-from train.cli import parse, parse_fields
+from train.cli import DRY_RUN, parse, parse_fields
 from train.data.command import InfoConfig
 from train.data.config import DataConfig
 from train.report.command import ReportConfig
@@ -67,6 +68,10 @@ def test_python_blocks_run(name, text):
 @pytest.mark.parametrize("line", commands())
 def test_shell_lines_name_commands_that_exist(line):
     words = [word for word in shlex.split(line) if not re.fullmatch(r"[A-Z_]+=\S+", word)]
+    if words[0] == "torchrun":
+        launched = get_args_parser().parse_args(words[1:])
+        assert launched.module
+        words = ["python", "-m", launched.training_script, *launched.training_script_args]
     match words:
         case ["make", target]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -87,7 +92,7 @@ def test_shell_lines_name_commands_that_exist(line):
         case ["python", "-m", "train", game, "--help"]:
             assert game in GAMES
         case ["python", "-m", "train", game, *rest]:
-            check_run(game, rest)
+            check_run(game, [word for word in rest if word != DRY_RUN])
         case ["python", "train/potgan.py", *rest]:
             check_run("potgan", rest)
         case ["python", "-m", "train.reproduce", experiment, *rest]:
@@ -99,7 +104,11 @@ def test_shell_lines_name_commands_that_exist(line):
         case [
             "python",
             "-m",
-            "otkernels.info" | "benchmarks.on_gpu" | "benchmarks.images" | "benchmarks.assign_scaling",
+            "otkernels.info"
+            | "benchmarks.on_gpu"
+            | "benchmarks.images"
+            | "benchmarks.training"
+            | "benchmarks.assign_scaling",
             *_,
         ]:
             assert (ROOT / f"{words[2].replace('.', '/')}.py").exists()

@@ -30,7 +30,7 @@ def offered(*words: str) -> list[str]:
 @pytest.mark.skipif(BASH is None, reason="needs bash")
 def test_games_fields_and_values_are_offered():
     assert set(offered("python", "-m", "train", "")) == {*GAMES, "list", *COMMANDS}
-    assert offered("python", "-m", "train", "potgan", "--pre") == ["--preset"]
+    assert offered("python", "-m", "train", "potgan", "--pre") == ["--preset", "--precision"]
     assert offered("python", "-m", "train", "potgan", "--preset", "ball") == ["ball3d", "ball3d-paper"]
     assert offered("python", "-m", "train", "potgan", "--game.pairing", "s") == ["sinkhorn"]
     assert "--game.forest.trees" in offered("python", "-m", "train", "potgan", "--game.forest.")
