@@ -123,7 +123,7 @@ def three_player_wgan(game: Game, config: TrainConfig, draw: Draw) -> Iterate:
     """Dam et al. 2019, Eq. 10, with the cost |x - y|_2."""
     generator, critic, mover = (copy.deepcopy(game.players[name]) for name in ("generator", "critic", "mover"))
     generator_adam, critic_adam, mover_adam = _adams(config, generator, critic, mover)
-    weight = config.game.lambda_start
+    mean = config.game.cost_scale == "mean"
 
     def iterate() -> None:
         real, noise = draw()
@@ -131,6 +131,7 @@ def three_player_wgan(game: Game, config: TrainConfig, draw: Draw) -> Iterate:
             mover_adam.zero_grad()
             moved = mover(real)
             cost = torch.linalg.vector_norm((moved - real).flatten(1), dim=1)
+            weight = config.game.lambda_start / (real[0].numel() ** 0.5 if mean else 1)
             (weight * cost - critic(moved)).mean().backward()
             mover_adam.step()
         critic_adam.zero_grad()
