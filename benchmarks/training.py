@@ -118,7 +118,7 @@ def measure(name: str, preset: str, config: TrainConfig, seconds: float) -> list
     while time.monotonic() < until or len(rates[OURS]) < 5:
         for contestant in order.sample(playing, len(playing)):
             rates[contestant.name].append(1 / timed(contestant.iterate, counts[contestant.name], device))
-    batches = sum(turn.steps * turn.fresh for turn in playing[0].loop.game.order) or 1
+    batches = playing[0].loop.game.batches
     rows = []
     for contestant in playing:
         own, ours = rates[contestant.name], rates[OURS]

@@ -143,6 +143,12 @@ class Game(nn.Module):
         return math.cos(angle) * start + math.sin(angle) * end
 
     @property
+    def batches(self) -> int:
+        """Batches that an iteration draws: one at its first step, and one for each other step on a fresh batch."""
+        fresh = sum(turn.steps for turn in self.order if turn.fresh)
+        return fresh if self.order[0].fresh else fresh + 1
+
+    @property
     def sampling_players(self) -> nn.Module:
         """The players that make samples, whose weights an average is taken of: the generator, or all without one."""
         return self.players["generator"] if "generator" in self.players else self.players  # noqa: SIM401

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from models.games import GAMES, Game
@@ -16,6 +15,7 @@ from models.games.potgan import ForestConfig
 from models.networks import NetworkConfig
 from models.networks.batch_norm import WholeBatchNorm, over_processes
 from models.processes import ALONE, Processes, here
+from tests.processes import outcomes
 
 N = 16
 MLP = NetworkConfig("mlp", width=8, depth=2, noise_dim=2)
@@ -62,12 +62,8 @@ def play(case: str, processes: Processes) -> dict[str, Tensor]:
     return {**found, **dict(game.named_buffers())}
 
 
-def work(rank: int, size: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
-    torch.save({case: play(case, here()) for case in CASES}, f"{folder}/{rank}")
-    torch.save(twice(here()), f"{folder}/twice{rank}")
-    dist.destroy_process_group()
+def work(rank: int) -> dict[str, Any]:
+    return {**{case: play(case, here()) for case in CASES}, "twice": twice(here())}
 
 
 def twice(processes: Processes) -> Tensor:
@@ -86,11 +82,8 @@ def twice(processes: Processes) -> Tensor:
 
 @pytest.fixture(scope="module", params=[2, 4])
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    """What each of several processes found. Forked processes need not import torch again."""
-    folder = tmp_path_factory.mktemp("processes")
-    mp.start_processes(work, (request.param, str(folder)), nprocs=request.param, start_method="fork")
-    everyone = range(request.param)
-    return [{**torch.load(folder / str(rank)), "twice": torch.load(folder / f"twice{rank}")} for rank in everyone]
+    """What each of several processes found."""
+    return outcomes(work, request.param, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from otkernels import _plans
 from otkernels.coupling import ExactOT
+from tests.processes import outcomes
 
 # rows of x0 and of x1 in each process
 SIZES = {"2": ([8, 8], [8, 8]), "4": ([5, 0, 9, 2], [3, 6, 0, 7])}
@@ -28,11 +30,9 @@ def own(whole: Tensor, sizes: list[int], rank: int) -> Tensor:
     return whole.split(sizes)[rank]
 
 
-def work(rank: int, sizes: tuple[list[int], list[int]], folder: str) -> None:
-    """What one process does; saves what it got. Processes of a group, here all but the last of four, are one batch."""
+def work(rank: int, sizes: tuple[list[int], list[int]]) -> dict[str, Any]:
+    """What one process gets. Processes of a group, here all but the last of four, are one batch."""
     count = len(sizes[0])
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
     group = dist.new_group(range(count - 1)) if count > 2 else None
     x0, x1, y0, y1 = batch(sizes)
     mine = own(x0, sizes[0], rank), own(x1, sizes[1], rank), own(y0, sizes[0], rank), own(y1, sizes[1], rank)
@@ -59,16 +59,14 @@ def work(rank: int, sizes: tuple[list[int], list[int]], folder: str) -> None:
     if group is not None and rank < count - 1:
         few = ExactOT(distributed=True, group=group).pairs(own(x0, sizes[0], rank), own(x1, sizes[1], rank))
         found["group"] = tuple(few)
-    torch.save(found, f"{folder}/{rank}")
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module", params=SIZES)
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    """The sizes, and what each process saved. Forked processes need not import torch again."""
-    folder, sizes = tmp_path_factory.mktemp("processes"), SIZES[request.param]
-    mp.start_processes(work, (sizes, str(folder)), nprocs=len(sizes[0]), start_method="fork")
-    return sizes, [torch.load(folder / str(rank)) for rank in range(len(sizes[0]))]
+    """The sizes, and what each process got."""
+    sizes = SIZES[request.param]
+    return sizes, outcomes(work, len(sizes[0]), tmp_path_factory.mktemp("processes"), sizes)
 
 
 @pytest.mark.parametrize("name", ["pairs", "labels"])

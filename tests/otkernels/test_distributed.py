@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from otkernels import distributed, l2_argmin
+from tests.processes import outcomes
 
 # rows of x and of y in each process
 SIZES = {"2": ([9, 14], [20, 33]), "4": ([7, 0, 13, 5], [11, 30, 0, 17])}
@@ -75,11 +76,9 @@ def wrong(calls: dict[str, Callable[[], object]]) -> dict[str, str]:
     return said
 
 
-def work(rank: int, sizes: tuple[list[int], list[int]], folder: str) -> None:
-    """What one process does; saves what it got. The group is all processes but the last of four."""
+def work(rank: int, sizes: tuple[list[int], list[int]]) -> dict[str, Any]:
+    """What one process gets. The group is all processes but the last of four."""
     count = len(sizes[0])
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
     group = dist.new_group(range(count - 1)) if count > 2 else None
     found = {}
     for kind in KINDS:
@@ -101,16 +100,14 @@ def work(rank: int, sizes: tuple[list[int], list[int]], folder: str) -> None:
             "impl": lambda: distributed.l2_argmin(x, y, impl="cuda"),
         }
     )
-    torch.save(found, f"{folder}/{rank}")
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module", params=SIZES)
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    """The sizes, and what each process saved. Forked processes need not import torch again."""
-    folder, sizes = tmp_path_factory.mktemp("processes"), SIZES[request.param]
-    mp.start_processes(work, (sizes, str(folder)), nprocs=len(sizes[0]), start_method="fork")
-    return sizes, [torch.load(folder / str(rank)) for rank in range(len(sizes[0]))]
+    """The sizes, and what each process got."""
+    sizes = SIZES[request.param]
+    return sizes, outcomes(work, len(sizes[0]), tmp_path_factory.mktemp("processes"), sizes)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -39,7 +39,7 @@ def dry_run(name: str, config: TrainConfig) -> list[str]:
         earlier[phase] = trainer.loop.game
         lines += [f"first the phase {phase}, unless it is kept from an earlier run", *_described(trainer, data)]
     trainer = make_trainer(name, config, data, Path(), earlier)
-    lines += ["then the game" if earlier else "the game", *_described(trainer, data), *_plan(name, config, data)]
+    lines += ["then the game" if earlier else "the game", *_described(trainer, data), *_plan(name, config, trainer)]
     return [*lines, "nothing was trained or written; the same command without --dry-run starts the run"]
 
 
@@ -83,9 +83,10 @@ def _seconds(loop: Loop) -> float:
     return time.perf_counter() - start
 
 
-def _plan(name: str, config: TrainConfig, data: Dataset) -> list[str]:
+def _plan(name: str, config: TrainConfig, trainer: Trainer) -> list[str]:
     """What the run would write, and where."""
-    seen = "" if data.size is None else f", {config.iterations * config.batch_size / data.size:,.1f} epochs a step"
+    data, drawn = trainer.source.data, config.iterations * config.batch_size * trainer.loop.game.batches
+    seen = "" if data.size is None else f", in which each sample is seen {drawn / data.size:,.1f} times"
     every = {
         "log": (config.log_every, "a row of losses"),
         "sample": (config.sample_every, "a picture of samples" if len(data.shape) == 3 else "a picture and metrics"),

@@ -42,12 +42,18 @@ VERSION = 1  # raised when a phase's folder changes its form
 # What decides on the weights beside the game's own modules.
 TRAINING = (
     "train/run/loop.py",
+    "train/run/schedule.py",
+    "train/run/recorded.py",
+    "train/run/graphs.py",
     "train/run/source.py",
     "train/run/ema.py",
     "train/data/datasets.py",
     "train/data/ahead.py",
 )
-SETTINGS = ("iterations", "batch_size", "lr", "betas", "lr_decay", "lr_warmup", "ema", "seed", "threads")
+SETTINGS = (
+    "iterations", "batch_size", "lr", "betas", "lr_decay", "lr_warmup", "ema", "seed", "threads", "sync_batch_norm",
+    "precision", "channels_last", "compile",
+)  # fmt: skip
 USAGE = "usage: python -m train phases [--clear [NAME ...]]"
 
 

@@ -150,7 +150,19 @@ def test_only_a_class_that_says_so_itself_is_recorded():
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["wgan-gp", "potgan", "sngan", "wgan-gp images"])
 def test_compiled_steps_train_alike(case):
+    """In float64: Adam divides a gradient by its size, and so magnifies the rounding of those that are 0 but for it."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        compare_compiled(case)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def compare_compiled(case):
     own, compiled = (make_loop(build(case), CASES[case][1], compile=flag) for flag in (False, True))
+    for loop in (own, compiled):  # images are float32
+        loop._draw = lambda draw=loop._draw: tuple(value.double() for value in draw())
     play(own, 4), play(compiled, 4)
     for name, value in own.game.state_dict().items():
-        torch.testing.assert_close(compiled.game.state_dict()[name], value, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(compiled.game.state_dict()[name], value, rtol=1e-9, atol=1e-9)

@@ -136,6 +136,7 @@ OTHERS = {
     "seed": {"seed": 1},
     "data": {"data": replace(BASE.data, limit=63)},
     "threads": {"threads": 2},
+    "precision": {"precision": "bf16"},
 }
 
 
