@@ -67,8 +67,8 @@ class Game(nn.Module):
     optimizer: the class of every player's optimizer.
     defaults: settings of a run in which we follow the game's paper, where they differ from the trainer's.
     notes: what terms that losses log mean, by the term's name; reports say it beside the curve.
-    fixed: whether losses are the same operations at each step, whatever the numbers, so that they may be recorded. A
-    class says so for itself alone, and not for those derived from it.
+    fixed: whether losses are the same operations at each step, whatever the numbers, so that they may be recorded, or
+    be a CUDA graph. A class says so for itself alone, and not for those derived from it.
     autocast: the half precision in which networks compute while they train; None for float32.
     eager: players whose step asks Python for numbers, so that it cannot be one CUDA graph, and whose learning rate is a
     number, where that of others may be a tensor.

@@ -119,13 +119,15 @@ class PotGan(WganGp):
     ) -> None:
         super().__init__(config, generator, critic)
         self.fixed = config.pairing != "sinkhorn"  # which ends when it has converged
+        if config.pairing == "assignment":  # is solved on the host
+            self.eager = frozenset(["generator"])
         self._kept: tuple[Tensor, Encoded] | None = None  # from F's turn to the generator's, whose batch is the same
         self._vae: tuple[VaeGame, ...] = ()  # in a tuple: of the VAE, only the encoder is a part of this game
         self.encoder = encoder.requires_grad_(False).eval()
         if config.transform == "identity":
             return
         self.players[config.transform] = make_transform(config, latent_dim)
-        self.eager = frozenset([config.transform])  # its step is Algorithm 1, at best in one launch already
+        self.eager |= {config.transform}  # its step is Algorithm 1, at best in one launch already
         critic_turn, generator_turn = self.order
         self.order = (critic_turn, Turn(config.transform), replace(generator_turn, fresh=False))
         if config.transform == "forest":

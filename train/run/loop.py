@@ -18,7 +18,7 @@ from train.data.config import load
 from train.run.config import TrainConfig, torch_device
 from train.run.ema import Ema
 from train.run.graphs import Graphs
-from train.run.recorded import recorded
+from train.run.recorded import is_fixed, recorded
 from train.run.schedule import factor
 from train.run.source import Batches, Source, StackedSource
 
@@ -107,7 +107,8 @@ class Loop:
     @property
     def _graphed(self) -> bool:
         """Whether steps become CUDA graphs."""
-        return self.config.cuda_graphs and self.device.type == "cuda" and self.processes.size == 1
+        one_gpu = self.device.type == "cuda" and self.processes.size == 1
+        return self.config.cuda_graphs and one_gpu and is_fixed(self.game)
 
     def _eager_step(self, player: str, real: Tensor, noise: Tensor) -> Loss:
         return self.game.step(player, real, noise, self.optimizers[player])

@@ -24,12 +24,17 @@ SAME = (aten.detach.default, aten.alias.default)
 VIEWS = (aten.t.default, aten.transpose.int, aten.view.default, aten.unsqueeze.default, aten.expand.default)
 
 
+def is_fixed(game: Game) -> bool:
+    """Whether the game's class says of itself that losses are the same operations at each step."""
+    return game.fixed and "fixed" in type(game).__dict__
+
+
 def recorded(game: Game, compiled: bool = False) -> dict[str, Recorded]:
     """``game.recorded`` for the players whose losses are known to be the same operations at each step.
 
     compiled: the recorded operations are compiled; ValueError for a game of which nothing is known.
     """
-    if not (game.fixed and "fixed" in type(game).__dict__):
+    if not is_fixed(game):
         if compiled:
             raise ValueError(f"train: compile needs a game whose losses are fixed, which {type(game).__name__} is not")
         return {}

@@ -280,3 +280,10 @@ def test_a_batch_is_kept_for_its_own_noise_alone():
     loss = game.loss("generator", real := torch.randn(16, 2), second)
     game.keeps_batch = False
     assert torch.equal(loss.value, game.loss("generator", real, second).value)
+
+
+def test_what_a_cuda_graph_cannot_hold():
+    made = {pairing: PotGan.build(PotGan.Config(MLP, pairing=pairing), (2,)) for pairing in ("cover", "assignment")}
+    assert made["cover"].eager == {"forest"}
+    assert made["assignment"].eager == {"forest", "generator"}
+    assert PotGan.build(PotGan.Config(MLP, pairing="assignment", transform="identity"), (2,)).eager == {"generator"}
