@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from models.processes import here
 from train.errors import TrainingError
+from train.run import rendezvous
 
 # The first process scores, draws and writes alone meanwhile. One that dies is noticed at once, by its connections.
 TIMEOUT = timedelta(hours=2)
@@ -41,7 +42,9 @@ def launched(device: str) -> Iterator[None]:
         if local >= count:
             raise ValueError(f"train: device cuda: process {local} of this node has no GPU of its own, it has {count}")
         torch.cuda.set_device(local)
-    dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=TIMEOUT)
+    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    store, rank, size = rendezvous.store()
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         with open(os.devnull, "w") as nowhere:
             out, err = (sys.stdout, sys.stderr) if here().first else (nowhere, nowhere)
