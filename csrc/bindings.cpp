@@ -160,6 +160,23 @@ otk::FitTransport<T> transport(Address z_r, Address z_g, Address thresholds, Add
           {lr, beta1, beta2, eps}};
 }
 
+template <class T>
+otk::TransportCost<T> transport_cost(Address z_r, Address z_g, Address thresholds, Address leaves, Address index,
+                                     Address cost, Address used, Address grad_z, int64_t batch, int64_t n, int64_t m,
+                                     int64_t d, int64_t trees, int64_t depth, int64_t d_out, int64_t z_r_stride,
+                                     int64_t z_g_stride, int64_t thresholds_stride, int64_t leaves_stride, bool literal) {
+  return {
+      forest<T>(z_g, thresholds, leaves, batch, m, d, trees, depth, d_out, z_g_stride, thresholds_stride, leaves_stride),
+      pointer<const T>(z_r),
+      n,
+      z_r_stride,
+      literal,
+      pointer<int64_t>(index),
+      pointer<T>(cost),
+      pointer<T>(used),
+      pointer<T>(grad_z)};
+}
+
 // What Python passes for a parameter: an address for a pointer, a number for an enumerator, anything else as it is.
 template <class P>
 using Wire = std::conditional_t<std::is_pointer_v<P>, Address, std::conditional_t<std::is_enum_v<P>, int, P>>;
@@ -222,6 +239,8 @@ PYBIND11_MODULE(_C, module) {
              unlocked);
   module.def("fit_transport_cpu_f32", bound(&transport<float>, &otk::fit_transport_cpu<float>), unlocked);
   module.def("fit_transport_cpu_f64", bound(&transport<double>, &otk::fit_transport_cpu<double>), unlocked);
+  module.def("transport_cost_cpu_f32", bound(&transport_cost<float>, &otk::transport_cost_cpu<float>), unlocked);
+  module.def("transport_cost_cpu_f64", bound(&transport_cost<double>, &otk::transport_cost_cpu<double>), unlocked);
 #if OTK_WITH_CUDA
   module.def("l2_argmin_cuda", bound(&l2_problem<float>, &otk::l2_argmin_cuda), unlocked);
   module.def("l2_argmin_cuda_workspace", bound(&l2_problem<float>, &otk::l2_argmin_cuda_workspace), unlocked);

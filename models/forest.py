@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.plain_adam import not_plain_adam
-from otkernels import AdamState, FitTransport, fit_transport, soft_forest
+from otkernels import AdamState, FitTransport, TransportCost, fit_transport, soft_forest, transport_cost
 from otkernels.nn import SoftForest
 
 
@@ -44,6 +44,18 @@ class LatentTransformationForest(SoftForest):
         if not known:
             optimizer.state[leaves] = state._asdict()
         return fitted
+
+    def cost(self, z_r: Tensor, z_g: Tensor, pairing: str = "cover") -> TransportCost:
+        """What latents pay for transport by F as it is (`otkernels.transport_cost`); its gradient reaches z_g alone.
+
+        z_r [..., N, out_dim] and z_g [..., M, dim], computed in the leaves' dtype. ValueError for another shape.
+        """
+        self._check_rows("z_r", z_r, "N", self.out_dim)
+        self._check_rows("z_g", z_g, "M", self.dim)
+        dtype = self.leaves.dtype
+        z_g = z_g if self.scale == 1 else z_g * self.scale
+        thresholds, leaves = self.thresholds.detach(), self.leaves.detach()
+        return transport_cost(z_r.detach().to(dtype), z_g.to(dtype), thresholds, leaves, pairing=pairing)
 
     @torch.no_grad()
     def set_thresholds(self, latents: Tensor) -> None:

@@ -7,7 +7,7 @@ from ._dispatch import available_impls
 from ._version import __version__
 from .assign import Assignment, Verification, assign, verify
 from .balanced import balanced
-from .fit_transport import AdamState, FitTransport, fit_transport
+from .fit_transport import AdamState, FitTransport, TransportCost, fit_transport, transport_cost
 from .l2_argmin import L2Argmin, l2_argmin
 from .l2_topk import L2TopK, l2_topk
 from .semidiscrete import Semidiscrete, semidiscrete
@@ -20,6 +20,7 @@ __all__ = [
     "L2Argmin",
     "L2TopK",
     "Semidiscrete",
+    "TransportCost",
     "Verification",
     "__version__",
     "assign",
@@ -30,5 +31,6 @@ __all__ = [
     "l2_topk",
     "semidiscrete",
     "soft_forest",
+    "transport_cost",
     "verify",
 ]

@@ -23,6 +23,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "soft_forest/soft_forest.h"
+
 #ifdef __CUDACC__
 #define OTK_HOST_DEVICE __host__ __device__
 #else
@@ -78,5 +80,26 @@ void fit_transport_cuda(const FitTransport<float>& problem, void* workspace, voi
 
 template <class T>
 void fit_transport_cpu(const FitTransport<T>& problem, int threads);
+
+// The same cost once, for whoever made z_g (cost.cpp): F's pairs, what they cost, and its gradient to z_g; no leaf moves.
+// Pairs are searched in units of the largest coordinate, a power of two: those of 1e-25 and of 1e25 are found too.
+// Layout    forest.z is z_g [batch, m, d], m = forest.n; z_r [batch, n, d_out] a stride apart; index [batch, n], cost and
+//           used [batch], grad_z [batch, m, d] dense. used: the share of the m points that occur in index.
+// Numerics  cost is summed in double and rounded once. A batch entry with a NaN or infinite z_r or F(z_g) gets NaN in
+//           cost, used and in the gradients of its pairs.
+template <class T>
+struct TransportCost {
+  SoftForest<T> forest;
+  const T* z_r;
+  int64_t n, z_r_stride;
+  bool literal;
+  int64_t* index;
+  T* cost;
+  T* used;
+  T* grad_z;
+};
+
+template <class T>
+void transport_cost_cpu(const TransportCost<T>& problem, int threads);
 
 }  // namespace otk

@@ -77,7 +77,8 @@ struct Backward {
   const SoftForest<T>& f;
   const Sizes<T>& s;
   const T *z, *thresholds, *panels, *grad_out;
-  T *grad_z, *grad_thresholds, *grad_leaves;  // of z's rows; this chunk's sums [trees * nodes, V] and [all leaves, width]
+  T *grad_z, *grad_thresholds,
+      *grad_leaves;  // of z's rows; this chunk's sums [trees * nodes, V], [all leaves, width] or null
   int64_t width;  // d_out in whole tiles
 
   static constexpr int64_t R = kCols<T>, V = simd<T>::lanes;
@@ -104,7 +105,7 @@ struct Backward {
       for (int64_t k = count_leaves; k < round_up(count_leaves, kRows); ++k) std::fill(mu + k * R, mu + (k + 1) * R, T(0));
       for (int64_t k = 0; k < count_leaves; k += kRows) {
         pull_value(begin + k, out_columns, value + k * R);
-        push_leaves(begin + k, mu + k * R, out_rows);
+        if (grad_leaves) push_leaves(begin + k, mu + k * R, out_rows);
       }
       routing.backward(tree, trees, left, slope, value, grad_columns, grad_thresholds);
     }
@@ -174,7 +175,8 @@ void soft_forest_backward(const SoftForest<T>& f, const T* grad_out, T* grad_z, 
   const Sizes<T> s(f);
   threads = useful_threads(f, s, threads);
   const int64_t forests = f.leaves_stride ? f.batch : 1, width = round_up(f.d_out, R), nodes = f.trees * s.nodes;
-  const int64_t leaf_rows = round_up(s.all_leaves, kRows), partial = leaf_rows * width + nodes * V;
+  const int64_t leaf_rows = round_up(s.all_leaves, kRows), leaf_sums = grad_leaves ? leaf_rows * width : 0;
+  const int64_t partial = leaf_sums + nodes * V;
   const int64_t affordable = kPartialBytes / std::max<int64_t>(1, f.batch * partial * int64_t(sizeof(T)));
   // From the sizes alone, so that the sums are the same on any number of threads.
   const int64_t wanted = std::min(s.blocks, std::max<int64_t>(1, kChunks / std::max<int64_t>(1, f.batch)));
@@ -201,14 +203,14 @@ void soft_forest_backward(const SoftForest<T>& f, const T* grad_out, T* grad_z, 
                                  panels.get() + (forests > 1 ? entry : 0) * leaf_rows * f.d_out,
                                  grad_out + entry * f.n * f.d_out,
                                  grad_z + entry * f.n * f.d,
-                                 mine + leaf_rows * width,
-                                 mine,
+                                 mine + leaf_sums,
+                                 grad_leaves ? mine : nullptr,
                                  width};
       for (int64_t block = chunk * s.blocks / chunks; block < (chunk + 1) * s.blocks / chunks; ++block)
         backward.block(block * R, std::min(R, f.n - block * R), scratch.get() + thread_number() * size);
     }
 #pragma omp for schedule(static)
-    for (int64_t k = 0; k < f.batch * s.all_leaves; ++k) {
+    for (int64_t k = 0; k < (grad_leaves ? f.batch * s.all_leaves : 0); ++k) {
       const T* from = sums.get() + k / s.all_leaves * chunks * partial + k % s.all_leaves * width;
       for (int64_t c = 0; c < f.d_out; ++c) {
         T total = 0;
@@ -217,8 +219,8 @@ void soft_forest_backward(const SoftForest<T>& f, const T* grad_out, T* grad_z, 
       }
     }
 #pragma omp for schedule(static)
-    for (int64_t k = 0; k < f.batch * nodes; ++k) {
-      const T* from = sums.get() + k / nodes * chunks * partial + leaf_rows * width + k % nodes * V;
+    for (int64_t k = 0; k < (grad_thresholds ? f.batch * nodes : 0); ++k) {
+      const T* from = sums.get() + k / nodes * chunks * partial + leaf_sums + k % nodes * V;
       T total = 0;
       for (int64_t chunk = 0; chunk < chunks; ++chunk) total += sum_lanes<T>(load<T>(from + chunk * partial));
       grad_thresholds[k] = total;

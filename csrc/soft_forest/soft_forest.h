@@ -47,7 +47,8 @@ struct SoftForest {
 template <class T>
 void soft_forest_cpu(const SoftForest<T>& forest, T* out, int threads);
 
-// Gradients of sum(grad_out * out); grad_out [batch, n, d_out] dense. All outputs dense, one per batch entry.
+// Gradients of sum(grad_out * out); grad_out [batch, n, d_out] dense. All outputs dense, one per batch entry; null for
+// grad_thresholds and grad_leaves leaves them out.
 template <class T>
 void soft_forest_backward_cpu(const SoftForest<T>& forest, const T* grad_out, T* grad_z, T* grad_thresholds, T* grad_leaves,
                               int threads);

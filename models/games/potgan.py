@@ -242,9 +242,17 @@ class PotGan(WganGp):
         """
         batch = self._take(real, noise)
         score = self.score(batch.fake).mean(-1)
-        transport = self.transport(batch.z_r, batch.z_g)
+        transport = self._paid(batch.z_r, batch.z_g)
         value = -score + self.config.transport_weight * transport.value
         return Loss(value, {"score": score.detach(), **transport.terms})
+
+    def _paid(self, z_r: Tensor, z_g: Tensor) -> Loss:
+        """``transport`` as the generator pays it: F's own parameters get no gradient, and one op can do all."""
+        if self.config.transform != "forest" or self.config.pairing not in ("cover", "literal"):
+            return self.transport(z_r, z_g)
+        forest = cast(LatentTransformationForest, self.players["forest"])
+        paid = forest.cost(full(z_r), full(z_g), self.config.pairing)
+        return Loss(paid.cost, {"transport": paid.cost.detach(), "used": paid.used})
 
     def step(self, player: str, real: Tensor, noise: Tensor, optimizer: torch.optim.Optimizer) -> Loss:
         """F's turn is Algorithm 1 whole: ``inner_steps`` times pair, matched cost, Adam, on one batch.

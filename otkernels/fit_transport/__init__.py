@@ -1,4 +1,5 @@
+from .cost import TransportCost, transport_cost
 from .op import FitTransport, fit_transport
 from .state import AdamState
 
-__all__ = ["AdamState", "FitTransport", "fit_transport"]
+__all__ = ["AdamState", "FitTransport", "TransportCost", "fit_transport", "transport_cost"]

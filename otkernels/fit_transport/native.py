@@ -42,3 +42,22 @@ def fit_transport(
     else:
         getattr(_native.extension, f"fit_transport_cpu_{_native.suffix(z_r)}")(*arguments, torch.get_num_threads())
     return index, cost
+
+
+def transport_cost(
+    z_r: Tensor, z_g: Tensor, thresholds: Tensor, leaves: Tensor, pairing: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As reference.transport_cost, on the CPU."""
+    z_r, z_g, thresholds, leaves = dense(z_r), dense(z_g), dense(thresholds), dense(leaves)
+    batch, n, d_out = z_r.shape
+    m, d = z_g.shape[1:]
+    trees, width = leaves.shape[1:3]
+    index = torch.empty(batch, n, dtype=torch.int64)
+    cost, used, grad_z = z_r.new_empty(batch), z_r.new_empty(batch), z_r.new_empty(batch, m, d)
+    tensors = (z_r, z_g, thresholds, leaves, index, cost, used, grad_z)
+    sizes = (batch, n, m, d, trees, width.bit_length() - 1, d_out)
+    strides = (tensor.stride(0) for tensor in (z_r, z_g, thresholds, leaves))
+    function = getattr(_native.extension, f"transport_cost_cpu_{_native.suffix(z_r)}")
+    addresses = (tensor.data_ptr() for tensor in tensors)
+    function(*addresses, *sizes, *strides, pairing == "literal", torch.get_num_threads())
+    return cost, used, index, grad_z

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..l2_argmin import l2_argmin
 from ..l2_argmin import reference as nearest
 from ..soft_forest import reference as forest
+from ..soft_forest import soft_forest
 from .state import AdamState
 
 
@@ -51,6 +53,35 @@ def matched_cost(z_r: Tensor, transformed: Tensor, index: Tensor, pairing: str) 
     difference = transformed.gather(1, at) - z_r.gather(1, real[..., None].expand_as(z_r))  # [B, N, o]
     grad = torch.zeros_like(transformed).scatter_add(1, at, 2 * weight[..., None] * difference)
     return (weight * difference.square().sum(-1)).sum(-1), grad
+
+
+def transport_cost(
+    z_r: Tensor, z_g: Tensor, thresholds: Tensor, leaves: Tensor, pairing: str, impl: str = "reference"
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The matched cost [B], the share of F(z_g) in index [B], index [B, N] int64, and the gradient to z_g [B, M, d].
+
+    NaN for a batch entry with a NaN or infinite z_r or F(z_g): cost, share and the gradients of pairs. ``impl``: of the
+    ops of which it is made.
+    """
+    transformed = soft_forest(z_g, thresholds, leaves, impl=impl)  # [B, M, o]
+    index = l2_argmin(*in_units(z_r, transformed), impl=impl).index
+    lost = ~(z_r.isfinite().all((1, 2)) & transformed.isfinite().all((1, 2)))
+    cost, grad = matched_cost(z_r, transformed, index.masked_fill(lost[:, None], -1), pairing)
+    grad_z, _, _ = torch.ops.otkernels.soft_forest_backward(grad, z_g, thresholds, leaves, impl)
+    return cost, share(index, transformed.shape[1]).masked_fill(lost, torch.nan).to(cost.dtype), index, grad_z
+
+
+def in_units(z_r: Tensor, transformed: Tensor) -> tuple[Tensor, Tensor]:
+    """Both divided by the power of two that brings the largest magnitude of a batch entry into [1, 2)."""
+    largest = torch.maximum(z_r.abs().amax((1, 2)), transformed.abs().amax((1, 2)))
+    unit = (largest / (2 * largest.frexp().mantissa)).nan_to_num(1)[:, None, None]  # NaN at 0, NaN and infinity
+    return z_r / unit, transformed / unit
+
+
+def share(index: Tensor, candidates: int) -> Tensor:
+    """How many of ``candidates`` occur in index [B, N], as a share [B]; -1 counts as 0."""
+    hit = torch.zeros(len(index), candidates, dtype=torch.float64, device=index.device)
+    return hit.scatter(1, index.clamp(min=0), 1.0).mean(1)
 
 
 def adam(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from otkernels import soft_forest
 from otkernels.fit_transport import reference
+from tests.otkernels.forests import first_bounds, lost_to_underflow
 from tests.otkernels.nearest import costs, in_units
 
 
@@ -26,8 +27,17 @@ def gradient_and_bound(
     each; errors of F pass through the pairs and mu^T into the gradient, whose own sum has M terms. Second order: + 8.
     """
     u = unit(z_r.dtype)
-    n, m, trees, depth = z_r.shape[-2], z_g.shape[-2], leaves.shape[-3], leaves.shape[-2].bit_length() - 1
     z_r, z_g, thresholds, leaves = (t.double() for t in (z_r, z_g, thresholds, leaves))
+    grad, spread = _pulled(z_r, z_g, thresholds, leaves, index, pairing, u)
+    backward = reference.forest.soft_forest_backward
+    return backward(grad, z_g, thresholds, leaves)[2], backward(spread, z_g, thresholds, leaves)[2]
+
+
+def _pulled(
+    z_r: Tensor, z_g: Tensor, thresholds: Tensor, leaves: Tensor, index: Tensor, pairing: str, u: float
+) -> tuple[Tensor, Tensor]:
+    """The gradient to F(z_g) under given pairs, all in float64, and what roundoff ``u`` may put it off by."""
+    n, m, trees, depth = z_r.shape[-2], z_g.shape[-2], leaves.shape[-3], leaves.shape[-2].bit_length() - 1
     routing = 8 * depth + 8
 
     def pull(pairs: Tensor) -> Tensor:  # F -> its gradient, given per pair what is summed [B, N, o]
@@ -42,9 +52,7 @@ def gradient_and_bound(
         1, real[..., None].expand_as(z_r)
     )
     slack = error.gather(1, generated[..., None].expand_as(z_r)) + 4 * u * difference.abs() * (n + 1)
-    grad = reference.forest.soft_forest_backward(pull(difference), z_g, thresholds, leaves)[2]
-    spread = (m + routing) * u * pull(difference.abs()) + pull(slack)
-    return grad, reference.forest.soft_forest_backward(spread, z_g, thresholds, leaves)[2]
+    return pull(difference), (m + routing) * u * pull(difference.abs()) + pull(slack)
 
 
 def one_step_error(
@@ -73,22 +81,7 @@ def one_step_error(
     moved, m1, v1, index, cost = one_batch([*after[:3], index, cost])
     thresholds = before[2].expand(*lead, *before[2].shape[-2:]).reshape(len(leaves), *before[2].shape[-2:])
     assert after[3].item() == before[6].item() + 1, "the count of steps did not grow by one"
-    assert ((index >= 0) & (index < z_g.shape[1])).all(), "an index is out of range"
-
-    transformed = soft_forest(z_g.double(), thresholds.double(), leaves.double(), impl="reference")
-    distances = costs(z_r, transformed)  # [B, N, M]
-    # F errs by (K + 8 D + 8) u sum mu |leaf| / T, a distance by 2 sqrt(d) |x - F| times that
-    trees, width, d_out = leaves.shape[1:]
-    off = (trees * width + 8 * width.bit_length() + 8) * u * leaves.abs().amax((1, 2, 3)).double() * d_out**0.5
-    largest = distances.amax((1, 2))
-    slack = (4 * off * (largest**0.5 + off) + 4 * (d_out + 4) * u * largest + tiny)[:, None]  # [B, 1]
-    errors = [in_units(distances.gather(2, index[..., None])[..., 0] - distances.amin(2), slack)]
-    if pairing == "literal":
-        distances = distances.mT  # |z_r[j] - F[i]|^2
-    chosen = distances.gather(2, index[..., None])[..., 0]
-    errors.append(
-        in_units((cost[:, 0].double() - chosen.mean(1)).abs(), slack[:, 0] + (len(chosen[0]) + 1) * u * largest)
-    )
+    errors = _pair_errors(z_r, z_g, thresholds, leaves, index, cost[:, 0], pairing)
 
     grad, bound = gradient_and_bound(z_r, z_g, thresholds, leaves, index, pairing)
     bound = bound + tiny
@@ -103,3 +96,53 @@ def one_step_error(
     step = lr / correction1 * m1.double() / root
     errors.append(in_units((moved - (leaves.double() - step)).abs(), 2 * u * leaves.abs() + 16 * u * step.abs() + tiny))
     return max(errors)
+
+
+def cost_error(
+    z_r: Tensor,
+    z_g: Tensor,
+    thresholds: Tensor,
+    leaves: Tensor,
+    found: Sequence[Tensor],
+    grad_z: Tensor,
+    pairing: str,
+) -> float:
+    """How far transport_cost's results ``found`` and the gradient of the costs' sum lie from their definitions.
+
+    In units of what rounding allows; all with one dimension of batches, on the CPU and finite.
+    """
+    cost, used, index = found
+    errors = _pair_errors(z_r, z_g, thresholds, leaves, index, cost, pairing)
+    u, exact = unit(z_r.dtype), [t.double() for t in (z_r, z_g, thresholds, leaves)]
+    share = torch.tensor([len(row.unique()) / z_g.shape[1] for row in index], dtype=torch.float64)
+    errors.append(in_units((used - share).abs(), 2 * u * share))
+    grad, spread = _pulled(*exact, index, pairing, u)
+    depth, d_out = leaves.shape[2].bit_length() - 1, leaves.shape[3]
+    wanted = reference.forest.soft_forest_backward(grad, *exact[1:])[0]
+    bound, moved = (first_bounds(g, *exact[1:], dtype=z_r.dtype)[1] for g in (grad, spread))
+    # first_bounds has for a node what moves its gradient, times at least this
+    bound = bound + moved / (u * (12 * (depth + 2) + d_out + 3))
+    lost = lost_to_underflow(depth, grad, leaves, dtype=z_r.dtype)
+    errors.append(in_units((grad_z - wanted).abs(), bound + lost))
+    return max(errors)
+
+
+def _pair_errors(
+    z_r: Tensor, z_g: Tensor, thresholds: Tensor, leaves: Tensor, index: Tensor, cost: Tensor, pairing: str
+) -> list[float]:
+    """Of index, which attains the minimum, and of cost, which is that of its pairs."""
+    u, tiny = unit(z_r.dtype), torch.finfo(z_r.dtype).smallest_normal
+    assert ((index >= 0) & (index < z_g.shape[1])).all(), "an index is out of range"
+    transformed = soft_forest(z_g.double(), thresholds.double(), leaves.double(), impl="reference")
+    distances = costs(z_r, transformed)  # [B, N, M]
+    # F errs by (K + 8 D + 8) u sum mu |leaf| / T, a distance by 2 sqrt(d) |x - F| times that
+    trees, width, d_out = leaves.shape[1:]
+    off = (trees * width + 8 * width.bit_length() + 8) * u * leaves.abs().amax((1, 2, 3)).double() * d_out**0.5
+    largest = distances.amax((1, 2))
+    slack = (4 * off * (largest**0.5 + off) + 4 * (d_out + 4) * u * largest + tiny)[:, None]  # [B, 1]
+    errors = [in_units(distances.gather(2, index[..., None])[..., 0] - distances.amin(2), slack)]
+    if pairing == "literal":
+        distances = distances.mT  # |z_r[j] - F[i]|^2
+    chosen = distances.gather(2, index[..., None])[..., 0]
+    errors.append(in_units((cost.double() - chosen.mean(1)).abs(), slack[:, 0] + (len(chosen[0]) + 1) * u * largest))
+    return errors

@@ -13,15 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from models.games import Game, Loss
+from train.run.operations import simplify, straight
 
 Play = Callable[[str, Tensor, Tensor], Loss]
-aten = torch.ops.aten
-SAME = (aten.detach.default, aten.alias.default)
-VIEWS = (aten.t.default, aten.transpose.int, aten.view.default, aten.unsqueeze.default, aten.expand.default)
 
 
 def is_fixed(game: Game) -> bool:
@@ -81,7 +78,8 @@ class Recorded:
             return self._play(player, real, noise)
         simplify(graph)
         loss, gradients = found
-        self._graph, self._names = graph, tuple(loss.terms)
+        self._operations, self._names = graph, tuple(loss.terms)
+        self._graph = straight(graph)
         self._leave(gradients)
         self._play = self._check
         return loss
@@ -99,7 +97,7 @@ class Recorded:
         self._play = self._replay if same else self._game.backward
         if same and self._compiled:
             # The compiler would draw from a generator of its own: another run, and not one rounded in another way.
-            self._graph = torch.compile(self._graph, fullgraph=True, options={"fallback_random": True})
+            self._graph = torch.compile(self._operations, fullgraph=True, options={"fallback_random": True})
         return loss
 
     def _outcome(self, loss: Loss) -> list[Tensor]:
@@ -119,28 +117,3 @@ class Recorded:
     def _leave(self, gradients: Sequence[Tensor]) -> None:
         for gradient, parameter in self._pairs(gradients):
             parameter.grad = gradient
-
-
-def simplify(graph: GraphModule) -> None:
-    """Take out of ``graph`` what changes no number: second handles; and views of parameters, which are made once."""
-    for node in list(graph.graph.nodes):
-        if node.op != "call_function":
-            continue
-        source = node.args[0] if node.args and isinstance(node.args[0], Node) else None
-        if source is None:
-            continue
-        if node.target in SAME:
-            node.replace_all_uses_with(source)
-            graph.graph.erase_node(node)
-        elif node.target is aten.t.default and source.target is aten.t.default:
-            node.replace_all_uses_with(source.args[0])
-            graph.graph.erase_node(node)
-        elif node.target in VIEWS and source.op == "get_attr":
-            viewed = node.target(getattr(graph, str(source.target)).detach(), *node.args[1:])
-            name = f"{source.target}_{node.name}"
-            graph.register_buffer(name, viewed, persistent=False)
-            with graph.graph.inserting_before(node):
-                node.replace_all_uses_with(graph.graph.get_attr(name))
-            graph.graph.erase_node(node)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
