@@ -98,6 +98,8 @@ def apart(op: str, written: dict[str, Tensor], read: dict[str, Tensor]) -> None:
 
 def _span(tensor: Tensor) -> tuple[int, int]:
     """First and last address, plus one, of a tensor's elements."""
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     start = tensor.data_ptr()
+    if tensor.is_contiguous():
+        return start, start + tensor.numel() * tensor.element_size()
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return start, start + (last + 1) * tensor.element_size()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +29,15 @@ class Turn:
 
 @dataclass(frozen=True)
 class Loss:
-    """What a player minimises: a scalar (one per run, [R], where runs play side by side), and detached terms to log."""
+    """What a player minimises: a scalar (one per run, [R], where runs play side by side), and detached terms to log.
+
+    early: what the loss knows before it asks for any other player, and a turn before this one on the same batch wants,
+    too: where steps are recorded it is computed once, in that turn.
+    """
 
     value: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    early: tuple[Tensor, ...] = ()
 
 
 def full(x: Tensor) -> Tensor:
@@ -53,6 +58,16 @@ class Phase:
     game: type[Game]
     defaults: Mapping[str, Any]
     needed: Callable[[Any, tuple[int, ...]], bool]
+
+
+class Recording(Protocol):
+    """What stands for ``Game.backward`` of one player."""
+
+    def __call__(self, player: str, real: Tensor, noise: Tensor) -> Loss:
+        """The loss, whose gradient it leaves in the player's parameters."""
+
+    def begin(self, real: Tensor, noise: Tensor) -> Sequence[Tensor] | None:
+        """The loss's ``early`` values, if this is to compute them now; the next call with this ``noise`` goes on."""
 
 
 class Game(nn.Module):
@@ -96,7 +111,7 @@ class Game(nn.Module):
     eager: frozenset[str] = frozenset()
     keeps_batch: bool = False
     processes: Processes = ALONE
-    recorded: Mapping[str, Callable[[str, Tensor, Tensor], Loss]] = {}
+    recorded: Mapping[str, Recording] = {}
 
     @classmethod
     def build(cls, config: Any, shape: tuple[int, ...]) -> Game:

@@ -214,6 +214,9 @@ class PotGan(WganGp):
                 batch = self._encode(real, noise)
             self._kept = noise, batch
             return batch.z_r, batch.z_g.detach()
+        if "generator" in self.recorded and (begun := self.recorded["generator"].begin(real, noise)):
+            z_r, z_g = begun
+            return z_r, z_g
         with self.cast(real):
             batch = self._encode(real, noise)
         return batch.z_r, batch.z_g
@@ -244,7 +247,7 @@ class PotGan(WganGp):
         score = self.score(batch.fake).mean(-1)
         transport = self._paid(batch.z_r, batch.z_g)
         value = -score + self.config.transport_weight * transport.value
-        return Loss(value, {"score": score.detach(), **transport.terms})
+        return Loss(value, {"score": score.detach(), **transport.terms}, (batch.z_r, batch.z_g))
 
     def _paid(self, z_r: Tensor, z_g: Tensor) -> Loss:
         """``transport`` as the generator pays it: F's own parameters get no gradient, and one op can do all."""

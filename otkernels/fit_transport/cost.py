@@ -60,8 +60,8 @@ def transport_cost(
         impl: "auto", "cpu", "cuda" or "reference"; one that cannot run raises and says why.
 
     Returns:
-        cost [...] (squared units of z_r), differentiable once and in z_g alone; used [...] and index [..., N]. A problem
-        with a NaN or infinite latent has cost, used and the gradient of its pairs NaN.
+        cost [...] (squared units of z_r), differentiable once and in z_g alone; used [...] and index [..., N]. A
+        problem with a NaN or infinite latent has cost, used and the gradient of its pairs NaN.
 
     Pairs are found in units of the largest coordinate, so that no square overflows or vanishes on the way to them.
     Deterministic: the same bits on every run and for every number of threads.

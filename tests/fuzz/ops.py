@@ -20,6 +20,7 @@ OPS = {
     "l2_topk": Op(pairs.draw_l2_topk, pairs.judge),
     "soft_forest": Op(forest.draw, forest.judge),
     "fit_transport": Op(transport.draw, transport.judge),
+    "transport_cost": Op(transport.draw, transport.judge_cost),
     "assign": Op(matching.draw_assign, matching.judge_assign),
     "balanced": Op(matching.draw_balanced, matching.judge_balanced),
     "semidiscrete": Op(cells.draw, cells.judge),

@@ -1,4 +1,4 @@
-"""Random problems of fit_transport, and whether an implementation solves them."""
+"""Random problems of fit_transport and transport_cost, and whether an implementation solves them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from otkernels import AdamState, fit_transport
+from otkernels import AdamState, fit_transport, transport_cost
 from tests.fuzz.draw import NAN, Choices, dense, laid_out, randn, same_bits, within
-from tests.otkernels.transports import one_step_error
+from tests.otkernels.transports import cost_error, one_step_error
 
 POINTS = (1, 2, 3, 5, 8, 9, 16, 17, 31, 33, 64, 65)
 WIDTHS = (1, 2, 3, 4, 5, 8, 9, 16, 17, 33, 37, 65)
@@ -117,3 +117,28 @@ def _judge_lost(p: Transport, index: Tensor, cost: Tensor, lost: Tensor) -> None
             assert tensor[lost].isnan().all(), f"{name} of an entry with a NaN is a number"
     rows = p.z_r.isnan().any(-1) & lost[..., None]
     assert (index[rows] == -1).all(), "a row with a NaN has no index -1"
+
+
+def judge_cost(p: Transport) -> float:
+    """transport_cost of the same problem: its results, its gradient, and the same bits whatever the strides."""
+    found, lost = _paid(p), _lost(p)
+    plain = p._replace(**{name: dense(getattr(p, name)) for name in ("z_r", "z_g", "thresholds")})
+    assert same_bits(found, _paid(plain)), "other strides change the result"
+    lead = p.z_r.shape[:-2]
+    assert [t.shape for t in found] == [lead, lead, p.z_r.shape[:-1], p.z_g.shape], "shapes"
+    thresholds = p.thresholds.expand(*lead, *p.thresholds.shape[-2:])
+    flat = [t.reshape(math.prod(lead), *t.shape[len(lead) :]) for t in (*p[:2], thresholds, p.leaves, *found)]
+    lost = lost.reshape(math.prod(lead))
+    z_r, z_g, thresholds, leaves, cost, used, index, grad = flat
+    assert cost[lost].isnan().all() and used[lost].isnan().all(), "a cost or a share without a NaN"  # noqa: PT018
+    if lost.all():
+        return 0.0
+    z_r, z_g, thresholds, leaves, cost, used, index, grad = (t[~lost] for t in flat)
+    return cost_error(z_r, z_g, thresholds, leaves, (cost, used, index), grad, p.options["pairing"])
+
+
+def _paid(p: Transport) -> list[Tensor]:
+    z_g = p.z_g.detach().requires_grad_()
+    found = transport_cost(p.z_r, z_g, p.thresholds, p.leaves, pairing=p.options["pairing"], impl=p.impl)
+    (grad,) = torch.autograd.grad(found.cost.sum(), z_g)
+    return [*(t.detach() for t in found), grad]

@@ -73,6 +73,10 @@ FAULTS = {
     "steps are too long": (
         transport, "fit_transport", lambda op: lambda *a, **o: op(*a, **{**o, "lr": 1.001 * o["lr"] + 1e-6}),
     ),
+    "a cost is too high": (
+        transport, "transport_cost",
+        with_result(lambda r: r._replace(cost=r.cost * (1 + 4096 * torch.finfo(r.cost.dtype).eps))),
+    ),
     "potentials are too high": (matching, "assign", with_result(lambda r: r._replace(u=r.u + 1e-3 * r.u.abs().amax()))),
     "clusters are shuffled": (matching, "balanced", with_result(lambda r: r.roll(1, -1))),
     "another dual value": (cells, "semidiscrete", with_result(lambda r: r._replace(value=1.001 * r.value + 1e-3))),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from otkernels import AdamState, assign, balanced, fit_transport, l2_argmin, l2_topk, soft_forest
+from otkernels import AdamState, assign, balanced, fit_transport, l2_argmin, l2_topk, soft_forest, transport_cost
 
 Results = tuple[Tensor, ...]
 
@@ -45,6 +45,11 @@ def make_ops(seed: int) -> dict[str, Callable[[], Results]]:
         state = AdamState.zeros_like(moved)
         return *fit_transport(z_r, z_g, splits, moved, state, iters=2, lr=0.01), moved, *state
 
+    def cost_with_gradient() -> Results:
+        z = z_g.detach().requires_grad_()
+        found = transport_cost(z_r, z, splits, start)
+        return *(t.detach() for t in found), torch.autograd.grad(found.cost.sum(), z)[0]
+
     return {
         "l2_argmin": lambda: l2_argmin(x, y, potential),
         "l2_argmin, a batch": lambda: l2_argmin(many_x, many_y),
@@ -55,6 +60,7 @@ def make_ops(seed: int) -> dict[str, Callable[[], Results]]:
         "l2_topk, few dimensions": lambda: l2_topk(low_x, low_y, 9),
         "soft_forest, gradients and theirs": forest_with_gradients,
         "fit_transport": transport,
+        "transport_cost": cost_with_gradient,
         "assign, matrices": lambda: assign(few_x, few_y)[:3],  # primal and dual are torch's sums
         "assign, lists": lambda: assign(long_x, long_y)[:3],
         "balanced": lambda: (balanced(few_x, few_y[:, :7]),),

@@ -12,6 +12,7 @@ from otkernels import (
     L2Argmin,
     L2TopK,
     Semidiscrete,
+    TransportCost,
     Verification,
     assign,
     balanced,
@@ -20,6 +21,7 @@ from otkernels import (
     l2_topk,
     semidiscrete,
     soft_forest,
+    transport_cost,
     verify,
 )
 from otkernels.coupling import ExactOT, SemidiscreteOT
@@ -66,4 +68,5 @@ def transport(x: Tensor, z: Tensor) -> None:
     fitted = fit_transport(x, z, forest.thresholds, forest.leaves, AdamState.zeros_like(forest.leaves), iters=2)
     assert_type(fitted, FitTransport)
     assert_type(fitted.cost, Tensor)
+    assert_type(transport_cost(x, z, forest.thresholds, forest.leaves.detach()), TransportCost)
     fit_transport(x, z, forest.thresholds, forest.leaves, (x, x, x))  # type: ignore[arg-type]

@@ -56,10 +56,11 @@ def simplify(graph: GraphModule) -> None:
     graph.recompile()
 
 
-def straight(graph: GraphModule) -> Callable[..., Any]:
+def straight(graph: GraphModule, early: int = 0) -> Callable[..., Any]:
     """``graph`` as one Python function whose operations and constants are its globals; it holds nothing that is over.
 
-    Operations that PyTorch binds to Python directly, as almost all, are called so: in half the time.
+    Operations that PyTorch binds to Python directly, as almost all, are called so: in half the time. early: of the
+    outputs, how many come first, the last ones of the list: the function is then a generator of two lists.
     """
     scope: dict[str, Any] = {}
     lines: list[str] = []
@@ -76,28 +77,43 @@ def straight(graph: GraphModule) -> Callable[..., Any]:
             return f"[{', '.join(map(text, value))}]"
         return constant(value)
 
-    nodes = list(graph.graph.nodes)
-    last = {given: node for node in nodes for given in node.all_input_nodes}
-    for node in nodes:
+    *nodes, output = graph.graph.nodes
+    results = list(output.args[0])
+    results, first = results[: len(results) - early], results[len(results) - early :]
+    before = _ancestors(first)
+    nodes.sort(key=lambda node: node not in before)  # which keeps the order on either side
+    last = {given: node for node in (*nodes, output) for given in node.all_input_nodes}
+    for number, node in enumerate(nodes):
+        if early and number == len(before):
+            lines.append(f"yield {text(first)}")
         if node.op == "get_attr":
             scope[node.name] = getattr(graph, node.target)
-        elif node.op == "output":
-            lines.append(f"return {text(node.args[0])}")
         elif node.op == "call_function":
             given = [*map(text, node.args), *(f"{name}={text(value)}" for name, value in node.kwargs.items())]
             lines.append(f"{node.name} = {constant(bound(node.target))}({', '.join(given)})")
             over = [each.name for each in node.all_input_nodes if last[each] is node and each.op == "call_function"]
             lines += [f"del {', '.join(over)}"] if over else []
+    lines.append(f"{'yield' if early else 'return'} {text(results)}")
     arguments = ", ".join(node.name for node in nodes if node.op == "placeholder")
     exec("\n    ".join([f"def play({arguments}):", *lines]), scope)
     played: Callable[..., Any] = scope["play"]
     return played
 
 
+def _ancestors(nodes: list[Node]) -> set[Node]:
+    """``nodes``, and all that they are made of."""
+    found, new = set(nodes), list(nodes)
+    while new:
+        more = set(new.pop().all_input_nodes) - found
+        found |= more
+        new += more
+    return found
+
+
 def bound(operation: Any) -> Callable[..., Any]:
     """The Python function of an operation of PyTorch's own; the operation itself where there is none."""
     if getattr(operation, "namespace", "") != "aten":
-        return operation  # type: ignore[no-any-return]
+        return operation
     name = operation.overloadpacket.__name__
     return getattr(torch._C._VariableFunctions, name, None) or getattr(torch._C.TensorBase, name, operation)
 
@@ -157,7 +173,7 @@ def _value(graph: GraphModule, node: Node, known: Mapping[Node, Tensor]) -> Tens
     if meta is None:
         return None
     zero_by = (node.args[number] for number in ZERO_BY.get(node.target, ()))
-    filled = FILLED.get(node.target)
+    filled = FILLED.get(node.target)  # type: ignore[call-overload]
     if any(given in known and not known[given].any() for given in zero_by if isinstance(given, Node)):
         filled = 0.0
     if filled is not None:

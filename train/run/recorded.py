@@ -8,7 +8,7 @@ themselves. Here the list is recorded during a step (make_fx) and played for the
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -51,10 +51,22 @@ class Recorded:
         self._game, self._parameters = game, list(game.players[player].parameters())
         self._graph: Callable[..., Any]
         self._play: Play = self._record
+        self._early = 0
+        self._begun: tuple[Tensor, Iterator[list[Tensor]]] | None = None
 
     def __call__(self, player: str, real: Tensor, noise: Tensor) -> Loss:
         """The loss, whose gradient it leaves in the player's parameters."""
         return self._play(player, real, noise)
+
+    @torch.no_grad()
+    def begin(self, real: Tensor, noise: Tensor) -> list[Tensor] | None:
+        """The loss's early values; the next call with this ``noise`` plays the rest. None where nothing is replayed."""
+        if self._play != self._replay or not self._early:
+            return None
+        run = self._graph(real, noise)
+        self._begun = noise, run
+        early: list[Tensor] = next(run)
+        return early
 
     def _record(self, player: str, real: Tensor, noise: Tensor) -> Loss:
         found: list[Any] = []
@@ -65,7 +77,7 @@ class Recorded:
             gradients = torch.autograd.grad(loss.value.sum(), self._parameters)
             like = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in self._pairs(gradients)]
             found[:] = loss, like
-            return [loss.value.detach(), *loss.terms.values(), *like]
+            return [loss.value.detach(), *loss.terms.values(), *like, *loss.early]
 
         random = torch.get_rng_state()
         state = copy.deepcopy(self._game.state_dict())
@@ -79,7 +91,8 @@ class Recorded:
         simplify(graph)
         loss, gradients = found
         self._operations, self._names = graph, tuple(loss.terms)
-        self._graph = straight(graph)
+        self._early = 0 if self._compiled else len(loss.early)
+        self._graph = straight(graph, self._early)
         self._leave(gradients)
         self._play = self._check
         return loss
@@ -105,10 +118,16 @@ class Recorded:
         return [value.detach().nan_to_num() for value in (loss.value, *loss.terms.values(), *gradients)]
 
     def _replay(self, player: str, real: Tensor, noise: Tensor) -> Loss:
+        begun, self._begun = self._begun, None
         with torch.no_grad():
-            value, *rest = self._graph(real, noise)
+            if not self._early:
+                value, *rest = self._graph(real, noise)
+            elif begun is not None and begun[0] is noise:
+                value, *rest = next(begun[1])
+            else:
+                _, (value, *rest) = self._graph(real, noise)
         count = len(self._names)
-        self._leave(rest[count:])
+        self._leave(rest[count : count + len(self._parameters)])
         return Loss(value, dict(zip(self._names, rest[:count], strict=True)))
 
     def _pairs(self, gradients: Sequence[Tensor]) -> Any:

@@ -43,6 +43,7 @@ VERSION = 1  # raised when a phase's folder changes its form
 TRAINING = (
     "train/run/loop.py",
     "train/run/schedule.py",
+    "train/run/operations.py",
     "train/run/recorded.py",
     "train/run/graphs.py",
     "train/run/source.py",
