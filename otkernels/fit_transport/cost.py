@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import _checks, _dispatch, _transforms
 from . import native, reference
-from .op import PAIRINGS
+from .op import check_latents, check_pairing, check_thresholds
 
 OP = "transport_cost"
 
@@ -73,13 +73,8 @@ def transport_cost(
         NotImplementedError: an input carries a forward-mode tangent.
     """
     lead = _check(z_r, z_g, thresholds, leaves)
-    _checks.choice(OP, "pairing", pairing, PAIRINGS)
+    check_pairing(OP, pairing, z_r, z_g)
     _dispatch.check("fit_transport", impl)
-    if pairing == "literal" and z_r.shape[-2] != z_g.shape[-2]:
-        raise ValueError(
-            f"{OP}: z_g must have as many rows as z_r for pairing 'literal', got {_checks.shape(z_g)} and "
-            f"{_checks.shape(z_r)}"
-        )
     batch = math.prod(lead)
     z_r, z_g = (x.reshape(batch, *x.shape[-2:]) for x in (z_r, z_g))
     if thresholds.dim() == 2:
@@ -96,16 +91,7 @@ def _check(z_r: Tensor, z_g: Tensor, thresholds: Tensor, leaves: Tensor) -> torc
     held = {"z_r": z_r, "thresholds": thresholds, "leaves": leaves}
     _checks.alike(OP, z_g=z_g, **held)
     _transforms.refuse_tangents(OP, z_r, z_g, thresholds, leaves)
-    if z_r.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{OP}: z_r must be float32 or float64, got {z_r.dtype} {_checks.shape(z_r)}")
-    if z_r.dim() < 2 or 0 in z_r.shape[-2:]:
-        raise ValueError(f"{OP}: z_r must be [..., N, d_out] with N, d_out >= 1, got {_checks.shape(z_r)}")
-    lead, d_out = z_r.shape[:-2], z_r.shape[-1]
-    if z_g.dim() < 2 or z_g.shape[:-2] != lead or 0 in z_g.shape[-2:]:
-        raise ValueError(
-            f"{OP}: z_g must be [..., M, d] with M, d >= 1 and z_r's leading dimensions {list(lead)}, "
-            f"got {_checks.shape(z_g)}"
-        )
+    lead, d_out = check_latents(OP, z_r, z_g), z_r.shape[-1]
     trees, width = leaves.shape[-3:-1] if leaves.dim() > 2 else (0, 0)
     forest = (trees, width, d_out)
     if trees < 1 or width < 1 or width & (width - 1) or leaves.shape not in (forest, (*lead, *forest)):
@@ -113,11 +99,7 @@ def _check(z_r: Tensor, z_g: Tensor, thresholds: Tensor, leaves: Tensor) -> torc
             f"{OP}: leaves must be [T, 2^D, d_out] or {_checks.named(lead, 'T, 2^D, d_out')} with d_out={d_out}, "
             f"got {_checks.shape(leaves)}"
         )
-    if thresholds.shape not in ((trees, width - 1), (*lead, trees, width - 1)):
-        raise ValueError(
-            f"{OP}: thresholds must be {[trees, width - 1]} for leaves {_checks.shape(leaves)}, "
-            f"got {_checks.shape(thresholds)}"
-        )
+    check_thresholds(OP, thresholds, leaves, lead)
     for name, tensor in held.items():
         if tensor.requires_grad and torch.is_grad_enabled():
             raise ValueError(f"{OP}: {name} must not require a gradient, which only z_g gets: pass {name}.detach()")

@@ -84,13 +84,8 @@ def fit_transport(
         NotImplementedError: an input carries a forward-mode tangent.
     """
     lead = _check(z_r, z_g, thresholds, leaves, state)
-    _checks.choice("fit_transport", "pairing", pairing, PAIRINGS)
+    check_pairing("fit_transport", pairing, z_r, z_g)
     _dispatch.check("fit_transport", impl)
-    if pairing == "literal" and z_r.shape[-2] != z_g.shape[-2]:
-        raise ValueError(
-            f"fit_transport: z_g must have as many rows as z_r for pairing 'literal', got {_checks.shape(z_g)} and "
-            f"{_checks.shape(z_r)}"
-        )
     iters, lr, betas, eps = _settings(iters, lr, betas, eps)
     batch = math.prod(lead)
     if thresholds.dim() == 2:
@@ -111,27 +106,14 @@ def _check(z_r: Tensor, z_g: Tensor, thresholds: Tensor, leaves: Tensor, state: 
     trained = {"leaves": leaves, "state.exp_avg": state.exp_avg, "state.exp_avg_sq": state.exp_avg_sq}
     _checks.alike(op, z_r=z_r, z_g=z_g, thresholds=thresholds, **trained)
     _transforms.refuse_tangents(op, z_r, z_g, thresholds, *trained.values())
-    if z_r.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{op}: z_r must be float32 or float64, got {z_r.dtype} {_checks.shape(z_r)}")
-    if z_r.dim() < 2 or 0 in z_r.shape[-2:]:
-        raise ValueError(f"{op}: z_r must be [..., N, d_out] with N, d_out >= 1, got {_checks.shape(z_r)}")
-    lead, d_out = z_r.shape[:-2], z_r.shape[-1]
-    if z_g.dim() < 2 or z_g.shape[:-2] != lead or 0 in z_g.shape[-2:]:
-        raise ValueError(
-            f"{op}: z_g must be [..., M, d] with M, d >= 1 and z_r's leading dimensions {list(lead)}, "
-            f"got {_checks.shape(z_g)}"
-        )
+    lead, d_out = check_latents(op, z_r, z_g), z_r.shape[-1]
     trees, width = leaves.shape[-3:-1] if leaves.dim() > 2 else (0, 0)
     if trees < 1 or width < 1 or width & (width - 1) or leaves.shape != (*lead, trees, width, d_out):
         raise ValueError(
             f"{op}: leaves must be {_checks.named(lead, 'T, 2^D, d_out')} with d_out={d_out}, "
             f"got {_checks.shape(leaves)}"
         )
-    if thresholds.shape not in ((trees, width - 1), (*lead, trees, width - 1)):
-        raise ValueError(
-            f"{op}: thresholds must be {[trees, width - 1]} for leaves {_checks.shape(leaves)}, "
-            f"got {_checks.shape(thresholds)}"
-        )
+    check_thresholds(op, thresholds, leaves, lead)
     for name, tensor in trained.items():
         if tensor.shape != leaves.shape or not tensor.is_contiguous():
             layout = "" if tensor.is_contiguous() else f" with strides {list(tensor.stride())}"
@@ -143,6 +125,41 @@ def _check(z_r: Tensor, z_g: Tensor, thresholds: Tensor, leaves: Tensor, state: 
         got = f"{step.dtype} {_checks.shape(step)} on {step.device}" if isinstance(step, Tensor) else repr(step)
         raise ValueError(f"{op}: state.step must be a float32 scalar tensor on {z_r.device}, got {got}")
     return lead
+
+
+def check_latents(op: str, z_r: Tensor, z_g: Tensor) -> torch.Size:
+    """Raises what is wrong with z_r [..., N, d_out] or z_g [..., M, d]; returns the leading dimensions."""
+    if z_r.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{op}: z_r must be float32 or float64, got {z_r.dtype} {_checks.shape(z_r)}")
+    if z_r.dim() < 2 or 0 in z_r.shape[-2:]:
+        raise ValueError(f"{op}: z_r must be [..., N, d_out] with N, d_out >= 1, got {_checks.shape(z_r)}")
+    lead = z_r.shape[:-2]
+    if z_g.dim() < 2 or z_g.shape[:-2] != lead or 0 in z_g.shape[-2:]:
+        raise ValueError(
+            f"{op}: z_g must be [..., M, d] with M, d >= 1 and z_r's leading dimensions {list(lead)}, "
+            f"got {_checks.shape(z_g)}"
+        )
+    return lead
+
+
+def check_thresholds(op: str, thresholds: Tensor, leaves: Tensor, lead: torch.Size) -> None:
+    """Raises what is wrong with thresholds for leaves [..., T, 2^D, d_out]."""
+    trees, width = leaves.shape[-3:-1]
+    if thresholds.shape not in ((trees, width - 1), (*lead, trees, width - 1)):
+        raise ValueError(
+            f"{op}: thresholds must be {[trees, width - 1]} for leaves {_checks.shape(leaves)}, "
+            f"got {_checks.shape(thresholds)}"
+        )
+
+
+def check_pairing(op: str, pairing: str, z_r: Tensor, z_g: Tensor) -> None:
+    """Raises what is wrong with ``pairing`` for these latents."""
+    _checks.choice(op, "pairing", pairing, PAIRINGS)
+    if pairing == "literal" and z_r.shape[-2] != z_g.shape[-2]:
+        raise ValueError(
+            f"{op}: z_g must have as many rows as z_r for pairing 'literal', got {_checks.shape(z_g)} and "
+            f"{_checks.shape(z_r)}"
+        )
 
 
 def _settings(
