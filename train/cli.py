@@ -23,7 +23,7 @@ from train.recipes import profile, profiles
 from train.run.config import TrainConfig, load_config, run_config
 from train.run.directory import RUN_FILE
 from train.run.dry_run import dry_run
-from train.run.launch import launched, restarts
+from train.run.launch import decided, launched, may_restart, restarted
 from train.run.play import play
 from train.run.resume import Resume, check_code
 
@@ -39,13 +39,12 @@ def play_game(game: str, argv: Sequence[str], prog: str) -> None:
             raise ValueError(f"train: {DRY_RUN} describes a new run, and --resume continues one")
         print("\n".join(dry_run(game, config)), flush=True)
         return
-    done, most = restarts()
-    if resume is None and most > 0 and config.out is None:
+    if resume is None and may_restart() and config.out is None:
         raise ValueError("train: torchrun --max-restarts needs a folder to come back to: add --out DIR")
-    if resume is None and done > 0 and (Path(config.out or "") / RUN_FILE).exists():
-        resume = _resume(game, Path(config.out or ""), argv, False)  # a process was lost, and all were started anew
-        config = replace(resume.stored, out=config.out)
     with launched(config.device):
+        if resume is None and restarted() and decided((Path(config.out or "") / RUN_FILE).exists()):
+            resume = _resume(game, Path(config.out or ""), argv, False)
+            config = replace(resume.stored, out=config.out)
         play(game, config, resume, prog)
 
 

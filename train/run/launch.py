@@ -60,10 +60,14 @@ def launched(device: str) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def restarts() -> tuple[int, int]:
-    """How often torchrun has started these processes anew, and how often it may."""
-    done, most = (os.environ.get(f"TORCHELASTIC_{name}", "0") for name in ("RESTART_COUNT", "MAX_RESTARTS"))
-    return int(done), int(most)
+def may_restart() -> bool:
+    """Whether torchrun may start these processes anew."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
+def restarted() -> bool:
+    """Whether torchrun has started these processes anew. A node counts its own losses alone, so all are asked."""
+    return greatest([float(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))])[0] > 0
 
 
 def wait() -> None:

@@ -51,6 +51,13 @@ def child(rank: int, size: int, port: int, argv: list[str], out: Path) -> None:
     os._exit(status)
 
 
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return int(free.getsockname()[1])
+
+
 def together(size: int, *argv: str, at: str = "", send: dict[int, int] = {}) -> tuple[list[int | None], list[str]]:  # noqa: B006
     """Run a command line in ``size`` forked processes as torchrun would; their exit statuses and what they printed.
 
@@ -297,29 +304,41 @@ def test_processes_that_drift_apart_are_stopped(monkeypatch):
     assert all(said in text for text in printed)
 
 
-def test_torchrun_brings_a_lost_process_back_and_the_run_goes_on(tmp_path):
-    """Killed by SIGKILL at any moment; the bits are those of a run that nobody touched."""
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_torchrun_brings_a_lost_process_back_and_the_run_goes_on(nodes, free_port):
+    """Killed by SIGKILL at any moment; the bits are those of a run that nobody touched.
+
+    Each of 2 nodes has one process and an agent of its own, which counts its own losses alone.
+    """
     small = ["--data.name", "digits", "--data.size", "8", "--game.networks.name", "mlp", "--game.networks.width", "8"]
     command = ["gan", *small, *OFTEN, "--iterations", "80", "--checkpoint-every", "5", "--sample-every", "1000"]
     statuses, printed = together(2, *command, "--out", "whole")
     assert statuses == [0, 0], printed
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port}", "--local-addr", "localhost"]
+    where = ["--standalone"] if nodes == 1 else ["--nnodes", "2", *meeting]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", str(2 // nodes)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with Path("log").open("w") as log:
-        agent = subprocess.Popen(
-            [*torchrun, "--max-restarts", "3", "-m", "train", *command, "--out", "lost"],
-            env=environment, stdout=log, stderr=log,
-        )  # fmt: skip
+        agents = [
+            subprocess.Popen(
+                [*torchrun, "--max-restarts", "3", "-m", "train", *command, "--out", "lost"],
+                env=environment, stdout=log, stderr=log,
+            )
+            for _ in range(nodes)
+        ]  # fmt: skip
         try:
             until = time.monotonic() + 100
             while not list(Path("lost/checkpoints").glob("step_*.pt")) and time.monotonic() < until:
                 time.sleep(0.01)
-            workers = subprocess.run(["pgrep", "-P", str(agent.pid)], capture_output=True, text=True).stdout.split()
-            os.kill(int(workers[-1]), signal.SIGKILL)
-            assert agent.wait(100) == 0, Path("log").read_text()
+            worker = subprocess.run(["pgrep", "-P", str(agents[-1].pid)], capture_output=True, text=True).stdout
+            os.kill(int(worker.split()[-1]), signal.SIGKILL)
+            assert [agent.wait(100) for agent in agents] == [0] * nodes, Path("log").read_text()
         finally:
-            agent.kill()
-    assert "continues at step" in Path("log").read_text()
+            for agent in agents:
+                agent.kill()
+    printed = Path("log").read_text()
+    assert printed.count("continues at step") == 1, printed
+    assert "holds a run" not in printed
     whole, lost = checkpoint("whole", 80), checkpoint("lost", 80)
     assert all(torch.equal(value, lost["game"][name]) for name, value in whole["game"].items())
     assert [row["step"] for row in rows("lost")] == [row["step"] for row in rows("whole")]
