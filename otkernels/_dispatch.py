@@ -25,10 +25,12 @@ ORDER: dict[str, tuple[str, ...]] = {
     "l2_topk": ("cpu", "triton", "reference"),
     "soft_forest": ("cpu", "cuda", "triton", "reference"),
     "fit_transport": ("cpu", "cuda", "reference"),
+    "transport_cost": ("cpu", "cuda", "reference"),
     "assign": ("cpu", "cuda", "reference"),
 }
 HOST = ("assign",)  # whose compiled part runs on the host, wherever the tensors are
 AUTO = os.environ.get("OTKERNELS_IMPL") or "auto"
+_FOLDERS = {"transport_cost": "fit_transport"}  # of ops that share one
 _MODULES = {"reference": "reference", "cpu": "native", "cuda": "native", "triton": "triton"}
 
 
@@ -138,14 +140,14 @@ def why_not(op: str, impl: str, device: torch.device, dtype: torch.dtype) -> str
 
 
 def module(op: str, impl: str) -> ModuleType:
-    return importlib.import_module(f"otkernels.{op}.{_MODULES[impl]}")
+    return importlib.import_module(f"otkernels.{_FOLDERS.get(op, op)}.{_MODULES[impl]}")
 
 
 def available_impls(op: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> list[str]:
     """Names of the implementations of an op that run here, in the order in which "auto" tries them.
 
     Args:
-        op: "l2_argmin", "l2_topk", "assign", "soft_forest" or "fit_transport".
+        op: "l2_argmin", "l2_topk", "assign", "soft_forest", "fit_transport" or "transport_cost".
         device: where the tensors would be.
         dtype: theirs.
 

@@ -19,7 +19,7 @@ OP = "transport_cost"
 class TransportCost(NamedTuple):
     """What transport_cost returns.
 
-    cost [...] and used [...], the share of the M generated latents that occur in index [..., N] int64.
+    cost [...]; used [...], how many different numbers index holds, as a share of M; index [..., N] int64.
     """
 
     cost: Tensor
@@ -46,7 +46,7 @@ def transport_cost(
         index_i = argmin_j |z_r[i] - F(z_g[j])|^2
 
         cost, cover:    mean_i |z_r[i] - F(z_g[index_i])|^2
-        cost, literal:  mean_i |z_r[index_i] - F(z_g[i])|^2, N = M
+        cost, literal:  mean_i |z_r[index_i] - F(z_g[i])|^2, N = M (Algorithm 1 as it is printed)
 
     F is `soft_forest(., thresholds, leaves)`, and `fit_transport` trains its leaves for the same cost. Pairs are held
     fixed in the gradient.
@@ -60,8 +60,15 @@ def transport_cost(
         impl: "auto", "cpu", "cuda" or "reference"; one that cannot run raises and says why.
 
     Returns:
-        cost [...] (squared units of z_r), differentiable once and in z_g alone; used [...] and index [..., N]. A
-        problem with a NaN or infinite latent has cost, used and the gradient of its pairs NaN.
+        cost [...] (squared units of z_r), differentiable once and in z_g alone; used [...], for "cover" the share of
+        generated latents that have a pair; index [..., N]. If a batch element holds a NaN or infinite z_r or F(z_g),
+        its cost, its used and the gradients of its pairs are NaN, and rows whose distances are all NaN get index -1.
+
+    Example:
+        >>> z_r, z_g = torch.randn(64, 2), torch.randn(64, 2, requires_grad=True)
+        >>> forest = otkernels.nn.SoftForest(2)
+        >>> paid = otkernels.transport_cost(z_r, z_g, forest.thresholds, forest.leaves.detach())
+        >>> paid.cost.backward()
 
     Pairs are found in units of the largest coordinate, so that no square overflows or vanishes on the way to them.
     Deterministic: the same bits on every run and for every number of threads.
@@ -74,7 +81,7 @@ def transport_cost(
     """
     lead = _check(z_r, z_g, thresholds, leaves)
     check_pairing(OP, pairing, z_r, z_g)
-    _dispatch.check("fit_transport", impl)
+    _dispatch.check(OP, impl)
     batch = math.prod(lead)
     z_r, z_g = (x.reshape(batch, *x.shape[-2:]) for x in (z_r, z_g))
     if thresholds.dim() == 2:
@@ -110,7 +117,7 @@ def _forward(
     z_r: Tensor, z_g: Tensor, thresholds: Tensor, leaves: Tensor, pairing: str, impl: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """On the CPU compiled as one; on a GPU made of the ops, each with the implementation that is chosen for it."""
-    name, _ = _dispatch.choose("fit_transport", impl, z_r)
+    name, _ = _dispatch.choose(OP, impl, z_r)
     if name == "cpu":
         return native.transport_cost(z_r, z_g, thresholds, leaves, pairing)
     return reference.transport_cost(z_r, z_g, thresholds, leaves, pairing, impl)

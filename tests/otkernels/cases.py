@@ -12,6 +12,7 @@ def devices_and_impls(op: str) -> list[object]:
         "l2_topk": ("reference", "triton"),
         "soft_forest": ("reference", "triton", "cuda"),
         "fit_transport": ("reference", "cuda"),
+        "transport_cost": ("reference", "cuda"),
         "assign": ("reference", "cuda"),
     }[op]
     gpu = [pytest.param("cuda", impl, marks=pytest.mark.gpu, id=f"cuda-{impl}") for impl in on_gpu]

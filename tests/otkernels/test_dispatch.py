@@ -40,7 +40,7 @@ def test_reasons_are_given():
     assert _dispatch.why_not("l2_argmin", "cuda", cpu, torch.float32) == "the tensors are on cpu"
     if not _native.has_cuda():
         assert "built without CUDA" in _dispatch.why_not("l2_argmin", "cuda", cuda, torch.float32)
-    ops = "l2_argmin, l2_topk, soft_forest, fit_transport, assign"
+    ops = "l2_argmin, l2_topk, soft_forest, fit_transport, transport_cost, assign"
     with pytest.raises(ValueError, match=f"available_impls: op must be one of {ops}, got"):
         available_impls("matmul")
 

@@ -21,7 +21,7 @@ SHAPES = [
     (33, 70, 20, 3, 5, 37),
     (70, 33, 5, 1, 9, 130),
 ]
-RUNS = devices_and_impls("fit_transport")
+RUNS = devices_and_impls("transport_cost")
 
 
 def problem(randn, shape, lead=(), own=(), dtype=torch.float32, device="cpu"):
@@ -176,6 +176,7 @@ def replaced(place, tensor):
         (replaced(0, torch.zeros(5, 4).requires_grad_()), {}, r"z_r must not require a gradient, which only z_g gets"),
         (lambda given: given, {"pairing": "literal"}, "z_g must have as many rows as z_r for pairing 'literal'"),
         (lambda given: given, {"pairing": "sinkhorn"}, "pairing must be one of cover, literal, got 'sinkhorn'"),
+        (lambda given: given, {"impl": "triton"}, "impl must be auto or one of cpu, cuda, reference, got 'triton'"),
         (lambda given: tuple(t.half() for t in given), {}, "z_r must be float32 or float64, got torch.float16"),
     ],
 )

@@ -93,7 +93,7 @@ def _check_shares(name: str, game: Game, config: TrainConfig) -> None:
     """ValueError unless every process has as many samples of a batch, and enough of them for batch norm."""
     size, batch = here().size, config.batch_size
     if batch % size:
-        raise ValueError(f"train: batch_size must be a multiple of the {size} processes, got {batch}")
+        raise ValueError(f"train: the batch_size of {name} must be a multiple of the {size} processes, got {batch}")
     own = batch if config.sync_batch_norm else batch // size
     if own == 1 and any(isinstance(module, nn.BatchNorm1d) for module in game.modules()):
         each = "" if size == 1 else f" in each of the {size} processes, or sync_batch_norm on,"

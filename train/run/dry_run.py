@@ -18,7 +18,9 @@ from train.run.log import duration
 from train.run.loop import Loop
 from train.run.memory import available_bytes, batch_bytes, game_bytes
 from train.run.phases import registered
+from train.run.scoring import make_scorer
 from train.run.trainer import Trainer
+from train.run.wandb_log import check_wandb
 
 PLAYED = 3  # iterations, of which the last is timed
 
@@ -26,9 +28,12 @@ PLAYED = 3  # iterations, of which the last is timed
 def dry_run(name: str, config: TrainConfig) -> list[str]:
     """What ``python -m train NAME`` would do with ``config``, in lines; whatever it could not do is an error here, too.
 
-    Data are decoded into the cache folder, as for the run. Phases are built and not trained.
+    Data are decoded into the cache folder, and their features for scores are kept there, as for the run. Phases are
+    built and not trained.
     """
+    check_wandb(config.wandb)
     data = load_data(config)
+    make_scorer(config, data)
     earlier: dict[str, Game] = {}
     lines = [f"{name} on {data.name}, samples {_shape(data.shape)}"]
     for phase, declared in GAMES[name].phases.items():
@@ -40,7 +45,7 @@ def dry_run(name: str, config: TrainConfig) -> list[str]:
         lines += [f"first the phase {phase}, unless it is kept from an earlier run", *_described(trainer, data)]
     trainer = make_trainer(name, config, data, Path(), earlier)
     lines += ["then the game" if earlier else "the game", *_described(trainer, data), *_plan(name, config, trainer)]
-    return [*lines, "nothing was trained or written; the same command without --dry-run starts the run"]
+    return [*lines, "no run was written; the same command without --dry-run starts the run"]
 
 
 def _described(trainer: Trainer, data: Dataset) -> list[str]:

@@ -51,6 +51,8 @@ class Loop:
         self.optimizers = {player: self._make_optimizer(player) for player in game.players}
         self._step: Step = self._eager_step
         small = not has_convolutions(game)  # beside convolutions, what recording saves is nothing
+        if config.compile and (self.device.type != "cpu" or self.processes.size > 1):
+            raise ValueError("train: compile is for one process on a CPU: elsewhere steps are not recorded")
         if self.device.type == "cpu" and self.processes.size == 1 and (small or config.compile):
             game.recorded = recorded(game, config.compile)
         elif self._graphed:

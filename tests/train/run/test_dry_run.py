@@ -35,7 +35,7 @@ def test_a_game_with_a_phase_is_described(capsys, tmp_path):
     assert f"{25 * 2 + 2 + 32 + 1} parameters, Adam with lr 0.0002, 5 times an iteration" in critic
     assert "every 1,000 iterations a picture of samples: 2 times" in said
     assert "at the end scores of 300 samples by efficientnet-lite2" in said
-    assert "nothing was trained or written" in said
+    assert "no run was written" in said
     assert list(tmp_path.iterdir()) == []
 
 

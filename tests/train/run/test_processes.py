@@ -210,7 +210,7 @@ def test_phases_scores_and_samples_over_processes(pictures, monkeypatch):
 def test_what_is_wrong_over_processes_is_said():
     statuses, printed = together(2, "potgan", *RING, "--batch-size", "15", "--out", "odd")
     assert 2 in statuses
-    assert "train: batch_size must be a multiple of the 2 processes, got 15" in "".join(printed)
+    assert "train: the batch_size of potgan must be a multiple of the 2 processes, got 15" in "".join(printed)
     statuses, printed = together(2, "3p-wgan", *RING, "--batch-size", "2", "--out", "few")
     assert 2 in statuses
     assert "batch_size must be at least 2 in each of the 2 processes, or sync_batch_norm on, for 3p-wgan" in printed[0]
