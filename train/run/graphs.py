@@ -2,7 +2,7 @@
 
 A step of these networks is hundreds of small kernels, which Python and the driver start more slowly than a GPU computes
 them. A graph holds them all and is launched as one. It reads its batch from, and leaves its loss in, tensors of its
-own; random numbers follow PyTorch's generator; whatever Python holds, a learning rate, is a tensor, too.
+own. Random numbers come from PyTorch's generator. What Python would hold, the learning rate, is a tensor.
 
 Nothing here has run on a GPU yet. The tests replay by calling the step again.
 """

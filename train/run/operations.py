@@ -1,4 +1,4 @@
-"""A recorded list of operations, made short and quick to play; the numbers stay the same.
+"""A recorded list of operations, made short and quick to play; finite numbers stay the same.
 
 Networks of points are so small that calling an operation takes longer than its sums. So operations whose result is
 known are taken out, and the rest is written out as one Python function without any look-up.
@@ -57,10 +57,11 @@ def simplify(graph: GraphModule) -> None:
 
 
 def straight(graph: GraphModule, early: int = 0) -> Callable[..., Any]:
-    """``graph`` as one Python function whose operations and constants are its globals; it holds nothing that is over.
+    """``graph`` as one Python function whose operations and constants are its globals.
 
-    Operations that PyTorch binds to Python directly, as almost all, are called so: in half the time. early: of the
-    outputs, how many come first, the last ones of the list: the function is then a generator of two lists.
+    Almost all operations have a direct Python binding, and calling that takes half the time. Each result is freed after
+    its last use. early: the last ``early`` outputs are computed first; the function is then a generator, which yields
+    them and after them the other outputs.
     """
     scope: dict[str, Any] = {}
     lines: list[str] = []

@@ -42,8 +42,8 @@ class Recorded:
     """``game.backward`` for one player by its recorded operations, on batches of one shape.
 
     The first call records them. The second plays them and ``game.backward``, too: where the two differ, as they do if
-    what a loss computes depends on numbers that Python decides by, every later step is the game's own. So it is where
-    the operations cannot be recorded.
+    what a loss computes depends on numbers that Python decides by, every later step is the game's own. So is each
+    step if the operations cannot be recorded.
     """
 
     def __init__(self, game: Game, player: str, compiled: bool = False) -> None:

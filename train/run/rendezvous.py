@@ -1,7 +1,8 @@
 """Processes of one start find each other, whatever the processes of an earlier start have left in their store.
 
-torchrun keeps one store over its restarts. A process that reads there the address of a dead one waits for it for ever
-or is refused, and torchrun's own count of restarts differs between nodes. So each start names itself anew.
+torchrun keeps one store of keys and values over its restarts. A process that reads there the address of a dead one
+waits for it for ever or is refused, and torchrun's own count of restarts differs between nodes. So each start names
+itself anew.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def store(patience: timedelta = PATIENCE) -> tuple[dist.Store, int, int]:
 def agreed(shared: dist.Store, rank: int, size: int, patience: timedelta) -> str:
     """A name that the processes of this start agree on: a new one, whatever ``shared`` holds.
 
-    The first process offers its name to each other one, with the greeting that it found from it. A process takes an
-    offer that repeats its own greeting, which nobody could know before, and says so.
+    Each other process writes a random greeting. The first one answers each with its own name and that greeting, and
+    again if the greeting changes. A process accepts only an answer that repeats its own greeting, and confirms it.
     """
     own, until = uuid4().hex, time.monotonic() + patience.total_seconds()
     if rank > 0:
