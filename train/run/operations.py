@@ -37,7 +37,7 @@ def simplify(graph: GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if node.op != "call_function" or _is_impure(node):
             continue
-        replacement = _same(node, known)
+        replacement = _same(node, known, fixed)
         if replacement is None and node in fixed and (value := _value(graph, node, known)) is not None:
             name = f"known_{node.name}"
             graph.register_buffer(name, value, persistent=False)
@@ -141,8 +141,8 @@ def _fixed_memory(graph: Graph) -> set[Node]:
     return set(graph.nodes) - exposed
 
 
-def _same(node: Node, known: Mapping[Node, Tensor]) -> Node | None:
-    """The input that ``node`` is the same as."""
+def _same(node: Node, known: Mapping[Node, Tensor], fixed: set[Node]) -> Node | None:
+    """The input that ``node`` is the same as, and whose memory may stand for the node's own."""
     target, (first, *rest) = node.target, node.args or (None,)
     if not isinstance(first, Node):
         return None
@@ -150,13 +150,31 @@ def _same(node: Node, known: Mapping[Node, Tensor]) -> Node | None:
         return first
     if target is aten.t.default and first.target is aten.t.default:
         return first.all_input_nodes[0]
+    copied = []
     if target in (aten.mul.Tensor, aten.pow.Tensor_Scalar) and type(rest[0]) is float and rest[0] == 1:
-        return first if _alike(node, first) else None
+        copied = [first]
     if target is aten.add.Tensor and isinstance(rest[0], Node) and not node.kwargs:
-        for given, other in ((first, rest[0]), (rest[0], first)):
-            if other in known and not known[other].any() and _alike(node, given):
-                return given
+        pairs = (first, rest[0]), (rest[0], first)
+        copied = [given for given, other in pairs if other in known and not known[other].any()]
+    for given in copied:
+        if _alike(node, given) and ({node, given} <= fixed or _is_last_use(given)):
+            return given
     return None
+
+
+def _is_last_use(node: Node) -> bool:
+    """Whether nobody else sees the memory of ``node``, an operation's result, after the one operation that takes it."""
+    while node.op == "call_function" and len(node.users) == 1:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None:
+            return False
+        shown = [given for given, a in zip(node.args, schema.arguments, strict=False) if a.alias_info is not None]
+        if not shown:
+            return True
+        if not isinstance(shown[0], Node):
+            return False
+        node = shown[0]
+    return False
 
 
 def _alike(a: Node, b: Node) -> bool:

@@ -86,6 +86,32 @@ def test_memory_that_is_written_into_is_no_constant(through_a_view, randn):
         assert torch.equal(play(x)[0], function(x)[0])
 
 
+def test_a_copy_that_is_written_into_stays_a_copy(randn):
+    def function(x: Tensor) -> list[Tensor]:
+        one, zero = x * 1.0, x + torch.zeros(3)
+        one.add_(1), zero.add_(2)
+        kept = x.sin() * 1.0
+        return [one + zero + x, kept, kept.t()]
+
+    _, play = short(function, randn(2, 3))
+    x = randn(2, 3)
+    before = x.clone()
+    assert all(torch.equal(a, b) for a, b in zip(play(x), function(before.clone()), strict=True))
+    assert torch.equal(x, before)
+
+
+def test_a_source_that_is_written_into_later_is_copied(randn):
+    def function(x: Tensor) -> list[Tensor]:
+        source = x.sin()
+        copy = source * 1.0
+        source.add_(1)
+        return [copy + source]
+
+    _, play = short(function, randn(3))
+    x = randn(3)
+    assert torch.equal(play(x)[0], function(x)[0])
+
+
 def test_chance_is_drawn_at_each_call(randn):
     def function(x: Tensor) -> list[Tensor]:
         return [x * torch.rand(3)]
