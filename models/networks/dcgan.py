@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from models.networks.image_conv import ImageConv2d
 from models.networks.init import he_init
 from models.networks.network import Network, check_shape
 
@@ -66,7 +67,8 @@ def features(shape: tuple[int, ...], width: int, batch_norm: bool = False) -> tu
     for level in range(count):
         maps = width * 2**level
         norm = [nn.BatchNorm2d(maps)] if batch_norm and level > 0 else []
-        layers += [nn.Conv2d(channels, maps, 5, stride=2, padding=2), *norm, nn.LeakyReLU(0.2)]
+        conv = nn.Conv2d(channels, maps, 5, stride=2, padding=2) if level else ImageConv2d(channels, maps)
+        layers += [conv, *norm, nn.LeakyReLU(0.2)]
         channels, size = maps, -(-size // 2)
     return he_init(Network(*layers, nn.Flatten(), name="features", takes=shape)), channels * size * size
 
