@@ -8,6 +8,7 @@ cannot hold.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -52,6 +53,14 @@ def distinct_share(index: Tensor, candidates: int) -> Tensor:
     hit = torch.zeros(*index.shape[:-1], candidates, device=index.device)
     share = hit.scatter(-1, index.clamp(min=0), 1.0).mean(-1)
     return share.where((index >= 0).all(-1), torch.nan)
+
+
+def counted_share(index: Tensor, candidates: int) -> Tensor:
+    """As ``distinct_share``, outside of recorded steps: on a CPU counted by Python, a sixth of the time for a batch."""
+    if index.dim() > 1 or index.device.type != "cpu":
+        return distinct_share(index, candidates)
+    found = set(index.tolist())
+    return torch.tensor(math.nan if -1 in found else len(found) / candidates)
 
 
 def _rows(points: Tensor, index: Tensor) -> Tensor:

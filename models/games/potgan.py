@@ -19,7 +19,7 @@ from models.games.game import Game, Loss, Phase, Turn, full
 from models.games.vae import VaeGame
 from models.games.wgan_gp import WganGp, WganGpConfig
 from models.networks import make_critic, make_generator
-from models.pairing import PAIRINGS, PairingName, distinct_share
+from models.pairing import PAIRINGS, PairingName, counted_share, distinct_share
 from models.transforms import AffineTransform, MlpTransform
 
 
@@ -270,7 +270,7 @@ class PotGan(WganGp):
             forest = cast(LatentTransformationForest, self.players["forest"])
             if self.config.pairing in ("cover", "literal") and forest.fits(optimizer):
                 fitted = forest.fit(z_r, z_g, optimizer, self.config.forest.inner_steps, self.config.pairing)
-                used = distinct_share(fitted.index, z_g.shape[-2])
+                used = counted_share(fitted.index, z_g.shape[-2])
                 return Loss(fitted.cost[..., -1], {"transport": fitted.cost[..., -1], "used": used})
         for _ in range(self.config.forest.inner_steps):
             optimizer.zero_grad(set_to_none=True)

@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from models import pairing
-from models.pairing import PAIRINGS, distinct_share, sinkhorn
+from models.pairing import PAIRINGS, counted_share, distinct_share, sinkhorn
 from otkernels import l2_argmin
 
 U = 2.0**-24  # unit roundoff of float32
@@ -414,4 +414,7 @@ def test_the_share_of_generated_samples_that_rho_takes(pairing, used):
 
 def test_each_problem_has_a_share_of_its_own_and_a_broken_one_none():
     index = torch.tensor([[0, 0, 0], [0, 1, 2], [1, -1, 2]])
-    torch.testing.assert_close(distinct_share(index, 3), torch.tensor([1 / 3, 1, torch.nan]), equal_nan=True)
+    share = distinct_share(index, 3)
+    torch.testing.assert_close(share, torch.tensor([1 / 3, 1, torch.nan]), equal_nan=True)
+    for counted in (counted_share(index, 3), torch.stack([counted_share(row, 3) for row in index])):
+        torch.testing.assert_close(counted, share, rtol=0, atol=0, equal_nan=True)
