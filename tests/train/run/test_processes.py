@@ -332,7 +332,7 @@ def test_torchrun_brings_a_lost_process_back_and_the_run_goes_on(nodes, free_por
                 time.sleep(0.01)
             worker = subprocess.run(["pgrep", "-P", str(agents[-1].pid)], capture_output=True, text=True).stdout
             os.kill(int(worker.split()[-1]), signal.SIGKILL)
-            assert [agent.wait(100) for agent in agents] == [0] * nodes, Path("log").read_text()
+            assert [agent.wait(200) for agent in agents] == [0] * nodes, Path("log").read_text()
         finally:
             for agent in agents:
                 agent.kill()
