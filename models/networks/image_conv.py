@@ -14,7 +14,7 @@ class ImageConv2d(nn.Conv2d):
 
     oneDNN pads the gradient's few channels to a whole vector. Where a frozen network on a CPU passes a gradient on to
     its images, as POT-GAN's encoder does, it is computed as a convolution with four times as many outputs instead, in
-    half the time for 3 channels.
+    half the time for 64 images of 3 channels and 32 pixels.
     """
 
     def __init__(self, channels: int, maps: int) -> None:

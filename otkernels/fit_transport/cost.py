@@ -64,12 +64,6 @@ def transport_cost(
         generated latents that have a pair; index [..., N]. If a batch element holds a NaN or infinite z_r or F(z_g),
         its cost, its used and the gradients of its pairs are NaN, and rows whose distances are all NaN get index -1.
 
-    Example:
-        >>> z_r, z_g = torch.randn(64, 2), torch.randn(64, 2, requires_grad=True)
-        >>> forest = otkernels.nn.SoftForest(2)
-        >>> paid = otkernels.transport_cost(z_r, z_g, forest.thresholds, forest.leaves.detach())
-        >>> paid.cost.backward()
-
     Pairs are found in units of the largest coordinate, so that no square overflows or vanishes on the way to them.
     Deterministic: the same bits on every run and for every number of threads.
 
@@ -77,7 +71,13 @@ def transport_cost(
         ValueError: a shape, dtype, device or option is wrong, or z_r, thresholds or leaves require a gradient, which
             they would not get; the message names it.
         RuntimeError: the named impl cannot run here, or a gradient of the gradient is asked for.
-        NotImplementedError: an input carries a forward-mode tangent.
+        NotImplementedError: torch.func or forward mode differentiates the call.
+
+    Example:
+        >>> z_r, z_g = torch.randn(64, 2), torch.randn(64, 2, requires_grad=True)
+        >>> forest = otkernels.nn.SoftForest(2)
+        >>> paid = otkernels.transport_cost(z_r, z_g, forest.thresholds, forest.leaves.detach())
+        >>> paid.cost.backward()
     """
     lead = _check(z_r, z_g, thresholds, leaves)
     check_pairing(OP, pairing, z_r, z_g)
@@ -98,6 +98,10 @@ def _check(z_r: Tensor, z_g: Tensor, thresholds: Tensor, leaves: Tensor) -> torc
     held = {"z_r": z_r, "thresholds": thresholds, "leaves": leaves}
     _checks.alike(OP, z_g=z_g, **held)
     _transforms.refuse_tangents(OP, z_r, z_g, thresholds, leaves)
+    if _transforms.derivatives():
+        raise NotImplementedError(
+            f"{OP}: torch.func does not differentiate it: take torch.autograd, or compose soft_forest and l2_argmin"
+        )
     lead, d_out = check_latents(OP, z_r, z_g), z_r.shape[-1]
     trees, width = leaves.shape[-3:-1] if leaves.dim() > 2 else (0, 0)
     forest = (trees, width, d_out)

@@ -9,17 +9,8 @@ import torch
 from otkernels import AdamState, FitTransport, _native, fit_transport, l2_argmin, soft_forest
 
 from .cases import devices_and_impls
-from .transports import one_step_error
+from .transports import SHAPES, one_step_error
 
-# N, M, d, T, D, d_out: one of each; ragged; the paper's; the toy's; deep; N < M and N > M
-SHAPES = [
-    (1, 1, 1, 1, 0, 1),
-    (5, 7, 3, 2, 2, 4),
-    (64, 64, 128, 18, 3, 128),
-    (100, 100, 2, 16, 3, 2),
-    (33, 70, 20, 3, 5, 37),
-    (70, 33, 5, 1, 9, 130),
-]
 RUNS = devices_and_impls("fit_transport")
 
 

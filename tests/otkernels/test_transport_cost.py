@@ -10,17 +10,8 @@ import torch
 from otkernels import TransportCost, l2_argmin, soft_forest, transport_cost
 
 from .cases import devices_and_impls
-from .transports import cost_error
+from .transports import SHAPES, cost_error
 
-# N, M, d, T, D, d_out: one of each; ragged; the paper's; the toy's; N < M and N > M, deep
-SHAPES = [
-    (1, 1, 1, 1, 0, 1),
-    (5, 7, 3, 2, 2, 4),
-    (64, 64, 128, 18, 3, 128),
-    (100, 100, 2, 16, 3, 2),
-    (33, 70, 20, 3, 5, 37),
-    (70, 33, 5, 1, 9, 130),
-]
 RUNS = devices_and_impls("transport_cost")
 
 
@@ -147,6 +138,14 @@ def test_there_is_no_second_derivative(randn):
         RuntimeError, match="transport_cost: has no second derivative; compose soft_forest and l2_argmin"
     ):
         torch.autograd.grad(transport_cost(z_r, z_g, thresholds, leaves).cost, z_g, create_graph=True)
+
+
+def test_torch_func_is_refused_in_words(randn):
+    z_r, z_g, thresholds, leaves = problem(randn, (5, 6, 3, 2, 2, 4))
+    with pytest.raises(NotImplementedError, match=r"^transport_cost: torch.func does not differentiate it: take"):
+        torch.func.grad(lambda z: transport_cost(z_r, z, thresholds, leaves).cost)(z_g)
+    with pytest.raises(NotImplementedError, match=r"^transport_cost: forward mode is not supported"):
+        torch.func.jvp(lambda z: transport_cost(z_r, z, thresholds, leaves).cost, (z_g,), (z_g,))
 
 
 def test_the_result_is_named(randn):

@@ -12,6 +12,16 @@ from otkernels.fit_transport import reference
 from tests.otkernels.forests import first_bounds, lost_to_underflow
 from tests.otkernels.nearest import costs, in_units
 
+# N, M, d, T, D, d_out: one of each; ragged; the paper's; the toy's; deep; N < M and N > M
+SHAPES = [
+    (1, 1, 1, 1, 0, 1),
+    (5, 7, 3, 2, 2, 4),
+    (64, 64, 128, 18, 3, 128),
+    (100, 100, 2, 16, 3, 2),
+    (33, 70, 20, 3, 5, 37),
+    (70, 33, 5, 1, 9, 130),
+]
+
 
 def unit(dtype: torch.dtype) -> float:
     """The roundoff of what is judged, and float64's own of what it is compared with."""

@@ -56,7 +56,7 @@ class TrainConfig:
     """Images and convolutions keep a pixel's channels together in memory: a tenth faster on a CPU, and as the tensor
     cores of a GPU read them."""
     compile: bool = False
-    """Compile steps by torch.compile, in one process on a CPU: 0 to 15 % faster for points, with other rounding."""
+    """Compile steps by torch.compile, in one process on a CPU: for points little faster, with other rounding."""
     threads: int | None = None
     """CPU threads (None: one where networks are small, else all cores). A run keeps its number when it is resumed:
     bit for bit the same only with the same number."""

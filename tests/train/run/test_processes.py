@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.games import GAMES, Gan, Loss
+from tests.processes import unused_port
 from tests.train.scores.conftest import TINY, TinyNetwork
 from train.__main__ import main
 from train.cli import guarded
@@ -51,21 +51,12 @@ def child(rank: int, size: int, port: int, argv: list[str], out: Path) -> None:
     os._exit(status)
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return int(free.getsockname()[1])
-
-
 def together(size: int, *argv: str, at: str = "", send: dict[int, int] = {}) -> tuple[list[int | None], list[str]]:  # noqa: B006
     """Run a command line in ``size`` forked processes as torchrun would; their exit statuses and what they printed.
 
     send: signals by rank, when the file ``at`` appears.
     """
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = unused_port()
     outs = [Path(f"output{rank}") for rank in range(size)]
     fork = multiprocessing.get_context("fork")
     children = [fork.Process(target=child, args=(rank, size, port, list(argv), outs[rank])) for rank in range(size)]
@@ -305,7 +296,7 @@ def test_processes_that_drift_apart_are_stopped(monkeypatch):
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_torchrun_brings_a_lost_process_back_and_the_run_goes_on(nodes, free_port):
+def test_torchrun_brings_a_lost_process_back_and_the_run_goes_on(nodes):
     """Killed by SIGKILL at any moment; the bits are those of a run that nobody touched.
 
     Each of 2 nodes has one process and an agent of its own, which counts its own losses alone.
@@ -314,7 +305,7 @@ def test_torchrun_brings_a_lost_process_back_and_the_run_goes_on(nodes, free_por
     command = ["gan", *small, *OFTEN, "--iterations", "80", "--checkpoint-every", "5", "--sample-every", "1000"]
     statuses, printed = together(2, *command, "--out", "whole")
     assert statuses == [0, 0], printed
-    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port}", "--local-addr", "localhost"]
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{unused_port()}", "--local-addr", "localhost"]
     where = ["--standalone"] if nodes == 1 else ["--nnodes", "2", *meeting]
     torchrun = [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node", str(2 // nodes)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

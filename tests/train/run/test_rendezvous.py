@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
+from tests.processes import unused_port
 from train.errors import TrainingError
 from train.run import rendezvous
 
@@ -48,9 +48,7 @@ def test_a_start_that_was_killed_half_way_does_not_disturb_the_next_one():
 
 
 def test_a_first_process_that_nobody_reaches_is_named(monkeypatch):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
+    port = str(unused_port())
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(TrainingError, match=f"process 1 has no connection to the first one at localhost:{port}"):
@@ -58,9 +56,7 @@ def test_a_first_process_that_nobody_reaches_is_named(monkeypatch):
 
 
 def test_a_store_hides_what_another_start_wrote(monkeypatch):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = unused_port()
     server = dist.TCPStore("localhost", port, None, True, SOON, False)
     for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}.items():
         monkeypatch.setenv(name, value)
